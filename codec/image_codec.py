@@ -1,0 +1,82 @@
+"""ImageCodec: anything with `encode(image) -> bytes` and `decode(bytes) -> image`, and how it is measured."""
+
+import time
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from codec.metrics import image_quality, mean_of_rows
+
+
+class NamedImage(NamedTuple):
+    """One whole picture: `image` is uint8 `[C, H, W]`, C in {1, 3}; `name` is how results call it."""
+
+    name: str
+    image: Tensor
+
+
+class ImageCodec(LightningModule):
+    """A codec that can be measured: `Trainer.test` encodes every image and decodes those very bytes.
+
+    After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
+    encode_ms, decode_ms) and the `test/*` metrics are their means (see `codec.metrics.mean_of_rows`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.test_rows: list[dict[str, float | str]] = []
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> bytes:
+        """The complete file for `image`, uint8 `[C, H, W]`, C in {1, 3}. Raises ValueError on anything else."""
+
+    @abstractmethod
+    def decode(self, data: bytes) -> Tensor:
+        """The image in a complete file, uint8 `[C, H, W]`. Raises BitstreamError if it cannot be decoded."""
+
+    def on_test_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise RuntimeError("real files are measured on one device: test with strategy=auto")
+        self.test_rows = []
+
+    def test_step(self, item: NamedImage, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.decode(self.encode(item.image))  # compiling and other first-time costs are not coding time
+        started = self._clock()
+        data = self.encode(item.image)
+        encoded = self._clock()
+        decoded = self.decode(data)
+        finished = self._clock()
+        channels, height, width = item.image.shape
+        self.test_rows.append(
+            {
+                "name": item.name,
+                "bytes": len(data),
+                "bpp": 8 * len(data) / (height * width),
+                "bpsp": 8 * len(data) / (channels * height * width),
+                "ratio": channels * height * width / len(data),
+                **image_quality(decoded.to(item.image.device), item.image),
+                "encode_ms": 1000 * (encoded - started),
+                "decode_ms": 1000 * (finished - encoded),
+            }
+        )
+
+    def on_test_epoch_end(self) -> None:
+        means = mean_of_rows(self.test_rows)
+        self.log_dict({f"test/{name}": value for name, value in means.items()})
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def check_image(image: Tensor) -> None:
+    """Raises ValueError unless `image` is uint8 `[C, H, W]` with C in {1, 3} and at least one pixel."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
+        raise ValueError(
+            f"expected an image as uint8 [C, H, W] with 1 or 3 channels, got {image.dtype} {list(image.shape)}"
+        )

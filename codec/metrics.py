@@ -1,0 +1,49 @@
+"""What is measured on a decoded 8-bit image: PSNR, SSIM, MS-SSIM by torchmetrics, per image, then the mean."""
+
+import math
+
+from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+# torchmetrics' Gaussian window is 11 pixels wide; MS-SSIM halves the image four times before it.
+SSIM_MIN_SIDE = 11
+MS_SSIM_MIN_SIDE = 161
+
+
+def image_quality(decoded: Tensor, original: Tensor) -> dict[str, float]:
+    """PSNR in dB (`inf` where equal), SSIM and MS-SSIM of two uint8 images `[C, H, W]`.
+
+    SSIM is absent where a side is under 11 pixels, MS-SSIM where one is under 161.
+    Raises ValueError if the two are not of one shape.
+    """
+    if decoded.shape != original.shape:
+        raise ValueError(f"decoded image {list(decoded.shape)} is not of the original's shape {list(original.shape)}")
+    x_hat, x = decoded[None].float(), original[None].float()
+    side = min(original.shape[-2:])
+    quality = {"psnr": peak_signal_noise_ratio(x_hat, x, data_range=255.0).item()}
+    if side >= SSIM_MIN_SIDE:
+        quality["ssim"] = structural_similarity_index_measure(x_hat, x, data_range=255.0).item()
+    if side >= MS_SSIM_MIN_SIDE:
+        quality["ms_ssim"] = multiscale_structural_similarity_index_measure(x_hat, x, data_range=255.0).item()
+    return quality
+
+
+def mean_of_rows(rows: list[dict[str, float | str]]) -> dict[str, float]:
+    """The mean of every numeric column over the images that have it.
+
+    An infinite PSNR is no number to average: the mean is over the finite ones, `lossless` counts the others,
+    and only where all images are lossless is the mean itself infinite.
+    """
+    means = {}
+    columns = {name: None for row in rows for name, value in row.items() if not isinstance(value, str)}
+    for name in columns:
+        values = [row[name] for row in rows if name in row]
+        finite = [value for value in values if math.isfinite(value)]
+        means[name] = sum(finite) / len(finite) if finite else values[0]
+    if rows:
+        means["lossless"] = sum(math.isinf(row["psnr"]) for row in rows)
+    return means

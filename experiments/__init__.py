@@ -1,0 +1,1 @@
+"""What reproduces the papers: demo, benchmarks, tables, plots."""
