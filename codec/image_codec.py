@@ -2,12 +2,14 @@
 
 import time
 from abc import abstractmethod
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from codec.data.image_file import write_image
 from codec.metrics import image_quality, mean_of_rows
 
 
@@ -22,12 +24,17 @@ class ImageCodec(LightningModule):
     """A codec that can be measured: `Trainer.test` encodes every image and decodes those very bytes.
 
     After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
-    encode_ms, decode_ms) and the `test/*` metrics are their means (see `codec.metrics.mean_of_rows`).
+    encode_ms, decode_ms, and estimated_bpp if the codec has an estimate) and the `test/*` metrics are their means
+    (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file and its decoded PNG are
+    left there. `suffix` is what files are called.
     """
+
+    suffix: str = ".qnt"
 
     def __init__(self) -> None:
         super().__init__()
         self.test_rows: list[dict[str, float | str]] = []
+        self.keep_files_in: Path | None = None
 
     @abstractmethod
     def encode(self, image: Tensor) -> bytes:
@@ -36,6 +43,10 @@ class ImageCodec(LightningModule):
     @abstractmethod
     def decode(self, data: bytes) -> Tensor:
         """The image in a complete file, uint8 `[C, H, W]`. Raises BitstreamError if it cannot be decoded."""
+
+    def estimated_bits(self, image: Tensor) -> float | None:
+        """What training would have estimated for the sections of this image's file; None: there is no estimate."""
+        return None
 
     def on_test_start(self) -> None:
         if self.trainer.world_size > 1:
@@ -51,6 +62,7 @@ class ImageCodec(LightningModule):
         decoded = self.decode(data)
         finished = self._clock()
         channels, height, width = item.image.shape
+        estimate = self.estimated_bits(item.image)
         self.test_rows.append(
             {
                 "name": item.name,
@@ -61,8 +73,14 @@ class ImageCodec(LightningModule):
                 **image_quality(decoded.to(item.image.device), item.image),
                 "encode_ms": 1000 * (encoded - started),
                 "decode_ms": 1000 * (finished - encoded),
+                **({} if estimate is None else {"estimated_bpp": estimate / (height * width)}),
             }
         )
+        if self.keep_files_in is not None:
+            path = self.keep_files_in / item.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(self.suffix).write_bytes(data)
+            write_image(path.with_suffix(".png"), decoded)
 
     def on_test_epoch_end(self) -> None:
         means = mean_of_rows(self.test_rows)

@@ -1,0 +1,122 @@
+"""Callbacks of our own; everything else is Lightning's."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from codec.image_codec import NamedImage
+from codec.metrics import image_quality
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number; the text is one line that names the term."""
+
+
+class StopOnNaN(Callback):
+    """Raises TrainingDivergedError at the first loss term that is nan or inf, before a checkpoint can hold it."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        if bool(torch.isfinite(outputs["loss"])):
+            return
+        parts = {name: float(value) for name, value in outputs.items() if not bool(torch.isfinite(value))}
+        named = " and ".join(f"train/{name} is {value}" for name, value in reversed(parts.items()))
+        raise TrainingDivergedError(
+            f"{named} at step {trainer.global_step}: training stopped; "
+            f"try a smaller optimizer.lr, or trainer.gradient_clip_val"
+        )
+
+
+class ChannelsLast(Callback):
+    """Trains with the weights' memory laid out channels last, which bf16 convolutions run faster on."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.to(memory_format=torch.channels_last)
+
+
+class RandomState(Callback):
+    """Keeps the random generators' states in checkpoints, so that a resumed run draws the same noise."""
+
+    def state_dict(self) -> dict[str, Any]:
+        version, internal, gauss = random.getstate()
+        name, keys, position, has_gauss, cached = np.random.get_state()
+        state = {
+            "torch": torch.get_rng_state(),
+            "python": [version, list(internal), gauss],
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        }
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state, self._loaded = getattr(self, "_loaded", None), None
+        if state is None:
+            return
+        torch.set_rng_state(state["torch"].cpu())
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+        if "cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class ReconstructionPanel(Callback):
+    """Shows the first `images` validation images in W&B as original | decoded, every `every_n_epochs` epochs."""
+
+    def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
+        if images < 1 or every_n_epochs < 1:
+            raise ValueError(f"images={images}, every_n_epochs={every_n_epochs}: allowed are integers from 1")
+        self.images = images
+        self.every_n_epochs = every_n_epochs
+        self._panels: list[tuple[np.ndarray, str]] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._panels = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor,
+        batch: NamedImage,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if len(self._panels) < self.images and self._due(trainer):
+            side_by_side = torch.cat([batch.image, outputs], dim=2).permute(1, 2, 0).cpu().numpy()  # (H, 2W, C)
+            psnr = image_quality(outputs, batch.image)["psnr"]
+            self._panels.append(
+                (
+                    side_by_side.squeeze(-1) if len(outputs) == 1 else side_by_side,
+                    f"{batch.name}: original | decoded, {psnr:.2f} dB",
+                )
+            )
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                for n, (image, caption) in enumerate(self._panels):  # a key each: W&B wants one size per key
+                    logger.log_image(
+                        f"val/reconstruction_{n}", [image], caption=[caption], step=trainer.global_step
+                    )
+
+    def _due(self, trainer: Trainer) -> bool:
+        return (
+            trainer.is_global_zero
+            and not trainer.sanity_checking
+            and (
+                trainer.current_epoch % self.every_n_epochs == 0
+                or trainer.current_epoch == (trainer.max_epochs or 0) - 1
+            )
+        )

@@ -1,0 +1,173 @@
+"""From a composed config to objects; every fault in it becomes one line for the person at the keyboard."""
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from codec.bitstream import BitstreamError
+from codec.callbacks import TrainingDivergedError
+from codec.checkpoint import CheckpointError, build_codec
+from codec.data.download import DownloadError
+from codec.data.image_file import ImageFileError
+from codec.data.source import SourceError
+from codec.image_codec import ImageCodec
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; each line of the text names one key, its value and what is allowed."""
+
+
+# Faults that the user can mend; anything else is ours, and its traceback is wanted.
+_USER_ERRORS = (
+    ConfigError,
+    CheckpointError,
+    BitstreamError,
+    ImageFileError,
+    SourceError,
+    DownloadError,
+    TrainingDivergedError,
+    MisconfigurationException,
+    HydraException,
+    OmegaConfBaseException,
+)
+
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+class Builder:
+    """Instantiates parts of a config one after the other and collects what is wrong with each.
+
+    Used as `with Builder(cfg) as build: model = build.codec("model"); data = build.part("data")`; leaving the
+    block raises ConfigError with every fault, a line each, if there was one.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        self.faults: list[str] = []
+
+    def __enter__(self) -> "Builder":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None and self.faults:
+            raise ConfigError("\n".join(dict.fromkeys(self.faults)))
+
+    def codec(self, key: str) -> ImageCodec | None:
+        """The codec at `key`, through `codec.checkpoint.build_codec`."""
+        return self.attempt(key, lambda: build_codec(OmegaConf.to_container(self.config[key], resolve=True)))
+
+    def part(self, key: str, **arguments: Any) -> Any:
+        """Whatever stands at `key`, made with `arguments` besides its own; None if nothing stands there."""
+        return self.attempt(key, lambda: instantiate(self.config.get(key), **arguments, _convert_="all"))
+
+    def group(self, key: str) -> list[Any]:
+        """The objects of a group of named parts, such as callbacks, in order."""
+        return list((self.part(key) or {}).values())
+
+    def attempt(self, key: str, step: Callable[[], Any]) -> Any:
+        """What `step` gives; None if it raises, which is then a fault of `key`."""
+        try:
+            return step()
+        except (ValueError, TypeError, OSError, *_USER_ERRORS) as error:
+            for line in _root_message(error).split("; "):
+                named = name_keys(self.config, line, key)
+                self.faults.append(named if named.startswith(f"{key}.") or named != line else f"{key}: {line}")
+            return None
+
+
+def name_keys(config: DictConfig, message: str, within: str = "") -> str:
+    """`message` with a leading `name=` replaced by the whole key that the user can set, if there is one.
+
+    Of several keys of that name, one in or below `within` is meant.
+    """
+    match = re.match(r"(\w+)=", message)
+    if not match:
+        return message
+    keys = [key for key in _settable_keys(config) if key.rpartition(".")[2] == match[1]]
+    keys = [key for key in keys if key.startswith(f"{within}.")] or keys
+    return f"{keys[0]}{message[match.end(1) :]}" if keys else message
+
+
+def check_multirun_devices(devices: Any) -> None:
+    """Refuses `-m` with several devices: Lightning would start each further process as a whole sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN and devices not in (1, "1"):
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        raise ConfigError(
+            f"strategy.devices={devices} with -m: a sweep runs jobs of one device; run this job by itself, "
+            f"without -m: python train.py {overrides}"
+        )
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Prints a user's error as `error: …` on stderr and exits with status 2; used as decorator too.
+
+    Stands around a Hydra entry point, where the config is composed, and again inside, around the job, before
+    Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback.
+    """
+    _quieten()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
+    try:
+        yield
+    except _USER_ERRORS as error:
+        if _WANTS_TRACEBACK:
+            raise
+        for line in _root_message(error).split("\n"):
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes after the last finished epoch", file=sys.stderr)
+        sys.exit(130)
+
+
+def _quieten() -> None:
+    """Keeps advice that the user can do nothing about off the terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*model summary.*",
+        ".*smaller than the logging interval.*",
+        ".*lr_scheduler.step.*before.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _settable_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        path = f"{prefix}{key}"
+        if OmegaConf.is_interpolation(config, key) or OmegaConf.is_missing(config, key):
+            continue
+        value = config[key]
+        keys += _settable_keys(value, f"{path}.") if isinstance(value, DictConfig) else [path]
+    return keys
+
+
+def _root_message(error: BaseException) -> str:
+    """The text of what went wrong first; of Hydra's and OmegaConf's own texts, the lines that help."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ConfigError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not re.match(r"(full_key|object_type|reference_type|Set the env)", line)]
+    lines = [line for line in lines if not line.startswith(("Config search path", "provider=", "Key "))]
+    full_key = re.search(r"full_key: (\S+)", str(error))
+    text = " ".join(lines) or type(error).__name__
+    text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
+    return f"{full_key[1]}: {text}" if full_key and full_key[1] not in text else text

@@ -1,0 +1,50 @@
+"""Any folder of images, searched recursively."""
+
+from collections import Counter
+from pathlib import Path
+
+from codec.data.image_file import SUFFIXES, list_images
+from codec.data.source import SourceError, check_folder, check_fraction, hold_out
+
+
+class FolderSource:
+    """All images in `root` and below to train on; the test images come from one of three places.
+
+    - `test_root` given: all images in that folder;
+    - `test_fraction` > 0: this share of `root`, chosen by `seed` and kept out of training;
+    - neither: every image of `root` serves both splits. For a folder that is used for one of them only.
+    """
+
+    def __init__(self, root: str, test_root: str | None = None, test_fraction: float = 0.0, seed: int = 0) -> None:
+        check_fraction("test_fraction", test_fraction)
+        self.root = Path(root)
+        self.test_root = None if test_root is None else Path(test_root)
+        self.test_fraction = test_fraction
+        self.seed = seed
+
+    def prepare(self) -> None:
+        check_folder("root", self.root, "name a folder of images")
+
+    def images(self, split: str) -> list[Path]:
+        if self.test_root is not None:
+            return _images("root", self.root) if split == "train" else _images("test_root", self.test_root)
+        images = _images("root", self.root)
+        if not self.test_fraction:
+            return images
+        kept, held = hold_out(images, self.test_fraction, self.seed)
+        chosen = kept if split == "train" else held
+        if not chosen:
+            raise SourceError(
+                f"test_fraction={self.test_fraction}: of {len(images)} images none is left for {split}: change it"
+            )
+        return chosen
+
+
+def _images(name: str, folder: Path) -> list[Path]:
+    check_folder(name, folder, "name a folder of images")
+    images = list_images(folder)
+    if not images:
+        suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.rglob("*") if path.is_file())
+        found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
+        raise SourceError(f"{name}={folder}: no image in it, found {found}: known are {' '.join(sorted(SUFFIXES))}")
+    return images

@@ -1,0 +1,75 @@
+"""What a source of images is, and what all sources share: splits by seed, threads, one-line faults."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from rich import get_console
+from rich.progress import track
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class SourceError(ValueError):
+    """A source that has no images to give; one line that begins with the argument at fault."""
+
+
+class ImageSource(Protocol):
+    """Where images come from. The constructor only stores and checks its arguments (ValueError)."""
+
+    def prepare(self) -> None:
+        """Downloads and builds what is missing; called by one process. Raises SourceError, DownloadError."""
+
+    def images(self, split: str) -> list[Path]:
+        """The image files of `split`, "train" or "test", in an order that never changes. Raises SourceError."""
+
+
+def check_folder(name: str, folder: Path, remedy: str) -> None:
+    """Raises SourceError unless `folder`, the value of argument `name`, is a folder."""
+    if not folder.is_dir():
+        raise SourceError(f"{name}={folder}: no such folder: {remedy}")
+
+
+def check_fraction(name: str, fraction: float) -> None:
+    """Raises ValueError unless `fraction` is in [0, 1]."""
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"{name}={fraction}: allowed are 0 to 1")
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """`names` in an order that depends on nothing but each name and the seed.
+
+    So a subset (the first N) or a split grows and shrinks with the folder instead of being drawn anew.
+    """
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+
+
+def hold_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Splits `paths` into (kept, held out), the second of round(fraction · N) images, each in the given order.
+
+    Which ones is a function of the seed and the paths relative to their common folder.
+    """
+    by_name = dict(zip(relative_names(paths), paths, strict=True))
+    held = set(shuffled(by_name, seed)[: round(fraction * len(by_name))])
+    kept = [path for name, path in by_name.items() if name not in held]
+    return kept, [path for name, path in by_name.items() if name in held]
+
+
+def relative_names(paths: Sequence[Path]) -> list[str]:
+    """The paths relative to the deepest folder that holds them all, with forward slashes."""
+    if not paths:
+        return []
+    root = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
+    """`[function(item) for item in items]` with a progress bar; image decoders run beside each other in threads."""
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        quiet = len(items) < 2 or not get_console().is_terminal  # a log would keep an empty line of each bar
+        results = pool.map(function, items)
+        return list(track(results, description=title, total=len(items), transient=True, disable=quiet))

@@ -1,0 +1,128 @@
+"""Arithmetic coding of symbols under integer CDF tables: torchac, or the same bytes from NumPy.
+
+A coded string is a sequence of chunks of 131,072 symbols (the last may be shorter), each coded by itself, so
+that the expanded tables of one chunk only are ever in memory. Every chunk but the last is preceded by its
+length in bytes, 4 bytes big-endian; most images need one chunk and pay nothing.
+"""
+
+import functools
+import os
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.bitstream import BitstreamError
+from codec.entropy import numpy_coder
+
+CHUNK = 1 << 17
+_LENGTH = struct.Struct(">I")
+
+
+class Coder(NamedTuple):
+    """`encode(cdf, symbols) -> bytes` and `decode(cdf, bytes) -> symbols` for one chunk.
+
+    `cdf` is uint16 `[N, L + 1]` (65536 wraps to 0), `symbols` int16 `[N]` in [0, L).
+    """
+
+    encode: Callable[[np.ndarray, np.ndarray], bytes]
+    decode: Callable[[np.ndarray, bytes], np.ndarray]
+
+
+NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
+
+
+@functools.cache
+def torchac_coder() -> Coder:
+    """torchac; the first import on a machine compiles it. Raises what that raises without a compiler."""
+    with _narrated_briefly("compiling torchac's arithmetic coder, once on this machine (about 20 s) ..."):
+        import torchac
+
+    def encode(cdf: np.ndarray, symbols: np.ndarray) -> bytes:
+        return torchac.encode_int16_normalized_cdf(torch.from_numpy(cdf.view(np.int16)), torch.from_numpy(symbols))
+
+    def decode(cdf: np.ndarray, data: bytes) -> np.ndarray:
+        return torchac.decode_int16_normalized_cdf(torch.from_numpy(cdf.view(np.int16)), data).numpy()
+
+    return Coder(encode, decode)
+
+
+@functools.cache
+def default_coder() -> Coder:
+    """torchac where it can be compiled, else the NumPy coder, with one warning."""
+    try:
+        return torchac_coder()
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        warnings.warn(f"torchac is not usable ({reason}): coding with the slower NumPy coder", stacklevel=2)
+        return NUMPY
+
+
+@contextmanager
+def _narrated_briefly(line: str) -> Iterator[None]:
+    """Keeps what is printed inside, by child processes too, off the terminal; after 2 s `line` is shown."""
+    kept = [os.dup(1), os.dup(2)]
+    timer = threading.Timer(2.0, lambda: os.write(kept[1], f"{line}\n".encode()))
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        timer.start()
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        for target, fd in zip((1, 2), kept, strict=True):
+            os.dup2(fd, target)
+        for fd in (null, *kept):
+            os.close(fd)
+
+
+def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None = None) -> bytes:
+    """Codes `symbols`, integers `[N]`; symbol n under row `index[n]` of `tables`, int32 `[T, L + 1]`.
+
+    Raises ValueError if a symbol lies outside [0, L).
+    """
+    coder = coder or default_coder()
+    levels = tables.shape[-1] - 1
+    if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < levels:
+        raise ValueError(
+            f"symbols from {int(symbols.min())} to {int(symbols.max())}: allowed are 0 to {levels - 1}"
+        )
+    rows = _wrapped(tables)
+    symbols, index = symbols.to("cpu", torch.int16).numpy(), index.cpu().numpy()
+    chunks = []
+    for start in range(0, len(symbols), CHUNK):
+        part = slice(start, start + CHUNK)
+        chunks.append(coder.encode(rows[index[part]], symbols[part]))
+    return b"".join(_LENGTH.pack(len(chunk)) + chunk for chunk in chunks[:-1]) + b"".join(chunks[-1:])
+
+
+def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = None) -> Tensor:
+    """The symbols, int16 `[N]`, that `encode` was given. Raises BitstreamError if a chunk is cut."""
+    coder = coder or default_coder()
+    rows = _wrapped(tables)
+    index = index.cpu().numpy()
+    symbols = np.empty(len(index), np.int16)
+    for start in range(0, len(index), CHUNK):
+        part = slice(start, start + CHUNK)
+        if start + CHUNK < len(index):
+            length = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1 << 32
+            data = data[_LENGTH.size :]
+            if length > len(data):
+                raise BitstreamError("a coded section ends inside a chunk")
+            chunk, data = data[:length], data[length:]
+        else:
+            chunk = data
+        symbols[part] = coder.decode(rows[index[part]], chunk)
+    return torch.from_numpy(symbols)
+
+
+def _wrapped(tables: Tensor) -> np.ndarray:
+    return tables.cpu().numpy().astype(np.uint16)

@@ -1,0 +1,78 @@
+"""The factorized prior: one learned distribution per channel, the same at every position.
+
+Ballé, Minnen, Singh, Hwang, Johnston, "Variational image compression with a scale hyperprior" (ICLR 2018),
+appendix 6.1, https://arxiv.org/abs/1802.01436. Differs from it in one thing: the alphabet is finite (levels
+0 … L−1 of a B-bit quantiser), so the density is cut off at −½ and L−½ and normalised.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
+_SPAN = 8.0
+
+
+class FactorizedPrior(nn.Module):
+    """P(level | channel) as the mass of a learned monotone cumulative function over [level − ½, level + ½].
+
+    `channels` C and `levels` L ≥ 2 are the latent's; `filters` are the widths of the cumulative network.
+    """
+
+    def __init__(self, channels: int, levels: int, filters: Sequence[int] = (3, 3, 3)) -> None:
+        super().__init__()
+        if not filters or min(filters) < 1:
+            raise ValueError(f"filters={list(filters)}: allowed are one or more widths of at least 1")
+        self.channels = channels
+        self.levels = levels
+        widths = (1, *filters, 1)
+        self.matrices = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        self.factors = nn.ParameterList()
+        for inputs, outputs in pairwise(widths):
+            # softplus(start) = 1 / outputs, so that the whole network starts with slope 1
+            start = math.log(math.expm1(1 / outputs))
+            self.matrices.append(torch.full((channels, outputs, inputs), start))
+            self.biases.append(torch.empty(channels, outputs, 1).uniform_(-0.5, 0.5))
+        for width in filters:
+            self.factors.append(torch.zeros(channels, width, 1))
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]` in [−½, L−½], rounded or noisy."""
+        x = levels.transpose(0, 1).reshape(self.channels, 1, -1)  # (C, 1, B·H·W)
+        bits = -torch.log2(self._mass(x).clamp_min(1e-9))
+        return bits.reshape(self.channels, levels.shape[0], -1).sum((0, 2))
+
+    def pmf(self) -> Tensor:
+        """P(level) of every channel, float `[C, L]`."""
+        x = torch.arange(self.levels, device=self.matrices[0].device, dtype=self.matrices[0].dtype)
+        return self._mass(x.expand(self.channels, 1, -1))[:, 0]
+
+    def table_index(self, height: int, width: int) -> Tensor:
+        """Which row of `pmf` each symbol of a latent `[C, H, W]` is coded with, int64 `[C·H·W]`."""
+        return torch.arange(self.channels).repeat_interleave(height * width)
+
+    def _mass(self, levels: Tensor) -> Tensor:
+        ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
+        first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
+        mass = _sigmoid_difference(self._logits(levels + 0.5), self._logits(levels - 0.5))
+        return mass / _sigmoid_difference(last, first).clamp_min(1e-9)
+
+    def _logits(self, levels: Tensor) -> Tensor:
+        x = ((levels + 0.5) / self.levels - 0.5) * _SPAN  # (C, 1, N)
+        for n, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            x = F.softplus(matrix) @ x + bias
+            if n < len(self.factors):
+                x = x + torch.tanh(self.factors[n]) * torch.tanh(x)
+        return x
+
+
+def _sigmoid_difference(upper: Tensor, lower: Tensor) -> Tensor:
+    """sigmoid(upper) − sigmoid(lower), taken in the tail where floats are dense (Ballé's reference code)."""
+    sign = -torch.sign(upper + lower).detach()
+    sign = torch.where(sign == 0, 1.0, sign)
+    return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()

@@ -1,0 +1,215 @@
+"""LearnedCodec: what the five schemes share - training, validation, padding, whole files."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from codec import bitstream
+from codec.bitstream import BitstreamError
+from codec.entropy import EntropyBottleneck
+from codec.image_codec import ImageCodec, NamedImage, check_image
+from codec.losses import RateDistortionLoss
+from codec.metrics import image_quality, mean_of_rows
+
+
+class Reconstruction(NamedTuple):
+    """What `forward` gives: `x_hat` `[B, C, H, W]`, about [0, 1]; `bits` `[B]`, a differentiable estimate."""
+
+    x_hat: Tensor
+    bits: Tensor
+
+
+class LearnedCodec(ImageCodec):
+    """An ImageCodec that is trained. A scheme sets the attributes below and writes three methods.
+
+        training   uint8 batch ── /255 ── forward ── x_hat, bits ── loss
+        encode     image ── /255 ── pad ── compress ── sections ── bitstream.pack ── file
+        decode     file ── bitstream.unpack ── sections ── decompress ── crop ── ·255, round ── image
+
+    `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
+    of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
+    strings in a file.
+    """
+
+    tag: ClassVar[str]
+    stride: int
+    section_count: int = 1
+
+    def __init__(self, image_channels: int) -> None:
+        super().__init__()
+        if image_channels not in (1, 3):
+            raise ValueError(f"image_channels={image_channels}: allowed are 1 (greyscale) and 3 (RGB)")
+        self.image_channels = image_channels
+        # What rebuilds this codec from a checkpoint (plain containers); set by codec.checkpoint.build_codec.
+        self.model_config: dict[str, Any] | None = None
+        self._loss: RateDistortionLoss | None = None
+        self._optimizer: Callable[..., Optimizer] | None = None
+        self._scheduler: Callable[..., LRScheduler] | None = None
+        self._fingerprint: tuple[tuple, bytes] | None = None
+        self._validation_rows: list[dict[str, float | str]] = []
+
+    # ---- what a scheme writes
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Reconstruction:
+        """`x` `[B, C, H, W]` in [0, 1], H and W multiples of `stride`."""
+
+    @abstractmethod
+    def compress(self, x: Tensor) -> list[bytes]:
+        """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
+
+    @abstractmethod
+    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
+        """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
+
+    # ---- files
+
+    def encode(self, image: Tensor) -> bytes:
+        """See ImageCodec. Also raises ValueError if a greyscale codec is given an RGB image."""
+        check_image(image)
+        channels, height, width = image.shape
+        if channels > self.image_channels:
+            raise ValueError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
+        x = image.to(self.device)[None].float() / 255  # (1, C, H, W)
+        with self._coding():
+            sections = self.compress(self.pad(x.expand(-1, self.image_channels, -1, -1)))
+        header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
+        return bitstream.pack(header, sections)
+
+    def decode(self, data: bytes) -> Tensor:
+        """See ImageCodec. A file of other weights than these is refused too."""
+        header, sections = bitstream.unpack(data)
+        self._check_is_mine(header, len(sections))
+        size = (_round_up(header.height, self.stride), _round_up(header.width, self.stride))
+        with self._coding():
+            x_hat = self.decompress(sections, size)[0, :, : header.height, : header.width]
+        if header.channels < self.image_channels:
+            x_hat = x_hat.mean(0, keepdim=True)
+        return to_uint8(x_hat)
+
+    def estimated_bits(self, image: Tensor) -> float:
+        x = image.to(self.device)[None].float() / 255
+        with self._coding():
+            return self(self.pad(x.expand(-1, self.image_channels, -1, -1))).bits.item()
+
+    def pad(self, x: Tensor) -> Tensor:
+        """`x` `[B, C, H, W]` → its sides rounded up to multiples of `stride`, the last row and column repeated."""
+        height, width = x.shape[-2:]
+        right, bottom = _round_up(width, self.stride) - width, _round_up(height, self.stride) - height
+        return F.pad(x, (0, right, 0, bottom), mode="replicate")
+
+    def train(self, mode: bool = True) -> "LearnedCodec":
+        if mode != self.training:
+            self._fingerprint = None  # weight averaging swaps weights behind autograd's version counters
+        return super().train(mode)
+
+    def fingerprint(self) -> bytes:
+        """Four bytes that name these very weights and tables; computed again only when a tensor has changed."""
+        state = self.state_dict()
+        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            digest = hashlib.sha256(self.tag.encode())
+            for name, tensor in sorted(state.items()):
+                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+                digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            self._fingerprint = (versions, digest.digest()[:4])
+        return self._fingerprint[1]
+
+    def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
+        if header.scheme != self.tag:
+            raise BitstreamError(f"the file was written by scheme {header.scheme}: this codec is {self.tag}")
+        if header.fingerprint != self.fingerprint():
+            raise BitstreamError(
+                f"the file was written with weights {header.fingerprint.hex()}: "
+                f"this checkpoint holds {self.fingerprint().hex()}"
+            )
+        if sections != self.section_count or header.channels > self.image_channels:
+            raise BitstreamError(
+                f"the file holds {sections} sections and {header.channels} channels: "
+                f"this codec writes {self.section_count} and at most {self.image_channels}"
+            )
+
+    @contextmanager
+    def _coding(self) -> Iterator[None]:
+        """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
+        was_training = self.training
+        self.eval()
+        repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
+                yield
+        finally:
+            self.train(was_training)
+
+    # ---- training
+
+    def prepare_training(
+        self,
+        loss: RateDistortionLoss,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+    ) -> None:
+        """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch."""
+        self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
+        for module in self.modules():
+            if isinstance(module, EntropyBottleneck):
+                module.shapes_latent = loss.rate_weight > 0
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"optimizer": self._optimizer(self.parameters())}
+        if self._scheduler is not None:
+            schedule = self._scheduler(chosen["optimizer"])
+            chosen["lr_scheduler"] = {"scheduler": schedule, "interval": "epoch", "monitor": "val/loss"}
+        return chosen
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """`batch` is uint8 `[B, C, H, W]`."""
+        x = self.pad(batch.float() / 255)
+        terms = self._loss(*self(x), x)
+        shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp}
+        self.log_dict({f"train/{name}": value.detach() for name, value in shown.items()}, batch_size=len(batch))
+        return {"loss": terms.loss, "distortion": terms.distortion.detach(), "bpp": terms.bpp.detach()}
+
+    def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:
+        """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means."""
+        height, width = item.image.shape[-2:]
+        x = item.image[None].float() / 255
+        x_hat, bits = self(self.pad(x))
+        x_hat = x_hat[..., :height, :width].float()
+        terms = self._loss(x_hat, bits, x)
+        decoded = to_uint8(x_hat[0])
+        values = {"loss": terms.total.item(), "distortion": terms.distortion.item(), "bpp": terms.bpp.item()}
+        self._validation_rows.append({**values, **image_quality(decoded, item.image)})
+        return decoded
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_rows = []
+
+    def on_validation_epoch_end(self) -> None:
+        rows = self._validation_rows
+        if torch.distributed.is_initialized():  # ranks may see unequal numbers of images: gather, then average
+            gathered: list[list] = [[]] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        for name, mean in mean_of_rows(rows).items():
+            self.log(f"val/{name}", mean, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["model_config"] = self.model_config
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """[0, 1] floats → uint8 of the same shape, clamped and rounded."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _round_up(size: int, stride: int) -> int:
+    return -(-size // stride) * stride

@@ -1,0 +1,125 @@
+"""Training losses: distortion + rate_weight · bpp, the distortion a weighted sum of MSE and a VGG term."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
+from torchvision.models import VGG16_Weights, vgg16
+
+# Where relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 end in torchvision's VGG-16.
+_VGG_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
+
+
+class LossTerms(NamedTuple):
+    """Scalars: `loss` is minimised, `total` is distortion + rate_weight·bpp, the rest are its parts.
+
+    `loss` differs from `total` in one case: with rate_weight 0 it adds the bpp that fits the prior, whose
+    gradient `EntropyBottleneck.shapes_latent = False` keeps away from the transforms.
+    """
+
+    loss: Tensor
+    total: Tensor
+    distortion: Tensor
+    bpp: Tensor
+
+
+class RateDistortionLoss:
+    """mse_weight · MSE + vgg_weight · VGG + rate_weight · bpp, on images in [0, 1].
+
+    `rate_weight` is λ's inverse in papers that write R + λD; 0 trains the transforms for distortion alone.
+    """
+
+    def __init__(
+        self,
+        mse_weight: float = 1.0,
+        vgg_weight: float = 0.0,
+        rate_weight: float = 0.0,
+        perceptual: "VGGPerceptual | None" = None,
+    ) -> None:
+        for name, weight in [
+            ("mse_weight", mse_weight),
+            ("vgg_weight", vgg_weight),
+            ("rate_weight", rate_weight),
+        ]:
+            if not weight >= 0:
+                raise ValueError(f"{name}={weight}: allowed are numbers from 0")
+        if mse_weight == vgg_weight == 0:
+            raise ValueError("mse_weight=0 and vgg_weight=0: one of them must be positive")
+        if vgg_weight > 0 and perceptual is None:
+            raise ValueError(f"vgg_weight={vgg_weight}: a perceptual term is needed, choose loss=mse_vgg")
+        self.mse_weight = mse_weight
+        self.vgg_weight = vgg_weight
+        self.rate_weight = rate_weight
+        self.perceptual = perceptual
+
+    def __call__(self, x_hat: Tensor, bits: Tensor, x: Tensor) -> LossTerms:
+        """`x_hat` and `x` `[B, C, H, W]`, `bits` `[B]` of the whole images."""
+        x_hat, x = x_hat.float(), x.float()
+        distortion = self.mse_weight * F.mse_loss(x_hat, x)
+        if self.vgg_weight > 0:
+            distortion = distortion + self.vgg_weight * self.perceptual(x_hat, x)
+        bpp = bits.mean() / (x.shape[-2] * x.shape[-1])
+        total = distortion + self.rate_weight * bpp
+        loss = total if self.rate_weight > 0 else distortion + bpp
+        return LossTerms(loss, total, distortion, bpp)
+
+
+class VGGPerceptual:
+    """Mean squared difference of VGG-16 features (Johnson et al. 2016, https://arxiv.org/abs/1603.08155).
+
+    Compares `layers` (any of relu1_2, relu2_2, relu3_3, relu4_3, relu5_3), averaged. `pretrained` takes
+    torchvision's ImageNet weights from `url`, downloaded once and checked against the hash in its name;
+    False draws random features from a fixed seed. Not an nn.Module: the features are no part of a codec, its
+    checkpoints or its gradients.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3"),
+        pretrained: bool = True,
+        url: str = VGG16_Weights.IMAGENET1K_V1.url,
+    ) -> None:
+        unknown = [name for name in layers if name not in _VGG_LAYERS]
+        if unknown or not layers:
+            raise ValueError(f"layers={list(layers)}: allowed are {', '.join(_VGG_LAYERS)}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            features = vgg16(weights=None).features[: 1 + max(_VGG_LAYERS[name] for name in layers)]
+        if pretrained:
+            features.load_state_dict(_pretrained_features(url, features))
+        self.features = features.eval().requires_grad_(False)
+        self.ends = [_VGG_LAYERS[name] for name in layers]
+
+    def __call__(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """A scalar for two batches `[B, C, H, W]` in [0, 1], C in {1, 3}."""
+        self.features.to(x.device)
+        terms = [F.mse_loss(a, b) for a, b in zip(self._activations(x_hat), self._activations(x), strict=True)]
+        return torch.stack(terms).mean()
+
+    def _activations(self, x: Tensor) -> list[Tensor]:
+        x = x.expand(-1, 3, -1, -1)
+        mean = x.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        std = x.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        x = (x - mean) / std
+        kept = []
+        for n, layer in enumerate(self.features):
+            x = layer(x)
+            if n in self.ends:
+                kept.append(x.float())
+        return kept
+
+
+def _pretrained_features(url: str, features: nn.Module) -> dict[str, Tensor]:
+    try:
+        state = load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"pretrained=True: VGG-16's weights could not be fetched from {url} ({error}); go online once, put "
+            f"the file into {torch.hub.get_dir()}/checkpoints, or set loss.perceptual.pretrained=false"
+        ) from error
+    wanted = features.state_dict()
+    return {name: state[f"features.{name}"] for name in wanted}

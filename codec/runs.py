@@ -1,0 +1,98 @@
+"""Run folders: where a run lives follows from what was asked for, and the folder tells how it was made."""
+
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+# Neither where a run is put nor how it is watched changes what it computes.
+_NOT_IDENTITY = ("runs", "folder", "resume", "logger", "save_files")
+_NOT_IDENTITY_BELOW = {"data": ("num_workers", "cache"), "callbacks": ("progress", "panel")}
+
+
+class RunFolder:
+    """`<runs>/<name>-<hash of the resolved config>`, with
+
+    config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
+    provenance/        command, commit, diff, packages    metrics/     the curves as CSV
+    results.json       written last: the run is done      per_image.csv
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "RunFolder":
+        """The folder that `config` asks for; its name is `config.name` or made of the chosen options."""
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        name = plain["name"] or "_".join(_choices("model", "data", "quantization", "loss"))
+        if not re.fullmatch(r"[\w.,=+-]+", name):
+            raise ValueError(f"name={name}: allowed are letters, digits and any of . , = + - _")
+        identity = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
+        for group, keys in _NOT_IDENTITY_BELOW.items():
+            if isinstance(identity.get(group), dict):
+                identity[group] = {k: v for k, v in identity[group].items() if k not in keys}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+        return cls(Path(plain["runs"]) / f"{name}-{digest[:8]}")
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """What results.json holds, once the run is done."""
+        file = self.path / "results.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        file = self.path / "checkpoints/last.ckpt"
+        return file if file.is_file() else None
+
+    def begin(self, config: DictConfig) -> None:
+        """Writes the resolved config and where it came from; an earlier start's provenance is kept.
+
+        With `resume: false` in the config, earlier results and checkpoints are deleted first.
+        """
+        if not config.get("resume", True):
+            shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            (self.path / "results.json").unlink(missing_ok=True)
+        provenance = self.path / "provenance"
+        provenance.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, self.path / "config.yaml", resolve=True)
+        with (provenance / "commands.txt").open("a") as file:
+            file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
+        start = sum(1 for _ in provenance.glob("commit*.txt"))
+        suffix = f"-{start}" if start else ""
+        (provenance / f"commit{suffix}.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n")
+        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD"))
+        packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
+        (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
+
+
+def commit() -> str:
+    """The checkout's commit, with "+changes" where files differ from it; "unknown" outside a checkout."""
+    head = _git("rev-parse", "--short", "HEAD").strip()
+    return f"{head}{'+changes' if _git('status', '--porcelain') else ''}" if head else "unknown"
+
+
+def _choices(*groups: str) -> list[str]:
+    chosen = HydraConfig.get().runtime.choices
+    return [str(chosen[group]) for group in groups if chosen.get(group)]
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

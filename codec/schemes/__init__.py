@@ -1,0 +1,1 @@
+"""One file per scheme, readable top to bottom; no scheme imports another."""

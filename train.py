@@ -1,0 +1,85 @@
+"""Train a learned codec, then measure its best checkpoint on the real files it writes. `--help` tells more."""
+
+import hydra
+import lightning
+import torch
+import wandb
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from codec.callbacks import ChannelsLast
+from codec.checkpoint import load_codec
+from codec.config import Builder, ConfigError, check_multirun_devices, user_errors
+from codec.evaluation import measure
+from codec.learned_codec import LearnedCodec
+from codec.loggers import log_config, where_to_look
+from codec.results import table
+from codec.runs import RunFolder, commit
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@user_errors()
+def main(config: DictConfig) -> float | None:
+    """Trains what `config` describes; returns the best `val/loss`, which sweepers minimise."""
+    check_multirun_devices(config.strategy.devices)
+    run = RunFolder.of(config)
+    config.folder = str(run.path)
+    if config.resume and run.results:
+        print(f"{run.path} is done; resume=false trains it again\n\n{table({run.path.name: run.results})}")
+        return run.results["val_loss"]
+
+    with Builder(config) as build:
+        build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
+        codec, data = build.codec("model"), build.part("data")
+        training = {name: build.part(name) for name in ("loss", "optimizer", "scheduler")}
+        callbacks = build.group("callbacks") + [ChannelsLast()] * config.strategy.channels_last
+        if codec is not None and not isinstance(codec, LearnedCodec):
+            raise ConfigError("model: this codec has nothing to train; measure it with evaluate.py")
+        if data is not None and rank_zero_only.rank == 0:  # further processes meet the data inside fit
+            build.attempt("data", data.prepare_data)
+            build.attempt("data", lambda: data.setup(None if config.test else "fit"))
+        if codec is not None and training["optimizer"] is not None:
+            build.attempt("optimizer", lambda: training["optimizer"](codec.parameters()))  # checks its arguments
+    with Builder(config) as build:
+        loggers = build.group("logger")
+        trainer = build.part("trainer", callbacks=callbacks, logger=loggers)
+
+    resumed_from = run.last_checkpoint if config.resume else None
+    try:
+        if trainer.is_global_zero:
+            run.begin(config)
+            log_config(loggers, config, codec)
+            print(f"{'resuming' if resumed_from else 'training'} in {run.path}")
+        codec.prepare_training(**training)
+        trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if not trainer.is_global_zero:
+            return None
+        val_loss = float(trainer.checkpoint_callback.best_model_score)
+        if config.test:
+            about = {
+                "run": run.path.name,
+                "val_loss": val_loss,
+                "epochs": trainer.current_epoch,
+                "commit": commit(),
+            }
+            results = measure(
+                load_codec(run.path),
+                data,
+                run.path,
+                about,
+                device="cpu" if config.strategy.accelerator == "cpu" else "auto",
+                loggers=loggers,
+                limit=config.trainer.get("limit_test_batches"),
+            )
+            print(f"\n{table({run.path.name: results})}\n\nresults, checkpoints and curves: {run.path}")
+            print(where_to_look(loggers) or "")
+        return val_loss
+    finally:
+        wandb.finish()
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()
