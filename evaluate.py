@@ -10,32 +10,37 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint, load_codec
 from codec.config import Builder, ConfigError, user_errors
-from codec.evaluation import measure
+from codec.evaluation import measure, parse_device
 from codec.loggers import log_config
 from codec.results import table
 from codec.runs import RunFolder, commit
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="evaluate")
 @user_errors()
 def main(config: DictConfig) -> None:
     """Measures the codec that `config` names and writes results.json and per_image.csv."""
     if (config.run is None) == (config.get("model") is None):
         raise ConfigError("run=null, model=null: name one of them: run=runs/NAME, or model=jpeg and the like")
-    if config.run is not None:
-        with open_dict(config):
-            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_test_images"
-            config.name = config.name or f"{Path(config.run).name}_on_{measured_on}"
-            config.data = config.get("data") or data_of_run(Path(config.run))
+    if config.run is None and config.model._target_.startswith("codec.schemes."):
+        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
+    with open_dict(config):
+        config.data = data_config(config)
+        if config.run is not None:
+            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
+            config.name = config.name or f"{Path(config.run).stem}_on_{measured_on}"
     with Builder(config) as build:
         build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
         codec = build.codec("model") if config.run is None else build.attempt("run", lambda: load_codec(config.run))
         data = build.part("data")
-        if config.get("data") is None:
-            build.faults.append("data=null: name the images to measure on, e.g. data=kodak")
+        build.attempt("device", lambda: parse_device(config.device))
         if data is not None:
             build.attempt("data", data.prepare_data)
             build.attempt("data", lambda: data.setup("test"))
+        if getattr(codec, "image_channels", 3) < config.data.channels:
+            build.faults.append(
+                f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
+            )
     with Builder(config) as build:
         run = RunFolder.of(config)
         config.folder = str(run.path)
@@ -50,10 +55,17 @@ def main(config: DictConfig) -> None:
         wandb.finish()
 
 
-def data_of_run(run: Path) -> DictConfig | None:
-    """The data config of the run that a folder or checkpoint belongs to; None if it lies in no run's folder."""
-    file = find_checkpoint(run).parents[1] / "config.yaml"
-    return OmegaConf.load(file).data if file.is_file() else None
+def data_config(config: DictConfig) -> DictConfig:
+    """The data asked for, or that of the run with what was asked for on top; without images to train on."""
+    data = config.get("data") or OmegaConf.create()
+    if "_target_" not in data and config.run is not None:
+        file = find_checkpoint(config.run).parents[1] / "config.yaml"
+        if file.is_file():
+            data = OmegaConf.merge(OmegaConf.load(file).data, data)
+    if "_target_" not in data:
+        raise ConfigError("data=null: name the images to measure on, e.g. data=kodak")
+    OmegaConf.set_struct(data, False)
+    return OmegaConf.create({**OmegaConf.to_container(data, resolve=True), "train": None, "val": None})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Train a learned codec, then measure its best checkpoint on the real files it writes. `--help` tells more."""
 
+from pathlib import Path
+
 import hydra
 import lightning
 import torch
@@ -17,7 +19,7 @@ from codec.results import table
 from codec.runs import RunFolder, commit
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
 @user_errors()
 def main(config: DictConfig) -> float | None:
     """Trains what `config` describes; returns the best `val/loss`, which sweepers minimise."""

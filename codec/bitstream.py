@@ -52,8 +52,8 @@ class Header:
 
 def pack(header: Header, sections: list[bytes]) -> bytes:
     """The complete file. Raises ValueError naming the header field that is out of range."""
-    tag = header.scheme.encode("ascii")
-    if len(tag) != 4:
+    tag = header.scheme.encode("ascii", "replace")
+    if len(header.scheme) != 4 or not _is_tag(header.scheme):
         raise ValueError(f"scheme={header.scheme!r}: a tag is four ASCII characters")
     if len(header.fingerprint) != 4:
         raise ValueError(f"fingerprint={header.fingerprint.hex()}: a fingerprint is four bytes")
@@ -102,11 +102,14 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     lengths = [reader.varint("section length") for _ in range(count - 1)]
     sections = [reader.take(length) for length in lengths]
     sections.append(reader.rest())
-    try:
-        scheme = tag.decode("ascii")
-    except UnicodeDecodeError:
-        raise BitstreamError(f"the header's scheme tag {tag!r} is not ASCII") from None
+    scheme = tag.decode("ascii", "replace")
+    if not _is_tag(scheme):
+        raise BitstreamError(f"the header's scheme tag {tag!r} is not printable ASCII")
     return Header(scheme, fingerprint, height, width, channels), sections
+
+
+def _is_tag(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _varint(value: int, name: str) -> bytes:
@@ -149,5 +152,7 @@ class _Reader:
             byte = self.byte(name)
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if byte == 0 and shift:
+                    raise BitstreamError(f"the header's {name} is not written in the fewest bytes")
                 return value
         raise BitstreamError(f"the header's {name} is longer than {_VARINT_BYTES} bytes")

@@ -1,6 +1,5 @@
 """Callbacks of our own; everything else is Lightning's."""
 
-import random
 from typing import Any
 
 import numpy as np
@@ -40,35 +39,19 @@ class ChannelsLast(Callback):
         pl_module.to(memory_format=torch.channels_last)
 
 
-class RandomState(Callback):
-    """Keeps the random generators' states in checkpoints, so that a resumed run draws the same noise."""
+class SeededEpochs(Callback):
+    """Seeds every epoch's noise by (seed, epoch, process): a resumed run draws what an uninterrupted one would."""
 
-    def state_dict(self) -> dict[str, Any]:
-        version, internal, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()
-        state = {
-            "torch": torch.get_rng_state(),
-            "python": [version, list(internal), gauss],
-            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        }
-        if torch.cuda.is_available():
-            state["cuda"] = torch.cuda.get_rng_state()
-        return state
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded = state_dict
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        state, self._loaded = getattr(self, "_loaded", None), None
-        if state is None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int
+    ) -> None:
+        if batch_idx > 0:  # on_train_epoch_start would do, but Lightning skips it in the first epoch after a resume
             return
-        torch.set_rng_state(state["torch"].cpu())
-        version, internal, gauss = state["python"]
-        random.setstate((version, tuple(internal), gauss))
-        name, keys, position, has_gauss, cached = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-        if "cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda"].cpu())
+        words = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
 class ReconstructionPanel(Callback):

@@ -1,17 +1,24 @@
 """Codecs from configs and from checkpoints, which may come from strangers: nothing in them is executed.
 
-A checkpoint is read with `weights_only=True`, and its model config may name only classes of this package that
-are neural network modules.
+A checkpoint is read with `weights_only=True` or is a safetensors file, and its model config may name only classes
+of this package that are neural network modules.
 """
 
+import glob
+import importlib
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
-from torch import nn
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
+from codec.entropy import EntropyBottleneck
 from codec.learned_codec import LearnedCodec
 
 
@@ -32,20 +39,27 @@ def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
 
 
 def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedCodec:
-    """The trained codec in a checkpoint file or a run's folder (its best checkpoint), in evaluation mode.
+    """The trained codec in a checkpoint, a file of `save_weights`, or a run's folder, in evaluation mode.
 
     Raises CheckpointError where the file is missing, is no checkpoint of ours, or its weights do not fit.
     """
     path = find_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {_first_line(error)}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model_config"), dict):
-        raise CheckpointError(f"{path} holds no model config: it was not written by train.py")
+        model_config, weights = _read_weights(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    except pickle.UnpicklingError as error:  # torch's text tells how to run the code in it: not repeated
+        raise CheckpointError(
+            f"{path} is not a checkpoint of train.py: its pickle is damaged or holds code"
+        ) from error
+    except Exception as error:  # torch's unpickler fails on damaged bytes in any way there is
+        raise CheckpointError(f"{path} is not a checkpoint of train.py: {_first_line(error)}") from error
     try:
-        codec = build_codec(checkpoint["model_config"])
-        codec.load_state_dict(checkpoint["state_dict"])
+        with torch.inference_mode(False):
+            codec = build_codec(model_config)
+            _check_is_learned(codec)
+            codec.load_state_dict(weights)
+            for module in codec.modules():
+                if isinstance(module, EntropyBottleneck):
+                    _check_tables(module.tables)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a config from a stranger may fail anywhere in a constructor
@@ -53,27 +67,60 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     return codec.to(device).eval()
 
 
+def save_weights(codec: LearnedCodec, path: str | Path) -> None:
+    """Writes the weights, the tables and the model config as safetensors: all that coding needs, nothing else."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in codec.state_dict().items()}
+    save_file(state, path, metadata={"model_config": json.dumps(codec.model_config)})
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder."""
+    """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder.
+
+    The hash at the end of a run folder's name may be left out where only one folder then fits.
+    """
     path = Path(path)
-    for candidate in (path, path / "checkpoints/best.ckpt", path / "checkpoints/last.ckpt"):
-        if candidate.is_file():
-            return candidate
+    folders = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}-{'[0-9a-f]' * 8}"))
+    if len(folders) > 1:
+        raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
+    for folder in folders:
+        for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
+            if candidate.is_file():
+                return candidate
     raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME)")
 
 
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint["model_config"], dict):
+        raise TypeError("its model config is no dictionary")
+    return checkpoint["model_config"], checkpoint["state_dict"]
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["model_config"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _check_is_learned(codec: nn.Module) -> None:
+    if not isinstance(codec, LearnedCodec):
+        raise CheckpointError(f"its model config makes a {type(codec).__name__}, not a learned codec")
+
+
+def _check_tables(tables: Tensor) -> None:
+    if bool((tables[:, 0] != 0).any() | (tables[:, -1] != 65536).any() | (tables.diff() < 1).any()):
+        raise CheckpointError("its tables are not cumulative counts from 0 to 65536")
+
+
 def _check_targets(node: Any) -> None:
+    if isinstance(node, str) and "${" in node:  # OmegaConf would look up, or build, something unchecked
+        raise CheckpointError(f"{node!r}: a model config holds no interpolations")
+    if node is not None and not isinstance(node, (dict, list, str, bool, int, float)):
+        raise CheckpointError(f"a model config holds plain values, no {type(node).__name__}")
     if isinstance(node, dict):
+        if not all(type(key) is str for key in node):
+            raise CheckpointError("a model config's keys are texts")
         if "_target_" in node:
-            target = str(node["_target_"])
-            trusted = False
-            if target.startswith("codec."):
-                try:
-                    trusted = issubclass(get_class(target), nn.Module)
-                except (ImportError, ValueError):
-                    raise CheckpointError(f"_target_={target}: this program has no such class") from None
-            if not trusted:
-                raise CheckpointError(f"_target_={target}: only neural modules of the package codec are allowed")
+            _check_target(node["_target_"])
         for value in node.values():
             _check_targets(value)
     elif isinstance(node, list):
@@ -81,5 +128,25 @@ def _check_targets(node: Any) -> None:
             _check_targets(value)
 
 
+def _check_target(target: Any) -> None:
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    found = None
+    if module.startswith("codec."):
+        try:
+            found = getattr(importlib.import_module(module), name, None)
+        except ImportError:
+            found = None
+        if found is None:
+            raise CheckpointError(f"_target_={target!r}: this program has no such class")
+    if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("codec.")):
+        raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec are allowed")
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__  # Hydra's text names the class only; what the class said is below it
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[1]}"
+    text = "".join(c if c.isprintable() else " " for c in lines[0]).rstrip(" .:") if lines else ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -87,7 +87,7 @@ def info(options: argparse.Namespace) -> int:
             f"  weights      {header.fingerprint.hex()}\n"
             f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
             f"1:{header.channels * pixels / len(data):.2f}\n"
-            f"  sections     {' + '.join(f'{len(section):,}' for section in sections)} bytes, {overhead} of header\n"
+            f"  sections     {' + '.join(f'{len(section):,}' for section in sections)} bytes, {overhead} around\n"
             f"  checksum     good"
         )
     return status

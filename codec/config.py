@@ -120,6 +120,7 @@ def user_errors() -> Iterator[None]:
     Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback.
     """
     _quieten()
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
     try:
         yield
@@ -132,6 +133,8 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes after the last finished epoch", file=sys.stderr)
         sys.exit(130)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def _quieten() -> None:

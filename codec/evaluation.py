@@ -11,6 +11,14 @@ from codec.image_codec import ImageCodec
 from codec.results import write_results
 
 
+def parse_device(device: str) -> tuple[str, int | list[int]]:
+    """Lightning's accelerator and devices for auto, cpu, cuda, cuda:N or mps. Raises ValueError on others."""
+    kind, _, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
+        raise ValueError(f"device={device}: allowed are auto, cpu, cuda, cuda:N, mps")
+    return ("gpu" if kind == "cuda" else kind), ([int(index)] if index else 1)
+
+
 def measure(
     codec: ImageCodec,
     data: LightningDataModule,
@@ -23,17 +31,14 @@ def measure(
 ) -> dict[str, Any]:
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
-    `about` is written with the means; `device` is auto, cpu, cuda, cuda:N or mps; `limit` is Lightning's
-    `limit_test_batches`. Returns what results.json holds. Raises ValueError for a device there is none of.
+    `about` is written with the means; `device` is one of `parse_device`; `limit` is Lightning's
+    `limit_test_batches`. Returns what results.json holds.
     """
-    kind, _, index = device.partition(":")
-    accelerator = {"cuda": "gpu"}.get(kind, kind)
-    if accelerator not in ("auto", "cpu", "gpu", "mps") or not (index or "0").isdecimal():
-        raise ValueError(f"device={device}: allowed are auto, cpu, cuda, cuda:N, mps")
     codec.keep_files_in = folder / "files" if save_files else None
+    accelerator, devices = parse_device(device)
     tester = Trainer(
         accelerator=accelerator,
-        devices=[int(index)] if index else 1,
+        devices=devices,
         logger=list(loggers),
         limit_test_batches=limit,
         default_root_dir=folder,

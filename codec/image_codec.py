@@ -56,31 +56,33 @@ class ImageCodec(LightningModule):
     def test_step(self, item: NamedImage, batch_idx: int) -> None:
         if batch_idx == 0:
             self.decode(self.encode(item.image))  # compiling and other first-time costs are not coding time
+        self.test_rows.append(self.measure(item))
+
+    def measure(self, item: NamedImage) -> dict[str, float | str]:
+        """One row of `test_rows`: encodes the image, decodes those bytes, and compares."""
         started = self._clock()
         data = self.encode(item.image)
         encoded = self._clock()
         decoded = self.decode(data)
         finished = self._clock()
-        channels, height, width = item.image.shape
-        estimate = self.estimated_bits(item.image)
-        self.test_rows.append(
-            {
-                "name": item.name,
-                "bytes": len(data),
-                "bpp": 8 * len(data) / (height * width),
-                "bpsp": 8 * len(data) / (channels * height * width),
-                "ratio": channels * height * width / len(data),
-                **image_quality(decoded.to(item.image.device), item.image),
-                "encode_ms": 1000 * (encoded - started),
-                "decode_ms": 1000 * (finished - encoded),
-                **({} if estimate is None else {"estimated_bpp": estimate / (height * width)}),
-            }
-        )
         if self.keep_files_in is not None:
             path = self.keep_files_in / item.name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(self.suffix).write_bytes(data)
             write_image(path.with_suffix(".png"), decoded)
+        channels, height, width = item.image.shape
+        estimate = self.estimated_bits(item.image)
+        return {
+            "name": item.name,
+            "bytes": len(data),
+            "bpp": 8 * len(data) / (height * width),
+            "bpsp": 8 * len(data) / (channels * height * width),
+            "ratio": channels * height * width / len(data),
+            **image_quality(decoded.to(item.image.device), item.image),
+            "encode_ms": 1000 * (encoded - started),
+            "decode_ms": 1000 * (finished - encoded),
+            **({} if estimate is None else {"estimated_bpp": estimate / (height * width)}),
+        }
 
     def on_test_epoch_end(self) -> None:
         means = mean_of_rows(self.test_rows)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -89,6 +90,9 @@ class LearnedCodec(ImageCodec):
         header, sections = bitstream.unpack(data)
         self._check_is_mine(header, len(sections))
         size = (_round_up(header.height, self.stride), _round_up(header.width, self.stride))
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and size[0] * size[1] > max(limit, self.stride**2):
+            raise BitstreamError(f"{size[1]}×{size[0]} pixels to decode, padding included: the limit is {limit}")
         with self._coding():
             x_hat = self.decompress(sections, size)[0, :, : header.height, : header.width]
         if header.channels < self.image_channels:
@@ -140,14 +144,16 @@ class LearnedCodec(ImageCodec):
     @contextmanager
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
-        was_training = self.training
-        self.eval()
+        modes = [(module, module.training) for module in self.modules()]
+        if any(training for _, training in modes):
+            self.eval()
         repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         try:
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
                 yield
         finally:
-            self.train(was_training)
+            for module, training in modes:  # not train(True): a part may have been frozen by itself
+                module.training = training
 
     # ---- training
 

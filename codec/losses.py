@@ -1,6 +1,9 @@
 """Training losses: distortion + rate_weight · bpp, the distortion a weighted sum of MSE and a VGG term."""
 
+import math
+import pickle
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import NamedTuple
 from urllib.error import URLError
 
@@ -8,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
-from torchvision.models import VGG16_Weights, vgg16
+from torchvision.models import VGG16_Weights
+from torchvision.models.vgg import cfgs, make_layers
 
 # Where relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 end in torchvision's VGG-16.
 _VGG_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
@@ -45,7 +49,7 @@ class RateDistortionLoss:
             ("vgg_weight", vgg_weight),
             ("rate_weight", rate_weight),
         ]:
-            if not weight >= 0:
+            if not 0 <= weight < math.inf:
                 raise ValueError(f"{name}={weight}: allowed are numbers from 0")
         if mse_weight == vgg_weight == 0:
             raise ValueError("mse_weight=0 and vgg_weight=0: one of them must be positive")
@@ -86,11 +90,15 @@ class VGGPerceptual:
         unknown = [name for name in layers if name not in _VGG_LAYERS]
         if unknown or not layers:
             raise ValueError(f"layers={list(layers)}: allowed are {', '.join(_VGG_LAYERS)}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            features = vgg16(weights=None).features[: 1 + max(_VGG_LAYERS[name] for name in layers)]
+        with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
+            features = make_layers(cfgs["D"])[: 1 + max(_VGG_LAYERS[name] for name in layers)]
         if pretrained:
             features.load_state_dict(_pretrained_features(url, features))
+        else:
+            generator = torch.Generator().manual_seed(0)
+            for parameter in features.parameters():
+                if parameter.ndim == 4:
+                    nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
         self.features = features.eval().requires_grad_(False)
         self.ends = [_VGG_LAYERS[name] for name in layers]
 
@@ -116,10 +124,12 @@ class VGGPerceptual:
 def _pretrained_features(url: str, features: nn.Module) -> dict[str, Tensor]:
     try:
         state = load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+        chosen = {name: state[f"features.{name}"] for name in features.state_dict()}
+        features.load_state_dict(chosen)
+    except (URLError, HTTPException, OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"pretrained=True: VGG-16's weights could not be fetched from {url} ({error}); go online once, put "
+            f"pretrained=True: VGG-16's weights could not be fetched from {url} ({reason}); go online once, put "
             f"the file into {torch.hub.get_dir()}/checkpoints, or set loss.perceptual.pretrained=false"
         ) from error
-    wanted = features.state_dict()
-    return {name: state[f"features.{name}"] for name in wanted}
+    return chosen

@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from codec.config import ConfigError
+
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "logger", "save_files")
 _NOT_IDENTITY_BELOW = {"data": ("num_workers", "cache"), "callbacks": ("progress", "panel")}
@@ -34,9 +36,9 @@ class RunFolder:
     def of(cls, config: DictConfig) -> "RunFolder":
         """The folder that `config` asks for; its name is `config.name` or made of the chosen options."""
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-        name = plain["name"] or "_".join(_choices("model", "data", "quantization", "loss"))
+        name = str(plain["name"] or "") or "_".join(_choices("model", "data", "quantization", "loss"))
         if not re.fullmatch(r"[\w.,=+-]+", name):
-            raise ValueError(f"name={name}: allowed are letters, digits and any of . , = + - _")
+            raise ConfigError(f"name={name}: allowed are letters, digits and any of . , = + - _")
         identity = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
         for group, keys in _NOT_IDENTITY_BELOW.items():
             if isinstance(identity.get(group), dict):

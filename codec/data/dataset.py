@@ -104,7 +104,8 @@ class EpochSampler(Sampler[Draw]):
 class TrainingCrops(Dataset[Tensor]):
     """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`.
 
-    Indexed by Draw; gives uint8 `[C, h, w]`. `images` are the decoded images, if they are kept in memory.
+    Indexed by Draw, or by image for a crop that is always the same; gives uint8 `[C, h, w]`. `images` are the
+    decoded images, if they are kept in memory.
     """
 
     def __init__(
@@ -123,7 +124,12 @@ class TrainingCrops(Dataset[Tensor]):
         self.seed = seed
         self.images = images
 
-    def __getitem__(self, draw: Draw) -> Tensor:
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, draw: Draw | int) -> Tensor:
+        if isinstance(draw, int):  # Lightning's overfit_batches puts a sampler of its own in the place of ours
+            draw = Draw(epoch=0, position=draw, image=draw)
         image = self._readable_image(draw.image)
         random = np.random.default_rng([self.seed, draw.epoch, draw.position])
         if self.crop_size is not None:

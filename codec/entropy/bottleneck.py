@@ -6,8 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from codec.bitstream import BitstreamError
 from codec.entropy import coder
-from codec.entropy.tables import cdf_from_pmf
+from codec.entropy.tables import PRECISION, cdf_from_pmf
 
 NOISES = ("uniform", "paper", "straight_through")
 
@@ -58,7 +59,7 @@ class EntropyBottleneck(nn.Module):
         rows, levels = self.prior.pmf().shape
         self.register_buffer("tables", torch.zeros(rows, levels + 1, dtype=torch.int32))
         self.register_buffer("tables_of", torch.zeros((), dtype=torch.int64))
-        self.register_state_dict_pre_hook(lambda module, _prefix, _keep: module.current_tables())
+        self.register_state_dict_pre_hook(_make_current)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """`y` `[B, C, H, W]` → `y_hat` of the same shape, in [0, 1] but for noise, and bits `[B]`."""
@@ -86,8 +87,15 @@ class EntropyBottleneck(nn.Module):
         return coder.encode(symbols, self.prior.table_index(*y.shape[-2:]), self.current_tables())
 
     def decompress(self, section: bytes, size: tuple[int, int]) -> Tensor:
-        """A section → `y_hat` `[1, C, H, W]` in [0, 1], `size` = (H, W). Raises BitstreamError if it is cut."""
-        symbols = coder.decode(section, self.prior.table_index(*size), self.current_tables())
+        """A section → `y_hat` `[1, C, H, W]` in [0, 1], `size` = (H, W).
+
+        Raises BitstreamError, before memory is taken, if the section is shorter than any latent of that size.
+        """
+        tables, index = self.current_tables(), self.prior.table_index(*size)
+        likeliest = tables.cpu().diff().amax(-1).double() / (1 << PRECISION)
+        if 8 * len(section) < -(torch.log2(likeliest) * index.bincount(minlength=len(tables))).sum():
+            raise BitstreamError(f"a section of {len(section)} bytes is too short for its {len(index)} symbols")
+        symbols = coder.decode(section, index, tables)
         levels = symbols.to(self.tables.device, torch.float32).reshape(1, self.channels, *size)
         return levels / self.scale
 
@@ -106,8 +114,12 @@ class EntropyBottleneck(nn.Module):
     def _prior_hash(self) -> int:
         digest = hashlib.sha256()
         for parameter in self.prior.parameters():
-            digest.update(parameter.detach().cpu().numpy().tobytes())
+            digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return int.from_bytes(digest.digest()[:8], "big", signed=True)
+
+
+def _make_current(bottleneck: EntropyBottleneck, *_: object) -> None:
+    bottleneck.current_tables()
 
 
 class _Clamp(torch.autograd.Function):

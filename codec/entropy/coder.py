@@ -105,7 +105,10 @@ def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None =
 
 
 def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = None) -> Tensor:
-    """The symbols, int16 `[N]`, that `encode` was given. Raises BitstreamError if a chunk is cut."""
+    """The symbols, int16 `[N]`, that `encode` was given. Raises BitstreamError if a chunk reaches past the end.
+
+    Damage of other kinds is not seen here: the checksum of the file is there for it.
+    """
     coder = coder or default_coder()
     rows = _wrapped(tables)
     index = index.cpu().numpy()

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.entropy.tables import PRECISION
+
 # The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
 _SPAN = 8.0
 
@@ -44,7 +46,9 @@ class FactorizedPrior(nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]` in [−½, L−½], rounded or noisy."""
         x = levels.transpose(0, 1).reshape(self.channels, 1, -1)  # (C, 1, B·H·W)
-        bits = -torch.log2(self._mass(x).clamp_min(1e-9))
+        # What the tables charge: every level keeps one count of 65536, so none is free and none costs over 16 bits.
+        total = 1 << PRECISION
+        bits = -torch.log2((self._mass(x) * (total - self.levels) + 1) / total)
         return bits.reshape(self.channels, levels.shape[0], -1).sum((0, 2))
 
     def pmf(self) -> Tensor:
@@ -60,7 +64,7 @@ class FactorizedPrior(nn.Module):
         ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
         first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
         mass = _sigmoid_difference(self._logits(levels + 0.5), self._logits(levels - 0.5))
-        return mass / _sigmoid_difference(last, first).clamp_min(1e-9)
+        return mass / _sigmoid_difference(last, first).clamp_min(1e-30)
 
     def _logits(self, levels: Tensor) -> Tensor:
         x = ((levels + 0.5) / self.levels - 0.5) * _SPAN  # (C, 1, N)

@@ -1,0 +1,83 @@
+"""`make demo`: train a codec for some minutes, then compare its files with JPEG and WebP of the same size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.progress import track
+
+from codec.baselines import Jpeg, WebP
+from codec.checkpoint import load_codec
+from codec.image_codec import ImageCodec, NamedImage
+from codec.metrics import mean_of_rows
+from codec.results import table, write_results
+from experiments.comparison import Panel, difference, save_comparison
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = Path("demo")
+
+
+def main() -> None:
+    """Leaves the compressed files, the decoded PNGs, per-image results and comparison.png in `demo/`."""
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "experiment=demo",
+        f"runs={FOLDER}",
+        "test=false",
+        "logger=csv",
+    ]
+    subprocess.run(command, check=True)
+    (run,) = {path.parents[1] for path in FOLDER.glob("demo-*/checkpoints/best.ckpt")}
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = instantiate(compose("train", ["experiment=demo"]).data)
+    images = list(data.test_dataloader())
+
+    ours = load_codec(run)
+    ours.decode(ours.encode(images[0].image))  # the first call compiles the arithmetic coder
+    rows: dict[str, list[dict]] = {"conv_baseline": [], "JPEG": [], "WebP": []}
+    panels = []
+    for item in track(images, "coding", transient=True):
+        ours.keep_files_in = FOLDER / "conv_baseline"
+        row = ours.measure(item)
+        rows["conv_baseline"].append(row)
+        jpeg = nearest([Jpeg(quality) for quality in range(1, 96)], item, row["bytes"])
+        webp = nearest([WebP(quality) for quality in range(0, 101, 2)], item, row["bytes"])
+        for name, codec in [("JPEG", jpeg), ("WebP", webp)]:
+            codec.keep_files_in = FOLDER / name.lower()
+            rows[name].append(codec.measure(item))
+        decoded = ours.decode(ours.encode(item.image))
+        panels.append(
+            [
+                Panel(item.image, f"{item.name}, 24 bpp"),
+                Panel(decoded, caption(row)),
+                Panel(difference(decoded, item.image), "black: no difference"),
+                Panel(jpeg.decode(jpeg.encode(item.image)), caption(rows["JPEG"][-1])),
+            ]
+        )
+    picture = FOLDER / "comparison.png"
+    save_comparison(panels, ["original", "conv_baseline", "its difference × 4", "JPEG, nearest size"], picture)
+    for name, of_codec in rows.items():
+        write_results(FOLDER / name.lower(), of_codec, {"codec": name})
+    names = ", ".join(item.name for item in images)
+    print(f"\nmeans over {names}, none of which was trained on:\n")
+    print(table({name: mean_of_rows(of_codec) for name, of_codec in rows.items()}))
+    print(f"\npicture                   {picture}")
+    print(f"files and decoded PNGs    {FOLDER}/conv_baseline  {FOLDER}/jpeg  {FOLDER}/webp")
+    print(f"trained codec             {run}")
+    print(f"\ntry it on a photo:        .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run}")
+
+
+def nearest(codecs: list[ImageCodec], item: NamedImage, size: int) -> ImageCodec:
+    """The codec whose file of the image comes nearest to `size` bytes."""
+    return min(codecs, key=lambda codec: abs(len(codec.encode(item.image)) - size))
+
+
+def caption(row: dict) -> str:
+    return f"{row['bytes']:,} bytes, {row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What tests share: photographs, small codecs, and the commands run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from codec.checkpoint import build_codec
+from codec.data.image_file import read_image
+from codec.data.samples import SamplesSource
+from codec.image_codec import ImageCodec
+from codec.learned_codec import LearnedCodec
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
+
+# Nothing a test does may wait for a W&B key or a server.
+os.environ["WANDB_MODE"] = "offline"
+
+
+def composed(config_name: str, overrides: list[str]) -> DictConfig:
+    """The config that the command line would compose."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(config_name, overrides)
+
+
+def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:
+    """The codec of `conf/model/<model>.yaml` with weights drawn from `seed`, ready to code."""
+    config = composed("train", [f"model={model}", f"data.channels={channels}", *overrides])
+    torch.manual_seed(seed)
+    return build_codec(OmegaConf.to_container(config.model, resolve=True)).eval()
+
+
+LEARNED = [model for model in MODELS if isinstance(make_codec(model), LearnedCodec)]
+
+
+def run_python(
+    *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
+    """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        pytest.fail(f"{arguments} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Tensor]:
+    """Packaged photographs, uint8 `[3, H, W]`: 451×300, 600×400 and 640×427 pixels."""
+    return [read_image(path, channels=3) for path in SamplesSource().images("test")]
+
+
+@pytest.fixture(scope="session")
+def photograph(photographs: list[Tensor]) -> Tensor:
+    """One photograph of 300 rows and 451 columns."""
+    return photographs[0]

@@ -1,0 +1,170 @@
+"""The config tree: every file composes and instantiates, and every fault is one line before any work."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, composed
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+import evaluate
+import train
+from codec.config import Builder, ConfigError
+
+FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
+OPTIONS = [path for path in FILES if path.parent != Path() and path.stem != "base"]
+# What an option needs besides itself: a value that only the user can give.
+NEEDS = {"data/folder": ["data.train.root=."], "loss/vgg": ["loss.perceptual.pretrained=false"]}
+NEEDS["loss/mse_vgg"] = NEEDS["loss/vgg"]
+
+
+def test_the_config_tree_has_the_files_that_are_tested_here() -> None:
+    assert len(OPTIONS) == sum(len(list(folder.glob("*.yaml"))) for folder in (ROOT / "conf").iterdir()) - 1
+    assert len(OPTIONS) >= 50
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=str)
+def test_every_option_composes_and_instantiates(path: Path) -> None:
+    group, option = str(path.parent), path.stem
+    config = composed("train", [f"{group}={option}", "folder=somewhere", *NEEDS.get(f"{group}/{option}", [])])
+    if group == "experiment":  # a preset is many choices: all of them must be makeable
+        for part in ("model", "data", "loss", "optimizer", "scheduler", "callbacks"):
+            assert instantiate(config[part], _convert_="all") is not None
+    elif "_target_" in config.get(group, {}):
+        assert instantiate(config[group], _convert_="all") is not None
+    elif group in ("callbacks", "logger"):
+        for name, part in config[group].items():
+            if name != "wandb":  # made in tests/test_wandb.py, where its run is looked at
+                assert instantiate(part, _convert_="all") is not None
+    elif group in ("strategy", "debug", "quantization"):
+        arguments = {k: v for k, v in config.trainer.items() if k != "_target_"}
+        accepted = inspect.signature(get_object(config.trainer._target_)).parameters
+        assert set(arguments) <= set(accepted)
+        assert OmegaConf.to_container(config, resolve=True)
+    else:
+        pytest.fail(f"conf/{path}: this test does not know group {group}")
+
+
+@pytest.mark.parametrize("entry", ["train", "evaluate"])
+def test_the_entry_configs_resolve(entry: str) -> None:
+    assert OmegaConf.to_container(composed(entry, []), resolve=True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_config_file_is_short_and_says_what_it_is(path: Path) -> None:
+    text = (ROOT / "conf" / path).read_text()
+    assert "#" in text.splitlines()[0]
+    limit = 60 if path.parent == Path() else 30
+    assert len(text.splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent == Path("experiment")], ids=str)
+def test_a_preset_opens_with_its_command(path: Path) -> None:
+    lines = (ROOT / "conf" / path).read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1] == f"# python train.py experiment={path.stem}"
+    assert lines[2].startswith("# ")
+
+
+def run_entry(entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *overrides: str) -> str:
+    """What `python train.py OVERRIDES` prints on stderr when it refuses them."""
+    from codec.config import user_errors
+
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", [f"{entry.__name__}.py", *overrides])
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        entry.main()
+    assert stopped.value.code == 2
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    return captured
+
+
+FAULTS = [
+    (["quantization.bits=0"], r"error: quantization\.bits=0: allowed are the integers 1 to 8"),
+    (["quantization.bits=9"], r"error: quantization\.bits=9: allowed are the integers 1 to 8"),
+    (["quantization.noise=loud"], r"error: quantization\.noise=loud: allowed are uniform, paper, straight_through"),
+    (["loss.rate_weight=-1"], r"error: loss\.rate_weight=-1: allowed are numbers from 0"),
+    (["data.crop_size=4000"], r"error: data\.crop_size=4000: .* is only \d+x\d+ .*: allowed are 1 to \d+"),
+    (["data.channels=2"], r"error: data\.channels=2: allowed are 1 .* and 3"),
+    (["data.val_fraction=2"], r"error: data\.val_fraction=2"),
+    (["data=folder", "data.train.root=nowhere"], r"error: data\.train\.root=nowhere: no such folder"),
+    (
+        ["data=bsd300", "data.train.root=nowhere"],
+        r"error: data\.train\.root=nowhere: no such folder.*download: true",
+    ),
+    (["data=folder"], r"error: data: Missing mandatory value: data\.train\.root"),
+    (["modle=conv_baseline"], r"error: Could not override 'modle': there is no such key"),
+    (["model.depth=3"], r"error: Could not override 'model\.depth': there is no such key"),
+    (["+model.depth=3"], r"error: model: .*unexpected keyword argument 'depth'"),
+    (["model=nonsense"], r"error: .*'model/nonsense' .*conv_baseline"),
+    (["model=jpeg"], r"error: model: .*nothing to train.*evaluate\.py"),
+    (["model.widths=[8]"], r"error: model\.widths=\[8\]: allowed are"),
+    (["model=conv_enhanced", "model.dropout=1"], r"error: model\.dropout=1"),
+    (["optimizer.lr=-1"], r"error: optimizer: .*-1"),
+    (["trainer.max_epochs=-5"], r"error: trainer: .*max_epochs.*-5"),
+    (["seed=x"], r"error: seed: .*x"),
+    (["name=a/b"], r"error: name=a/b: allowed are"),
+    (
+        ["-m", "seed=0,1", "strategy=ddp", "strategy.devices=2"],
+        r"error: strategy\.devices=2 with -m: .*python train\.py",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"), FAULTS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_a_wrong_value_is_one_line_that_names_it(overrides, line, monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = run_entry(train, monkeypatch, capsys, *overrides)
+    errors = [text for text in printed.splitlines() if text.startswith("error: ")]
+    assert any(re.match(line, error) for error in errors), errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = run_entry(
+        train, monkeypatch, capsys, "quantization.bits=0", "loss.rate_weight=-1", "data.batch_size=0"
+    )
+    assert [line.split("=")[0] for line in printed.splitlines() if line.startswith("error:")] == [
+        "error: quantization.bits",
+        "error: data.batch_size",
+        "error: loss.rate_weight",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ([], r"error: run=null, model=null: name one of them"),
+        (["model=jpeg"], r"error: data=null: name the images"),
+        (
+            ["model=jpeg", "model.quality=101", "data=samples"],
+            r"error: model\.quality=101: allowed are the integers",
+        ),
+        (["run=nowhere"], r"error: no checkpoint at nowhere"),
+        (["model=conv_baseline", "data=samples"], r"error: model: a learned codec is measured once it is trained"),
+        (["model=jpeg", "data=samples", "device=tpu"], r"error: device=tpu: allowed are auto, cpu"),
+        (
+            ["model=jpeg", "data=kodak", "data.test.root=nowhere"],
+            r"error: data\.test\.root=nowhere: no such folder",
+        ),
+    ],
+)
+def test_evaluate_refuses_in_one_line(overrides, line, monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = run_entry(evaluate, monkeypatch, capsys, *overrides)
+    assert re.match(line, printed), printed
+
+
+def test_builder_collects_faults_and_raises_them_at_the_end() -> None:
+    config = OmegaConf.create({"a": {"_target_": "codec.losses.RateDistortionLoss", "rate_weight": -1}, "b": None})
+    with pytest.raises(ConfigError, match=r"^a\.rate_weight=-1: .*\nb: nothing here$"), Builder(config) as build:
+        assert build.part("a") is None
+        build.faults.append("b: nothing here")

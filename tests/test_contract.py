@@ -1,0 +1,184 @@
+"""What every codec under conf/model/ promises. A new scheme is tested here without a line being added."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import LEARNED, MODELS, ROOT, make_codec
+from torch import Tensor
+
+from codec.bitstream import BitstreamError
+from codec.checkpoint import save_weights
+from codec.image_codec import ImageCodec, NamedImage
+from codec.learned_codec import LearnedCodec
+
+SIZES = [(1, 1), (7, 5), (63, 64), (65, 97), (300, 1), (300, 451)]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def codec(model: str) -> ImageCodec:
+    return make_codec(model)
+
+
+@pytest.fixture(scope="module", params=LEARNED)
+def learned(request: pytest.FixtureRequest) -> LearnedCodec:
+    return make_codec(request.param)
+
+
+def crop(photograph: Tensor, height: int, width: int) -> Tensor:
+    return photograph[:, :height, :width].contiguous()
+
+
+def is_lossless(codec: ImageCodec, photograph: Tensor) -> bool:
+    image = crop(photograph, 40, 40)
+    return torch.equal(codec.decode(codec.encode(image)).cpu(), image)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_comes_back_as_uint8_of_the_same_shape(codec: ImageCodec, photograph: Tensor, size: tuple) -> None:
+    for image in (crop(photograph, *size), crop(photograph, *size)[:1]):
+        decoded = codec.decode(codec.encode(image))
+        assert decoded.dtype == torch.uint8
+        assert decoded.shape == image.shape
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_greyscale_codec_takes_any_size(model: str, photograph: Tensor, size: tuple) -> None:
+    image = crop(photograph, *size)[:1]
+    codec = make_codec(model, channels=1)
+    assert codec.decode(codec.encode(image)).shape == image.shape
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_greyscale_codec_refuses_colour(name: str, photograph: Tensor) -> None:
+    with pytest.raises(ValueError, match="greyscale"):
+        make_codec(name, channels=1).encode(photograph)
+
+
+def test_what_is_no_image_is_refused(codec: ImageCodec, photograph: Tensor) -> None:
+    for wrong in (photograph.float(), photograph[:2], photograph[None], photograph[:, :0]):
+        with pytest.raises(ValueError, match="expected an image"):
+            codec.encode(wrong)
+
+
+def test_the_same_image_gives_the_same_file_every_time(codec: ImageCodec, photograph: Tensor) -> None:
+    image = crop(photograph, 65, 97)
+    first = codec.encode(image)
+    torch.rand(7)  # another state of the random generator
+    assert codec.encode(image) == first
+
+
+def test_encoding_leaves_the_mode_as_it_was(codec: ImageCodec, photograph: Tensor) -> None:
+    for mode in (True, False):
+        codec.train(mode)
+        codec.decode(codec.encode(crop(photograph, 20, 20)))
+        assert codec.training is mode
+
+
+def test_bits_are_counted_on_the_whole_file(codec: ImageCodec, photograph: Tensor) -> None:
+    image = crop(photograph, 65, 97)
+    row = codec.measure(NamedImage("a", image))
+    size = len(codec.encode(image))
+    assert row["bytes"] == size
+    assert row["bpp"] == 8 * size / (65 * 97)
+    assert row["ratio"] == 3 * 65 * 97 / size
+
+
+def test_the_estimate_is_the_size_of_the_real_file(learned: LearnedCodec, photographs: list[Tensor]) -> None:
+    for image in photographs:
+        size, estimate = 8 * len(learned.encode(image)), learned.estimated_bits(image)
+        header = 8 * (24 + 4 * learned.section_count)
+        assert abs(size - estimate) <= 0.02 * estimate + header
+
+
+def test_another_process_with_other_threads_decodes_the_same(
+    learned: LearnedCodec, photograph: Tensor, tmp_path
+) -> None:
+    """The same symbols exactly; the same pixels, where a lossy synthesis in floats may be off by one."""
+    save_weights(learned, tmp_path / "codec.safetensors")
+    (tmp_path / "file.qnt").write_bytes(learned.encode(photograph))
+    script = """
+import hashlib, sys, numpy, torch
+from codec.checkpoint import load_codec
+from codec.entropy import EntropyBottleneck
+
+torch.set_num_threads(int(sys.argv[1]))
+symbols, decompress = hashlib.sha256(), EntropyBottleneck.decompress
+
+def recorded(self, *arguments):
+    y_hat = decompress(self, *arguments)
+    symbols.update(y_hat.numpy().tobytes())
+    return y_hat
+
+EntropyBottleneck.decompress = recorded
+image = load_codec("codec.safetensors").decode(open("file.qnt", "rb").read())
+numpy.save(sys.argv[2], image.numpy())
+print(symbols.hexdigest())
+"""
+    printed, decoded = [], []
+    for threads in ("1", "2"):
+        command = [sys.executable, "-c", script, threads, f"{threads}.npy"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        printed.append(done.stdout)
+        decoded.append(np.load(tmp_path / f"{threads}.npy").astype(int))
+    here = learned.decode((tmp_path / "file.qnt").read_bytes()).numpy().astype(int)
+    allowed = 0 if is_lossless(learned, photograph) else 1
+    assert printed[0] == printed[1]
+    assert all(np.abs(there - here).max() <= allowed for there in decoded)
+
+
+def test_a_file_of_other_weights_is_refused(learned: LearnedCodec, photograph: Tensor) -> None:
+    data = learned.encode(crop(photograph, 20, 20))
+    name = next(name for name in LEARNED if type(make_codec(name)) is type(learned))
+    with pytest.raises(BitstreamError, match="weights"):
+        make_codec(name, seed=1).decode(data)
+
+
+def test_a_file_of_another_scheme_is_refused(learned: LearnedCodec, photograph: Tensor) -> None:
+    data = learned.encode(crop(photograph, 20, 20))
+    others = [codec for codec in map(make_codec, LEARNED) if codec.tag != learned.tag]
+    assert others
+    for other in others:
+        with pytest.raises(BitstreamError, match="scheme"):
+            other.decode(data)
+
+
+def test_every_scheme_has_a_tag_of_its_own() -> None:
+    tags = {type(codec): codec.tag for codec in map(make_codec, LEARNED)}
+    assert len(set(tags.values())) == len(tags)
+
+
+def damaged(data: bytes) -> list[bytes]:
+    """Cut at every byte of the header and at many places after, and with bytes flipped."""
+    cuts = [*range(min(32, len(data))), *np.linspace(32, len(data) - 1, 40).astype(int)]
+    flips = [*range(min(32, len(data))), *np.linspace(0, len(data) - 1, 40).astype(int)]
+    flipped = [data[:n] + bytes([data[n] ^ bit]) + data[n + 1 :] for n in flips for bit in (1, 128)]
+    return [*(data[:n] for n in cuts if n < len(data)), *flipped, data + b"\0", b""]
+
+
+def test_a_damaged_learned_file_raises_bitstream_error(learned: LearnedCodec, photograph: Tensor) -> None:
+    for data in damaged(learned.encode(crop(photograph, 65, 97))):
+        with pytest.raises(BitstreamError) as raised:
+            learned.decode(data)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_file_of_any_codec_raises_bitstream_error_or_gives_an_image(
+    codec: ImageCodec, photograph: Tensor
+) -> None:
+    for data in damaged(codec.encode(crop(photograph, 65, 97))):
+        try:  # formats without a checksum cannot tell every damage
+            assert codec.decode(data).dtype == torch.uint8
+        except BitstreamError as error:
+            assert "\n" not in str(error)
+
+
+def test_the_format_is_found_in_the_readme() -> None:
+    assert "codec/bitstream.py" in (ROOT / "README.md").read_text()

@@ -1,0 +1,205 @@
+"""train.py and evaluate.py as a user runs them: real processes, real files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LEARNED, ROOT, run_python
+
+from codec.checkpoint import load_codec
+from codec.data.image_file import read_image
+from codec.data.samples import SamplesSource
+from codec.image_codec import NamedImage
+
+TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
+# A training of seconds: a narrow codec, a few steps, one validation and two test images.
+SMALL = (
+    "strategy=cpu",
+    "logger=csv",
+    "data.num_workers=0",
+    "data.crop_size=64",
+    "data.batch_size=4",
+    "data.crops_per_image=2",
+    "data.limit=4",
+    "data.eval_crop=192",
+    "trainer.log_every_n_steps=1",
+)
+NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
+
+
+def folder_of(runs: Path, name: str) -> Path:
+    (found,) = (path for path in runs.glob(f"{name}-*"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two epochs have been trained as `runs/small-…`."""
+    folder = tmp_path_factory.mktemp("trained")
+    run_python(TRAIN, *SMALL, *NARROW, "epochs=2", "name=small", "seed=1", cwd=folder)
+    return folder
+
+
+def test_a_run_folder_is_whole(trained: Path) -> None:
+    run = folder_of(trained / "runs", "small")
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "results.json",
+        "per_image.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "provenance/commands.txt",
+        "provenance/commit.txt",
+        "provenance/changes.diff",
+        "provenance/packages.txt",
+        "metrics/version_0/metrics.csv",
+    } <= files
+    assert "${" not in (run / "config.yaml").read_text()
+
+
+def test_the_results_are_those_of_real_files(trained: Path) -> None:
+    run = folder_of(trained / "runs", "small")
+    results = json.loads((run / "results.json").read_text())
+    with (run / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    codec = load_codec(run)
+    assert results["images"] == len(rows) == 3
+    for column in ("bpp", "psnr", "ssim", "ms_ssim", "mse", "ratio"):
+        assert results[column] == pytest.approx(sum(float(row[column]) for row in rows) / len(rows))
+    path = SamplesSource().images("test")[0]
+    image = read_image(path, channels=3)
+    top, left = (image.shape[1] - 192) // 2, (image.shape[2] - 192) // 2
+    row = codec.measure(NamedImage(path.name, image[:, top : top + 192, left : left + 192].contiguous()))
+    assert rows[0]["name"] == path.name
+    assert int(rows[0]["bytes"]) == row["bytes"]
+    assert float(rows[0]["psnr"]) == pytest.approx(row["psnr"], abs=0.01)
+
+
+def test_the_curves_have_the_names_of_the_design(trained: Path) -> None:
+    with (folder_of(trained / "runs", "small") / "metrics/version_0/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    filled = {name for row in rows for name, value in row.items() if value}
+    wanted = {"train/loss", "train/distortion", "train/bpp"}
+    wanted |= {f"val/{name}" for name in ("loss", "psnr", "ssim", "ms_ssim", "bpp")}
+    wanted |= {f"test/{name}" for name in ("bpp", "psnr", "ssim", "ms_ssim", "ratio", "encode_ms", "decode_ms")}
+    assert wanted <= filled
+
+
+def test_the_global_step_is_the_number_of_batches(trained: Path) -> None:
+    checkpoint = torch.load(folder_of(trained / "runs", "small") / "checkpoints/last.ckpt", weights_only=True)
+    with (folder_of(trained / "runs", "small") / "metrics/version_0/metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert checkpoint["global_step"] == len(steps) == max(steps) + 1
+
+
+def test_the_same_command_finds_the_run_done(trained: Path) -> None:
+    run = folder_of(trained / "runs", "small")
+    before = (run / "checkpoints/last.ckpt").stat().st_mtime_ns
+    done = run_python(TRAIN, *SMALL, *NARROW, "epochs=2", "name=small", "seed=1", cwd=trained)
+    assert "is done" in done.stdout
+    assert (run / "checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+def test_evaluate_gives_the_metrics_that_train_gave(trained: Path) -> None:
+    run_python(EVALUATE, "run=runs/small", "save_files=true", cwd=trained)
+    evaluation = folder_of(trained / "runs", "small_on_its_own_test_images")
+    trained_results = json.loads((folder_of(trained / "runs", "small") / "results.json").read_text())
+    results = json.loads((evaluation / "results.json").read_text())
+    for column in ("bpp", "psnr", "ssim", "ms_ssim", "images"):
+        assert results[column] == pytest.approx(trained_results[column], rel=1e-4)
+    files = sorted(path.name for path in (evaluation / "files").iterdir())
+    assert files == ["chelsea.png", "chelsea.qnt", "coffee.png", "coffee.qnt", "rocket.png", "rocket.qnt"]
+    codec = load_codec(trained / "runs/small")
+    decoded = codec.decode((evaluation / "files/coffee.qnt").read_bytes())
+    assert torch.equal(decoded, read_image(evaluation / "files/coffee.png"))
+
+
+def test_evaluate_measures_a_standard_codec(tmp_path: Path) -> None:
+    run_python(EVALUATE, "model=jpeg", "model.quality=50", "data=samples", cwd=tmp_path)
+    results = json.loads((folder_of(tmp_path / "runs", "jpeg_samples") / "results.json").read_text())
+    assert results["images"] == 3
+    assert results["psnr"] > 25
+
+
+def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL after the first epoch's checkpoint; then the same command, to bitwise the same result."""
+    command = [*SMALL, *NARROW, "epochs=4", "name=killed", "test=false"]
+    run_python(TRAIN, *command, "runs=whole", cwd=tmp_path)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, *command],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")):
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = run_python(TRAIN, *command, cwd=tmp_path)
+    assert "resuming in" in resumed.stdout
+    whole, again = (
+        torch.load(folder_of(tmp_path / runs, "killed") / "checkpoints/last.ckpt", weights_only=True)
+        for runs in ("whole", "runs")
+    )
+    assert whole["global_step"] == again["global_step"]
+    assert whole["state_dict"].keys() == again["state_dict"].keys()
+    assert all(torch.equal(tensor, again["state_dict"][name]) for name, tensor in whole["state_dict"].items())
+
+
+@pytest.mark.parametrize("model", LEARNED)
+def test_two_processes_train_one_run_with_one_set_of_results(model: str, tmp_path: Path) -> None:
+    ddp = ("strategy=ddp", "strategy.accelerator=cpu", "strategy.devices=2", "name=ddp", "epochs=1")
+    run_python(TRAIN, *SMALL, f"model={model}", *ddp, cwd=tmp_path)
+    run = folder_of(tmp_path / "runs", "ddp")
+    assert json.loads((run / "results.json").read_text())["images"] == 3
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    with (run / "metrics/version_0/metrics.csv").open() as file:
+        steps = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert checkpoint["global_step"] == len(steps)
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_loss_that_is_no_number_stops_training_and_is_named(tmp_path: Path) -> None:
+    done = run_python(
+        TRAIN, *SMALL, *NARROW, "optimizer.lr=1e30", "epochs=3", "name=nan", cwd=tmp_path, check=False
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "train/distortion is" in line or "train/bpp is" in line
+    assert "optimizer.lr" in line
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/nan-*/results.json"))
+
+
+def test_averaged_weights_are_what_is_saved_and_coded(tmp_path: Path) -> None:
+    overrides = ("callbacks=ema", "callbacks.ema.decay=0.5", "epochs=2", "name=ema")
+    run_python(TRAIN, *SMALL, *NARROW, *overrides, cwd=tmp_path)
+    run = folder_of(tmp_path / "runs", "ema")
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    names = [name for name, tensor in checkpoint["state_dict"].items() if tensor.is_floating_point()]
+    assert any(not torch.equal(checkpoint["state_dict"][n], checkpoint["current_model_state"][n]) for n in names)
+    results = json.loads((run / "results.json").read_text())
+    assert results["bpp"] == pytest.approx(results["estimated_bpp"], rel=0.05)
+
+
+@pytest.mark.parametrize("option", ["one_step", "overfit", "profiler"])
+def test_a_debug_option_runs(option: str, tmp_path: Path) -> None:
+    few = ("epochs=2", "trainer.check_val_every_n_epoch=1") if option == "overfit" else ()
+    done = run_python(TRAIN, f"debug={option}", *SMALL, *NARROW, *few, cwd=tmp_path)
+    assert "psnr" in done.stdout
+    if option == "profiler":
+        (report,) = tmp_path.glob("runs/debug_profiler-*/fit-profile.txt")
+        assert "run_training_batch" in report.read_text()
