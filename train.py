@@ -53,7 +53,10 @@ def main(config: DictConfig) -> float | None:
             log_config(loggers, config, codec)
             print(f"{'resuming' if resumed_from else 'training'} in {run.path}")
         codec.prepare_training(**training)
-        trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
+        try:
+            trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
+        except SystemExit:  # what Lightning makes of an interrupt, and, with exit status 0, of SIGTERM
+            raise KeyboardInterrupt from None
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         if not trainer.is_global_zero:

@@ -1,7 +1,9 @@
 """`codec compress | decompress | info`: learned codecs on the command line."""
 
 import argparse
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +25,13 @@ class UsageError(ValueError):
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 if a file failed, 2 if nothing could be tried."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a name that a terminal cannot show fails no file
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:
-        print(f"codec: error: {error}", file=sys.stderr)
+        print(f"codec: error: {_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("codec: interrupted; finished files are whole, the others were not written", file=sys.stderr)
@@ -57,7 +61,7 @@ def decompress(options: argparse.Namespace) -> int:
     """Files → images, with the codec of the checkpoint that wrote them."""
     from codec.data.image_file import write_image
 
-    jobs = _jobs(options, lambda folder: sorted(folder.rglob(f"*{SUFFIX}")), ".png")
+    jobs = _jobs(options, _list_files, ".png")
     codec = _load(options)
 
     def one(source: Path, target: Path) -> str:
@@ -70,13 +74,14 @@ def decompress(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """What the headers of files say; needs no model."""
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
     status = 0
     for path in options.files:
         try:
             data = path.read_bytes()
             header, sections = bitstream.unpack(data)
         except (BitstreamError, OSError) as error:
-            print(f"codec: {path}: {error}", file=sys.stderr)
+            print(f"codec: {_reason(error, path)}", file=sys.stderr)
             status = 1
             continue
         pixels = header.height * header.width
@@ -106,19 +111,30 @@ def _parser() -> argparse.ArgumentParser:
         (decompress, "files to images", "files or folders, then the image or the folder to write"),
     ]:
         command = commands.add_parser(run.__name__, help=summary, description=run.__doc__)
-        command.add_argument("inputs", nargs="+", type=Path, metavar="IN", help=paths)
-        command.add_argument("output", type=Path, metavar="OUT", help="a folder if there are several inputs")
-        command.add_argument("--checkpoint", required=True, type=Path, help="a .ckpt file or a run's folder")
+        command.add_argument("inputs", nargs="+", type=_path, metavar="IN", help=paths)
+        command.add_argument(
+            "output", metavar="OUT", help="a folder if there are several inputs, or with / at its end"
+        )
+        command.add_argument("--checkpoint", required=True, type=_path, help="a .ckpt file or a run's folder")
         command.add_argument("--force", action="store_true", help="overwrite what exists")
         command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
         command.add_argument(
-            "--max-pixels", type=int, help="open images larger than Pillow's limit of 89 megapixels"
+            "--max-pixels",
+            type=int,
+            metavar="N",
+            help="the largest image to open; Pillow's 89 megapixels by default",
         )
         command.set_defaults(run=run)
     command = commands.add_parser("info", help="what a file's header says", description=info.__doc__)
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    command.add_argument("files", nargs="+", type=_path, metavar="FILE", help=f"a {SUFFIX} file")
     command.set_defaults(run=info)
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")  # Path would make it the current folder
+    return Path(text)
 
 
 def _load(options: argparse.Namespace) -> "LearnedCodec":
@@ -130,6 +146,7 @@ def _load(options: argparse.Namespace) -> "LearnedCodec":
         if options.max_pixels < 1:
             raise UsageError(f"--max-pixels {options.max_pixels}: allowed are integers from 1")
         Image.MAX_IMAGE_PIXELS = options.max_pixels
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
     codec = load_codec(options.checkpoint)
     try:
         return codec.to(torch.device(options.device))
@@ -142,9 +159,15 @@ def _jobs(
     options: argparse.Namespace, list_folder: Callable[[Path], list[Path]], suffix: str
 ) -> list[tuple[Path, Path]]:
     """What is read and what is written, checked before any work: (source, target) pairs."""
+    output = _path(options.output)
     several = len(options.inputs) > 1 or options.inputs[0].is_dir()
-    if several and options.output.is_file():
-        raise UsageError(f"{options.output} is a file: several inputs need a folder to go to")
+    if several and output.is_file():
+        raise UsageError(f"{output} is a file: several inputs need a folder to go to")
+    into_folder = several or output.is_dir() or options.output.endswith(("/", os.sep))
+    if several and output.suffix == suffix and not output.exists():
+        raise UsageError(f"{output} is a file's name: several inputs need a folder to go to")
+    if not into_folder and _is_image_name(output) != (suffix != SUFFIX):
+        raise UsageError(f"{output}: {options.run.__name__} writes {suffix} files")
     jobs: dict[Path, Path] = {}
     for path in options.inputs:
         if not path.exists():
@@ -157,35 +180,70 @@ def _jobs(
         if not found:
             raise UsageError(f"{path}: nothing to do in this folder")
         for source, name in found.items():
-            into_folder = several or options.output.is_dir()
-            target = options.output / name.with_suffix(suffix) if into_folder else options.output
+            target = output / name.with_suffix(suffix) if into_folder else output
             if target in jobs:
                 raise UsageError(
                     f"{jobs[target]} and {source} would both become {target}: give them different names"
                 )
-            if target.exists() and not options.force:
-                raise UsageError(f"{target} exists already: --force overwrites it")
+            _check_target(target, options.force)
             jobs[target] = source
+    overwritten = {target.resolve() for target in jobs} & {source.resolve() for source in jobs.values()}
+    if overwritten:
+        raise UsageError(f"{min(overwritten)} would be overwritten by itself: write to somewhere else")
     return [(source, target) for target, source in jobs.items()]
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Raises UsageError if nothing can or may be written there."""
+    if target.exists():
+        if not target.is_file():  # a folder, or a device, which renaming would replace
+            raise UsageError(f"{target} exists already and is no file")
+        if not force:
+            raise UsageError(f"{target} exists already: --force overwrites it")
+    folder = next(parent for parent in target.parents if parent.exists())
+    if not folder.is_dir():
+        raise UsageError(f"{target}: {folder} is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{target}: {folder} is not writable")
+
+
+def _is_image_name(path: Path) -> bool:
+    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob(f"[!.]*{SUFFIX}") if path.is_file())
 
 
 def _each(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str]) -> int:
     """Does every job and says what came of it; a failed one is reported and the others go on."""
     failed = 0
     for n, (source, target) in enumerate(jobs, 1):
-        progress = f"[{n}/{len(jobs)}] " if len(jobs) > 1 else ""
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            print(f"{progress}{source} → {target}: {one(source, target)}", flush=True)
+            outcome = one(source, target)
         except (ValueError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no class for it on CPUs
                 raise
             failed += 1
-            text = str(error).splitlines()[0] if str(error) else "out of memory"
-            print(f"codec: {text if str(source) in text else f'{source}: {text}'}", file=sys.stderr)
+            print(f"codec: {_reason(error, source)}", file=sys.stderr)
+        else:
+            progress = f"[{n}/{len(jobs)}] " if len(jobs) > 1 else ""
+            print(f"{progress}{source} → {target}: {outcome}", flush=True)
     if failed and len(jobs) > 1:
         print(f"codec: {failed} of {len(jobs)} files failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _reason(error: BaseException, path: Path | None = None) -> str:
+    """One line that says what went wrong, with which file: `path`, unless the error knows better."""
+    if isinstance(error, OSError) and error.strerror:
+        path, text = error.filename or path, error.strerror
+    else:
+        text = str(error).splitlines()[0] if str(error) else "out of memory"
+    if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        text += " (--max-pixels)"
+    return text if path is None or str(path) in text else f"{path}: {text}"
 
 
 if __name__ == "__main__":

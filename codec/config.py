@@ -82,7 +82,9 @@ class Builder:
         except (ValueError, TypeError, OSError, *_USER_ERRORS) as error:
             for line in _root_message(error).split("; "):
                 named = name_keys(self.config, line, key)
-                self.faults.append(named if named.startswith(f"{key}.") or named != line else f"{key}: {line}")
+                self.faults.append(
+                    named if named.startswith((f"{key}.", f"{key}=")) or named != line else f"{key}: {line}"
+                )
             return None
 
 
@@ -131,7 +133,7 @@ def user_errors() -> Iterator[None]:
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes after the last finished epoch", file=sys.stderr)
+        print("interrupted: the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before

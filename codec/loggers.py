@@ -1,15 +1,21 @@
 """The W&B logger, which must never ask and never fail for want of a network or a key."""
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 
 from codec.image_codec import ImageCodec
+from codec.runs import choices
+
+MODES = ("online", "offline", "disabled", "shared")
 
 
 def wandb_logger(
@@ -20,22 +26,23 @@ def wandb_logger(
     tags: Sequence[str] = (),
     job_type: str = "train",
 ) -> WandbLogger:
-    """A WandbLogger that writes below `folder`, whose name becomes the run's.
+    """A WandbLogger that writes below `folder`, whose name becomes the run's; tagged with the chosen options too.
 
-    The run's id is the folder's name too, so that a resumed run continues its curves. Offline where no API key
-    is configured, unless the environment variable WANDB_MODE says otherwise.
+    The run's id is the folder's name, so that a resumed run continues its curves. Offline where no API key is
+    configured, or the server cannot be reached with it, unless the environment variable WANDB_MODE says otherwise.
     """
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
-    mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    wandb.setup()  # reads that before there is anything to say
+    mode = _mode()
     name = Path(folder).name
     return WandbLogger(
         name=name.rpartition("-")[0] or name,
-        id=f"{name}-{job_type}" if job_type != "train" else name,
+        id=name,
         save_dir=folder,
         project=project,
         entity=entity,
         group=group,
-        tags=list(tags),
+        tags=list(dict.fromkeys([*choices("experiment", "model", "data", "quantization", "loss"), *tags])),
         job_type=job_type,
         mode=mode,
         resume="allow" if mode == "online" else None,
@@ -58,6 +65,28 @@ def where_to_look(loggers: Sequence[Logger]) -> str | None:
         if isinstance(logger, WandbLogger):
             run = logger.experiment
             if run.settings.mode == "offline":
-                return f"W&B: offline; to upload it: wandb sync {Path(run.dir).parent}"
-            return f"W&B: {run.url}"
+                starts = sorted(Path(run.dir).parents[1].glob("offline-run-*"))  # one for every time it was resumed
+                return f"W&B: offline; to upload it: wandb sync {shlex.join(map(str, starts))}"
+            if run.settings.mode != "disabled":
+                return f"W&B: {run.url}"
     return None
+
+
+def _mode() -> str:
+    """What WANDB_MODE asks for; without it, whether the server knows a configured key. Nothing is asked."""
+    asked = os.environ.get("WANDB_MODE")
+    if asked and asked not in MODES:
+        raise ValueError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
+    if asked in ("offline", "disabled"):
+        return asked
+    try:
+        if wandb.login(prompt=False):
+            return asked or "online"
+        reason = None
+    except wandb.Error as error:  # a wrong key, or no way to the server
+        reason = str(error).splitlines()[0]
+    if asked:
+        raise ValueError(f"WANDB_MODE={asked}: {reason or 'no API key is configured; `wandb login` stores one'}")
+    if reason and rank_zero_only.rank == 0:
+        print(f"W&B: offline, since {reason}", file=sys.stderr)
+    return "offline"

@@ -99,6 +99,8 @@ class VGGPerceptual:
             for parameter in features.parameters():
                 if parameter.ndim == 4:
                     nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+                else:
+                    nn.init.zeros_(parameter)
         self.features = features.eval().requires_grad_(False)
         self.ends = [_VGG_LAYERS[name] for name in layers]
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from codec.config import ConfigError
 
 # Neither where a run is put nor how it is watched changes what it computes.
-_NOT_IDENTITY = ("runs", "folder", "resume", "logger", "save_files")
+_NOT_IDENTITY = ("runs", "folder", "resume", "logger", "job_type", "save_files")
 _NOT_IDENTITY_BELOW = {"data": ("num_workers", "cache"), "callbacks": ("progress", "panel")}
 
 
@@ -36,7 +36,7 @@ class RunFolder:
     def of(cls, config: DictConfig) -> "RunFolder":
         """The folder that `config` asks for; its name is `config.name` or made of the chosen options."""
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-        name = str(plain["name"] or "") or "_".join(_choices("model", "data", "quantization", "loss"))
+        name = str(plain["name"] or "") or "_".join(choices("model", "data", "quantization", "loss"))
         if not re.fullmatch(r"[\w.,=+-]+", name):
             raise ConfigError(f"name={name}: allowed are letters, digits and any of . , = + - _")
         identity = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
@@ -84,7 +84,10 @@ def commit() -> str:
     return f"{head}{'+changes' if _git('status', '--porcelain') else ''}" if head else "unknown"
 
 
-def _choices(*groups: str) -> list[str]:
+def choices(*groups: str) -> list[str]:
+    """The options chosen for these config groups, without those that are null; none outside a Hydra job."""
+    if not HydraConfig.initialized():
+        return []
     chosen = HydraConfig.get().runtime.choices
     return [str(chosen[group]) for group in groups if chosen.get(group)]
 

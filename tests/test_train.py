@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LEARNED, ROOT, run_python
+from torchvision.transforms.v2.functional import center_crop
 
 from codec.checkpoint import load_codec
 from codec.data.image_file import read_image
@@ -75,9 +76,8 @@ def test_the_results_are_those_of_real_files(trained: Path) -> None:
     for column in ("bpp", "psnr", "ssim", "ms_ssim", "mse", "ratio"):
         assert results[column] == pytest.approx(sum(float(row[column]) for row in rows) / len(rows))
     path = SamplesSource().images("test")[0]
-    image = read_image(path, channels=3)
-    top, left = (image.shape[1] - 192) // 2, (image.shape[2] - 192) // 2
-    row = codec.measure(NamedImage(path.name, image[:, top : top + 192, left : left + 192].contiguous()))
+    image = center_crop(read_image(path, channels=3), [192, 192])
+    row = codec.measure(NamedImage(path.name, image))
     assert rows[0]["name"] == path.name
     assert int(rows[0]["bytes"]) == row["bytes"]
     assert float(rows[0]["psnr"]) == pytest.approx(row["psnr"], abs=0.01)
@@ -203,3 +203,19 @@ def test_a_debug_option_runs(option: str, tmp_path: Path) -> None:
     if option == "profiler":
         (report,) = tmp_path.glob("runs/debug_profiler-*/fit-profile.txt")
         assert "run_training_batch" in report.read_text()
+
+
+@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(cut)
+    assert process.wait() == 130
+    assert (tmp_path / "log").read_text().count("interrupted: the same command goes on") == 1
+    assert not list(tmp_path.glob("runs/cut-*/results.json"))

@@ -102,7 +102,8 @@ class EpochSampler(Sampler[Draw]):
 
 
 class TrainingCrops(Dataset[Tensor]):
-    """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`.
+    """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`, their colour
+    channels in random order if `shuffle_channels`.
 
     Indexed by Draw, or by image for a crop that is always the same; gives uint8 `[C, h, w]`. `images` are the
     decoded images, if they are kept in memory.
@@ -114,6 +115,7 @@ class TrainingCrops(Dataset[Tensor]):
         reader: ImageReader,
         crop_size: int | None,
         flip: bool,
+        shuffle_channels: bool,
         seed: int,
         images: Sequence[Tensor] | None,
     ) -> None:
@@ -121,6 +123,7 @@ class TrainingCrops(Dataset[Tensor]):
         self.reader = reader
         self.crop_size = crop_size
         self.flip = flip
+        self.shuffle_channels = shuffle_channels
         self.seed = seed
         self.images = images
 
@@ -135,7 +138,9 @@ class TrainingCrops(Dataset[Tensor]):
         if self.crop_size is not None:
             top, left = (int(random.integers(side - self.crop_size + 1)) for side in image.shape[1:])
             image = F.crop(image, top, left, self.crop_size, self.crop_size)
-        return F.horizontal_flip(image) if self.flip and random.random() < 0.5 else image
+        if self.flip and random.random() < 0.5:
+            image = F.horizontal_flip(image)
+        return image[random.permutation(len(image))] if self.shuffle_channels else image
 
     def _readable_image(self, index: int) -> Tensor:
         """Image `index`, or the next readable one: a file with a good header may still be cut short."""

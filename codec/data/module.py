@@ -31,7 +31,8 @@ class ImageDataModule(LightningDataModule):
       images, chosen by `seed`, is kept out of training; else the test images of that source.
     - `channels` 1 or 3; `resize` null, a shorter side, or [height, width], for all three (antialiased bicubic).
     - `crop_size`: square random crops in training; `eval_crop`: square centre crops elsewhere; null: whole images.
-    - `flip`: left-right, at random. `crops_per_image`: how often each image occurs in an epoch.
+    - `flip`: left-right, at random. `shuffle_channels`: R, G and B in random order, where colours are few.
+    - `crops_per_image`: how often each image occurs in an epoch.
     - `cache`: decode everything once, into memory. `limit`: only the first N images of each.
 
     Raises ValueError, all faults in one, if an argument is out of range.
@@ -48,6 +49,7 @@ class ImageDataModule(LightningDataModule):
         crop_size: int | None = 256,
         eval_crop: int | None = None,
         flip: bool = True,
+        shuffle_channels: bool = False,
         crops_per_image: int = 1,
         batch_size: int = 16,
         num_workers: int = 2,
@@ -78,6 +80,7 @@ class ImageDataModule(LightningDataModule):
         self.crop_size = crop_size
         self.eval_crop = eval_crop
         self.flip = flip
+        self.shuffle_channels = shuffle_channels
         self.crops_per_image = crops_per_image
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -166,7 +169,9 @@ class ImageDataModule(LightningDataModule):
             decoded = _readable("train", train_paths, self.reader.read, unreadable)
             train_paths, images = list(decoded), list(decoded.values())
         self.val_set = self._whole_images("val", val_paths, unreadable)
-        self.train_set = TrainingCrops(train_paths, self.reader, self.crop_size, self.flip, self.seed, images)
+        self.train_set = TrainingCrops(
+            train_paths, self.reader, self.crop_size, self.flip, self.shuffle_channels, self.seed, images
+        )
 
     def _whole_images(self, role: str, paths: list[Path], unreadable: list[ImageFileError]) -> WholeImages:
         # Decoded once even if not kept, so that no file spoils a validation or a test that is under way.
