@@ -18,7 +18,7 @@ $(READY): pyproject.toml requirements.lock
 	@touch $(READY)
 
 test: lint  ## lint, then the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Measure a codec - a trained run or a standard codec - on the real files it writes. `--help` tells more."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from codec.checkpoint import find_checkpoint, load_codec
 from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
-from codec.loggers import log_config
+from codec.loggers import log_config, where_to_look
 from codec.results import table
 from codec.runs import RunFolder, commit
 
@@ -50,9 +51,10 @@ def main(config: DictConfig) -> None:
         log_config(loggers, config, codec)
         about = {"codec": run.path.name, "commit": commit()}
         results = measure(codec, data, run.path, about, config.device, loggers, save_files=config.save_files)
-        print(f"\n{table({run.path.name: results})}\n\nresults lie in {run.path}")
+        print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
+        print(where_to_look(loggers) or "")
     finally:
-        wandb.finish()
+        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 def data_config(config: DictConfig) -> DictConfig:

@@ -1,5 +1,6 @@
 """Train a learned codec, then measure its best checkpoint on the real files it writes. `--help` tells more."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -76,13 +77,14 @@ def main(config: DictConfig) -> float | None:
                 about,
                 device="cpu" if config.strategy.accelerator == "cpu" else "auto",
                 loggers=loggers,
+                step=trainer.global_step,
                 limit=config.trainer.get("limit_test_batches"),
             )
             print(f"\n{table({run.path.name: results})}\n\nresults, checkpoints and curves: {run.path}")
             print(where_to_look(loggers) or "")
         return val_loss
     finally:
-        wandb.finish()
+        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
 
 
 if __name__ == "__main__":

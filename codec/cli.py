@@ -1,6 +1,7 @@
 """`codec compress | decompress | info`: learned codecs on the command line."""
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -26,16 +27,21 @@ class UsageError(ValueError):
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, 1 if a file failed, 2 if nothing could be tried."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a name that a terminal cannot show fails no file
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a name that a terminal cannot show fails no file
     options = _parser().parse_args(arguments)
+    limit = Image.MAX_IMAGE_PIXELS
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            return options.run(options)
     except (ValueError, OSError) as error:
         print(f"codec: error: {_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("codec: interrupted; finished files are whole, the others were not written", file=sys.stderr)
         return 130
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def compress(options: argparse.Namespace) -> int:
@@ -113,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(run.__name__, help=summary, description=run.__doc__)
         command.add_argument("inputs", nargs="+", type=_path, metavar="IN", help=paths)
         command.add_argument(
-            "output", metavar="OUT", help="a folder if there are several inputs, or with / at its end"
+            "output",
+            type=_not_empty,
+            metavar="OUT",
+            help="a folder if there are several inputs, or with / at its end",
         )
         command.add_argument("--checkpoint", required=True, type=_path, help="a .ckpt file or a run's folder")
         command.add_argument("--force", action="store_true", help="overwrite what exists")
@@ -131,10 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _path(text: str) -> Path:
+def _not_empty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")  # Path would make it the current folder
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_not_empty(text))
 
 
 def _load(options: argparse.Namespace) -> "LearnedCodec":
@@ -159,7 +172,7 @@ def _jobs(
     options: argparse.Namespace, list_folder: Callable[[Path], list[Path]], suffix: str
 ) -> list[tuple[Path, Path]]:
     """What is read and what is written, checked before any work: (source, target) pairs."""
-    output = _path(options.output)
+    output = Path(options.output)
     several = len(options.inputs) > 1 or options.inputs[0].is_dir()
     if several and output.is_file():
         raise UsageError(f"{output} is a file: several inputs need a folder to go to")
@@ -167,7 +180,7 @@ def _jobs(
     if several and output.suffix == suffix and not output.exists():
         raise UsageError(f"{output} is a file's name: several inputs need a folder to go to")
     if not into_folder and _is_image_name(output) != (suffix != SUFFIX):
-        raise UsageError(f"{output}: {options.run.__name__} writes {suffix} files")
+        raise UsageError(f"{output}: {options.run.__name__} writes e.g. {output.with_suffix(suffix).name}")
     jobs: dict[Path, Path] = {}
     for path in options.inputs:
         if not path.exists():
@@ -189,7 +202,7 @@ def _jobs(
             jobs[target] = source
     overwritten = {target.resolve() for target in jobs} & {source.resolve() for source in jobs.values()}
     if overwritten:
-        raise UsageError(f"{min(overwritten)} would be overwritten by itself: write to somewhere else")
+        raise UsageError(f"{min(overwritten)} is an input and would be overwritten: write to somewhere else")
     return [(source, target) for target, source in jobs.items()]
 
 

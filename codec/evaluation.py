@@ -26,12 +26,13 @@ def measure(
     about: dict[str, Any],
     device: str = "auto",
     loggers: Sequence[Logger] = (),
+    step: int = 0,
     limit: int | float | None = None,
     save_files: bool = False,
 ) -> dict[str, Any]:
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
-    `about` is written with the means; `device` is one of `parse_device`; `limit` is Lightning's
+    `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of `parse_device`; `limit` is Lightning's
     `limit_test_batches`. Returns what results.json holds.
     """
     codec.keep_files_in = folder / "files" if save_files else None
@@ -39,11 +40,17 @@ def measure(
     tester = Trainer(
         accelerator=accelerator,
         devices=devices,
-        logger=list(loggers),
+        logger=False,
         limit_test_batches=limit,
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_model_summary=False,
     )
     tester.test(codec, data, verbose=False)
-    return write_results(folder, codec.test_rows, about)
+    results = write_results(folder, codec.test_rows, about)
+    # Not by the tester, which counts no steps: the curves would end at step 0.
+    means = {f"test/{name}": value for name, value in results.items() if name not in about}
+    for logger in loggers:
+        logger.log_metrics(means, step=step)
+        logger.save()
+    return results

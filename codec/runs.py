@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from codec.config import ConfigError
 
 # Neither where a run is put nor how it is watched changes what it computes.
-_NOT_IDENTITY = ("runs", "folder", "resume", "logger", "job_type", "save_files")
+_NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
 _NOT_IDENTITY_BELOW = {"data": ("num_workers", "cache"), "callbacks": ("progress", "panel")}
 
 
@@ -35,7 +35,8 @@ class RunFolder:
     @classmethod
     def of(cls, config: DictConfig) -> "RunFolder":
         """The folder that `config` asks for; its name is `config.name` or made of the chosen options."""
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        elsewhere = OmegaConf.merge(config, {"folder": None})  # or other parts of the config would repeat it
+        plain = OmegaConf.to_container(elsewhere, resolve=True, throw_on_missing=False)
         name = str(plain["name"] or "") or "_".join(choices("model", "data", "quantization", "loss"))
         if not re.fullmatch(r"[\w.,=+-]+", name):
             raise ConfigError(f"name={name}: allowed are letters, digits and any of . , = + - _")
@@ -73,7 +74,7 @@ class RunFolder:
         start = sum(1 for _ in provenance.glob("commit*.txt"))
         suffix = f"-{start}" if start else ""
         (provenance / f"commit{suffix}.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n")
-        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD"))
+        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD"), encoding="utf-8")
         packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
 
@@ -96,7 +97,13 @@ def _git(*arguments: str) -> str:
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=30, check=False
+            ["git", *arguments],
+            cwd=here,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -223,7 +223,7 @@ def test_a_failed_training_ends_its_run_too(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
     written = read_back(folder_of(tmp_path / "runs", "nan"))
-    assert written.exit is not None
+    assert written.exit.exit_code == 1
     assert any("train/loss" in row for row in written.history)
 
 

@@ -83,7 +83,7 @@ def write_image(path: str | Path, image: Tensor) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` when the block ends without an error, and not at all otherwise."""
     # In the same folder, since only there a rename is atomic; not by tempfile, whose files ignore the umask.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
             yield file
