@@ -61,7 +61,7 @@ def data_config(config: DictConfig) -> DictConfig:
     """The data asked for, or that of the run with what was asked for on top; without images to train on."""
     data = config.get("data") or OmegaConf.create()
     if "_target_" not in data and config.run is not None:
-        file = find_checkpoint(config.run).parents[1] / "config.yaml"
+        file = find_checkpoint(config.run).resolve().parents[1] / "config.yaml"
         if file.is_file():
             data = OmegaConf.merge(OmegaConf.load(file).data, data)
     if "_target_" not in data:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from codec.callbacks import ChannelsLast
-from codec.checkpoint import load_codec
+from codec.checkpoint import find_checkpoint, load_codec
 from codec.config import Builder, ConfigError, check_multirun_devices, user_errors
 from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
@@ -36,6 +36,8 @@ def main(config: DictConfig) -> float | None:
         codec, data = build.codec("model"), build.part("data")
         training = {name: build.part(name) for name in ("loss", "optimizer", "scheduler")}
         callbacks = build.group("callbacks") + [ChannelsLast()] * config.strategy.channels_last
+        if not (isinstance(config.epochs, int) and config.epochs >= 1):
+            build.faults.append(f"epochs={config.epochs}: allowed are the integers from 1")
         if codec is not None and not isinstance(codec, LearnedCodec):
             raise ConfigError("model: this codec has nothing to train; measure it with evaluate.py")
         if data is not None and rank_zero_only.rank == 0:  # further processes meet the data inside fit
@@ -62,7 +64,7 @@ def main(config: DictConfig) -> float | None:
             torch.distributed.destroy_process_group()
         if not trainer.is_global_zero:
             return None
-        val_loss = float(trainer.checkpoint_callback.best_model_score)
+        val_loss = torch.load(find_checkpoint(run.path), map_location="cpu", weights_only=True)["val_loss"]
         if config.test:
             about = {
                 "run": run.path.name,
@@ -75,7 +77,7 @@ def main(config: DictConfig) -> float | None:
                 data,
                 run.path,
                 about,
-                device="cpu" if config.strategy.accelerator == "cpu" else "auto",
+                device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
                 loggers=loggers,
                 step=trainer.global_step,
                 limit=config.trainer.get("limit_test_batches"),

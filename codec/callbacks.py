@@ -7,9 +7,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from codec.image_codec import NamedImage
-from codec.metrics import image_quality
+from codec.data.image_file import NamedImage
 
 
 class TrainingDivergedError(RuntimeError):
@@ -17,12 +17,19 @@ class TrainingDivergedError(RuntimeError):
 
 
 class StopOnNaN(Callback):
-    """Raises TrainingDivergedError at the first loss term that is nan or inf, before a checkpoint can hold it."""
+    """Raises TrainingDivergedError where a loss term is nan or inf, before a checkpoint can hold it.
+
+    Looks at every `every_n_steps`-th batch, since a look makes a GPU wait, and at the last one of an epoch.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
-        if bool(torch.isfinite(outputs["loss"])):
+        due = batch_idx % self.every_n_steps == 0 or trainer.is_last_batch
+        if not due or bool(torch.isfinite(outputs["loss"])):
             return
         parts = {name: float(value) for name, value in outputs.items() if not bool(torch.isfinite(value))}
         named = " and ".join(f"train/{name} is {value}" for name, value in reversed(parts.items()))
@@ -78,7 +85,7 @@ class ReconstructionPanel(Callback):
     ) -> None:
         if len(self._panels) < self.images and self._due(trainer):
             side_by_side = torch.cat([batch.image, outputs], dim=2).permute(1, 2, 0).cpu().numpy()  # (H, 2W, C)
-            psnr = image_quality(outputs, batch.image)["psnr"]
+            psnr = peak_signal_noise_ratio(outputs.float(), batch.image.float(), data_range=255.0)
             self._panels.append(
                 (
                     side_by_side.squeeze(-1) if len(outputs) == 1 else side_by_side,

@@ -59,7 +59,7 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
             codec.load_state_dict(weights)
             for module in codec.modules():
                 if isinstance(module, EntropyBottleneck):
-                    _check_tables(module.tables)
+                    _check_tables(module)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a config from a stranger may fail anywhere in a constructor
@@ -106,9 +106,12 @@ def _check_is_learned(codec: nn.Module) -> None:
         raise CheckpointError(f"its model config makes a {type(codec).__name__}, not a learned codec")
 
 
-def _check_tables(tables: Tensor) -> None:
+def _check_tables(bottleneck: EntropyBottleneck) -> None:
+    tables = bottleneck.tables
     if bool((tables[:, 0] != 0).any() | (tables[:, -1] != 65536).any() | (tables.diff() < 1).any()):
         raise CheckpointError("its tables are not cumulative counts from 0 to 65536")
+    if not bottleneck.tables_are_current():  # made again here, they might not be those that files were coded with
+        raise CheckpointError("its tables were not made from its prior: save it again with codec.checkpoint")
 
 
 def _check_targets(node: Any) -> None:

@@ -42,7 +42,8 @@ _USER_ERRORS = (
     OmegaConfBaseException,
 )
 
-_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Processes that Lightning starts inherit HYDRA_FULL_ERROR from `user_errors`; the second variable tells them so.
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "QUINTET_ONE_LINE_ERRORS" not in os.environ
 
 
 class Builder:
@@ -80,7 +81,7 @@ class Builder:
         try:
             return step()
         except (ValueError, TypeError, OSError, *_USER_ERRORS) as error:
-            for line in _root_message(error).split("; "):
+            for line in _messages(error):
                 named = name_keys(self.config, line, key)
                 self.faults.append(
                     named if named.startswith((f"{key}.", f"{key}=")) or named != line else f"{key}: {line}"
@@ -124,12 +125,14 @@ def user_errors() -> Iterator[None]:
     _quieten()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
+    if not _WANTS_TRACEBACK:
+        os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
     try:
         yield
     except _USER_ERRORS as error:
         if _WANTS_TRACEBACK:
             raise
-        for line in _root_message(error).split("\n"):
+        for line in _messages(error):
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -137,6 +140,7 @@ def user_errors() -> Iterator[None]:
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
+        os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
 
 
 def _quieten() -> None:
@@ -163,16 +167,15 @@ def _settable_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _root_message(error: BaseException) -> str:
-    """The text of what went wrong first; of Hydra's and OmegaConf's own texts, the lines that help."""
+def _messages(error: BaseException) -> list[str]:
+    """What went wrong first, one line a fault; of Hydra's and OmegaConf's own texts, what helps, in one line."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, ConfigError):
-        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not re.match(r"(full_key|object_type|reference_type|Set the env)", line)]
-    lines = [line for line in lines if not line.startswith(("Config search path", "provider=", "Key "))]
-    full_key = re.search(r"full_key: (\S+)", str(error))
-    text = " ".join(lines) or type(error).__name__
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return lines or [type(error).__name__]
+    noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
+    text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
-    return f"{full_key[1]}: {text}" if full_key and full_key[1] not in text else text
+    full_key = re.search(r"full_key: (\S+)", str(error))
+    return [f"{full_key[1]}: {text}" if full_key and full_key[1] not in text else text]

@@ -32,10 +32,11 @@ def measure(
 ) -> dict[str, Any]:
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
-    `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of `parse_device`; `limit` is Lightning's
+    `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of
+    `parse_device`; `limit` is Lightning's
     `limit_test_batches`. Returns what results.json holds.
     """
-    codec.keep_files_in = folder / "files" if save_files else None
+    codec.keep_files_in = folder if save_files else None
     accelerator, devices = parse_device(device)
     tester = Trainer(
         accelerator=accelerator,

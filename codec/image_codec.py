@@ -3,21 +3,13 @@
 import time
 from abc import abstractmethod
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from codec.data.image_file import write_image
+from codec.data.image_file import NamedImage, write_image
 from codec.metrics import image_quality, mean_of_rows
-
-
-class NamedImage(NamedTuple):
-    """One whole picture: `image` is uint8 `[C, H, W]`, C in {1, 3}; `name` is how results call it."""
-
-    name: str
-    image: Tensor
 
 
 class ImageCodec(LightningModule):
@@ -25,8 +17,8 @@ class ImageCodec(LightningModule):
 
     After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
     encode_ms, decode_ms, and estimated_bpp if the codec has an estimate) and the `test/*` metrics are their means
-    (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file and its decoded PNG are
-    left there. `suffix` is what files are called.
+    (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is left in its `files/` and
+    what it decodes to, as PNG, in its `decoded/`. `suffix` is what is added to an image's name for its file.
     """
 
     suffix: str = ".qnt"
@@ -66,10 +58,12 @@ class ImageCodec(LightningModule):
         decoded = self.decode(data)
         finished = self._clock()
         if self.keep_files_in is not None:
-            path = self.keep_files_in / item.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_suffix(self.suffix).write_bytes(data)
-            write_image(path.with_suffix(".png"), decoded)
+            file = self.keep_files_in / "files" / f"{item.name}{self.suffix}"
+            picture = self.keep_files_in / "decoded" / f"{item.name.removesuffix('.png')}.png"
+            for path in (file, picture):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            write_image(picture, decoded)
         channels, height, width = item.image.shape
         estimate = self.estimated_bits(item.image)
         return {

@@ -210,6 +210,8 @@ class LearnedCodec(ImageCodec):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model_config
+        val_loss = self.trainer.callback_metrics.get("val/loss")
+        checkpoint["val_loss"] = None if val_loss is None else float(val_loss)
 
 
 def to_uint8(x: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ def where_to_look(loggers: Sequence[Logger]) -> str | None:
 
 def _mode() -> str:
     """What WANDB_MODE asks for; without it, whether the server knows a configured key. Nothing is asked."""
+    if rank_zero_only.rank != 0:
+        return "disabled"  # only the first process logs
     asked = os.environ.get("WANDB_MODE")
     if asked and asked not in MODES:
         raise ValueError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")

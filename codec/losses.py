@@ -49,10 +49,10 @@ class RateDistortionLoss:
             ("vgg_weight", vgg_weight),
             ("rate_weight", rate_weight),
         ]:
-            if not 0 <= weight < math.inf:
+            if not (isinstance(weight, int | float) and 0 <= weight < math.inf):
                 raise ValueError(f"{name}={weight}: allowed are numbers from 0")
-        if mse_weight == vgg_weight == 0:
-            raise ValueError("mse_weight=0 and vgg_weight=0: one of them must be positive")
+        if mse_weight == vgg_weight == rate_weight == 0:
+            raise ValueError("mse_weight=0, vgg_weight=0 and rate_weight=0: one of them must be positive")
         if vgg_weight > 0 and perceptual is None:
             raise ValueError(f"vgg_weight={vgg_weight}: a perceptual term is needed, choose loss=mse_vgg")
         self.mse_weight = mse_weight

@@ -48,8 +48,9 @@ def mean_of_rows(rows: list[dict[str, float | str]]) -> dict[str, float]:
     columns = {name: None for row in rows for name, value in row.items() if not isinstance(value, str)}
     for name in columns:
         values = [row[name] for row in rows if name in row]
-        finite = [value for value in values if math.isfinite(value)]
-        means[name] = sum(finite) / len(finite) if finite else values[0]
+        if name == "psnr":
+            values = [value for value in values if not math.isinf(value)] or values
+        means[name] = sum(values) / len(values)
     if rows:
         means["lossless"] = sum(math.isinf(row["psnr"]) for row in rows)
     return means

@@ -1,16 +1,20 @@
-"""What a test leaves behind: results.json, per_image.csv, and a table for the terminal.
-
-Conventions, the same everywhere: bpp counts the whole file, header included, over the original pixels; PSNR, SSIM
-and MS-SSIM compare 8-bit images, per image, and are then averaged (see `codec.metrics`).
-"""
+"""What a test leaves behind: results.json, per_image.csv, and a table for the terminal."""
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from codec.data.image_file import whole_file
 from codec.metrics import mean_of_rows
+
+CONVENTIONS = (
+    "bpp: bits of the whole file, header included, per original pixel. mse (on [0, 1]), psnr (dB), ssim, ms_ssim: "
+    "torchmetrics on 8-bit images, per image, then the mean; images decoded without loss are left out of the mean "
+    "psnr and counted as lossless. psnr_of_mean_mse: of the mean of the images' mse."
+)
 
 # What a table shows of the columns, and how.
 COLUMNS = {
@@ -33,15 +37,23 @@ def write_results(folder: Path, rows: list[dict[str, float | str]], about: dict[
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / "per_image.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
+    with whole_file(folder / "per_image.csv") as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        writer = csv.DictWriter(text, names)
         writer.writeheader()
         writer.writerows(rows)
-    results = {**about, "images": len(rows), **mean_of_rows(rows)}
+    means = mean_of_rows(rows)
+    pooled = -10 * math.log10(means["mse"]) if means["mse"] > 0 else math.inf
+    results = {**about, "conventions": CONVENTIONS, "images": len(rows), **means, "psnr_of_mean_mse": pooled}
     # JSON has no infinity; a string is what csv writes, too.
     plain = {k: "inf" if isinstance(v, float) and math.isinf(v) else v for k, v in results.items()}
-    (folder / "results.json").write_text(json.dumps(plain, indent=2) + "\n")
+    with whole_file(folder / "results.json") as file:
+        file.write(json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n")
     return results
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """What `write_results` wrote to a results.json."""
+    return {k: math.inf if v == "inf" else v for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -15,10 +15,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from codec.config import ConfigError
+from codec.results import read_results
 
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
-_NOT_IDENTITY_BELOW = {"data": ("num_workers", "cache"), "callbacks": ("progress", "panel")}
+_NOT_IDENTITY_BELOW = {
+    "data": ("num_workers", "cache"),
+    "callbacks": ("progress", "panel"),
+    "trainer": ("default_root_dir", "log_every_n_steps", "profiler"),
+}
 
 
 class RunFolder:
@@ -51,7 +56,7 @@ class RunFolder:
     def results(self) -> dict[str, Any] | None:
         """What results.json holds, once the run is done."""
         file = self.path / "results.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        return read_results(file) if file.is_file() else None
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -74,7 +79,9 @@ class RunFolder:
         start = sum(1 for _ in provenance.glob("commit*.txt"))
         suffix = f"-{start}" if start else ""
         (provenance / f"commit{suffix}.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n")
-        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD"), encoding="utf-8")
+        new = _git("ls-files", "--others", "--exclude-standard", "*.py", "*.yaml").splitlines()
+        added = "".join(_git("diff", "--no-index", "/dev/null", name, expected=1) for name in new)
+        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
         packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
 
@@ -93,8 +100,8 @@ def choices(*groups: str) -> list[str]:
     return [str(chosen[group]) for group in groups if chosen.get(group)]
 
 
-def _git(*arguments: str) -> str:
-    here = Path(__file__).resolve().parent
+def _git(*arguments: str, expected: int = 0) -> str:
+    here = Path(__file__).resolve().parents[1]
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -107,4 +114,4 @@ def _git(*arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode == expected else ""

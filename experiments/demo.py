@@ -13,6 +13,7 @@ from codec.checkpoint import load_codec
 from codec.image_codec import ImageCodec, NamedImage
 from codec.metrics import mean_of_rows
 from codec.results import table, write_results
+from codec.runs import RunFolder
 from experiments.comparison import Panel, difference, save_comparison
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,19 +21,18 @@ FOLDER = Path("demo")
 
 
 def main() -> None:
-    """Leaves the compressed files, the decoded PNGs, per-image results and comparison.png in `demo/`."""
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "experiment=demo",
-        f"runs={FOLDER}",
-        "test=false",
-        "logger=csv",
-    ]
-    subprocess.run(command, check=True)
-    (run,) = {path.parents[1] for path in FOLDER.glob("demo-*/checkpoints/best.ckpt")}
+    """Leaves the compressed files, the decoded PNGs, per-image results and comparison.png in `demo/`.
+
+    Arguments are more overrides for train.py.
+    """
+    overrides = ["experiment=demo", f"runs={FOLDER}", "test=false", "logger=csv", *sys.argv[1:]]
+    trained = subprocess.run([sys.executable, str(ROOT / "train.py"), *overrides], check=False)
+    if trained.returncode:
+        sys.exit(trained.returncode)  # train.py has said why
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        data = instantiate(compose("train", ["experiment=demo"]).data)
+        config = compose("train", overrides)
+    run = RunFolder.of(config).path
+    data = instantiate(config.data)
     images = list(data.test_dataloader())
 
     ours = load_codec(run)
@@ -53,7 +53,7 @@ def main() -> None:
             [
                 Panel(item.image, f"{item.name}, 24 bpp"),
                 Panel(decoded, caption(row)),
-                Panel(difference(decoded, item.image), "black: no difference"),
+                Panel(difference(decoded, item.image), f"{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"),
                 Panel(jpeg.decode(jpeg.encode(item.image)), caption(rows["JPEG"][-1])),
             ]
         )
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"\nmeans over {names}, none of which was trained on:\n")
     print(table({name: mean_of_rows(of_codec) for name, of_codec in rows.items()}))
     print(f"\npicture                   {picture}")
-    print(f"files and decoded PNGs    {FOLDER}/conv_baseline  {FOLDER}/jpeg  {FOLDER}/webp")
+    print(f"files, decoded PNGs       {FOLDER}/conv_baseline  {FOLDER}/jpeg  {FOLDER}/webp")
     print(f"trained codec             {run}")
     print(f"\ntry it on a photo:        .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run}")
 

@@ -116,10 +116,10 @@ def test_evaluate_gives_the_metrics_that_train_gave(trained: Path) -> None:
     for column in ("bpp", "psnr", "ssim", "ms_ssim", "images"):
         assert results[column] == pytest.approx(trained_results[column], rel=1e-4)
     files = sorted(path.name for path in (evaluation / "files").iterdir())
-    assert files == ["chelsea.png", "chelsea.qnt", "coffee.png", "coffee.qnt", "rocket.png", "rocket.qnt"]
+    assert files == ["chelsea.png.qnt", "coffee.png.qnt", "rocket.jpg.qnt"]
     codec = load_codec(trained / "runs/small")
-    decoded = codec.decode((evaluation / "files/coffee.qnt").read_bytes())
-    assert torch.equal(decoded, read_image(evaluation / "files/coffee.png"))
+    decoded = codec.decode((evaluation / "files/coffee.png.qnt").read_bytes())
+    assert torch.equal(decoded, read_image(evaluation / "decoded/coffee.png"))
 
 
 def test_evaluate_measures_a_standard_codec(tmp_path: Path) -> None:
@@ -198,8 +198,10 @@ def test_averaged_weights_are_what_is_saved_and_coded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["one_step", "overfit", "profiler"])
 def test_a_debug_option_runs(option: str, tmp_path: Path) -> None:
     few = ("epochs=2", "trainer.check_val_every_n_epoch=1") if option == "overfit" else ()
-    done = run_python(TRAIN, f"debug={option}", *SMALL, *NARROW, *few, cwd=tmp_path)
+    done = run_python(TRAIN, f"debug={option}", "logger=csv", "data.num_workers=0", *NARROW, *few, cwd=tmp_path)
     assert "psnr" in done.stdout
+    checkpoint = torch.load(next(tmp_path.glob("runs/*/checkpoints/last.ckpt")), weights_only=True)
+    assert checkpoint["global_step"] == {"one_step": 1, "overfit": 2 * 3, "profiler": 20}[option]
     if option == "profiler":
         (report,) = tmp_path.glob("runs/debug_profiler-*/fit-profile.txt")
         assert "run_training_batch" in report.read_text()

@@ -16,8 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from codec.data.image_file import ImageFileError, image_size, read_image
-from codec.image_codec import NamedImage
+from codec.data.image_file import ImageFileError, NamedImage, image_size, read_image
 
 Size = int | tuple[int, int] | None  # shorter side, (height, width), or as it is
 

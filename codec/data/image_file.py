@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pillow_jxl  # noqa: F401  # its import teaches Pillow JPEG XL
@@ -21,6 +21,13 @@ SUFFIXES = frozenset(
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 BITS_TAG, PHOTOMETRIC_TAG, PLANAR_TAG = 258, 262, 284  # of TIFF
+
+
+class NamedImage(NamedTuple):
+    """One whole picture: `image` is uint8 `[C, H, W]`, C in {1, 3}; `name` is how results call it."""
+
+    name: str
+    image: Tensor
 
 
 class ImageFileError(ValueError):

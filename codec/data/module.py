@@ -28,7 +28,7 @@ class ImageDataModule(LightningDataModule):
     """Training batches are uint8 `[B, C, h, w]`; validation and test give whole images, each a NamedImage.
 
     - `train`, `test`, `val`: sources. `train` null: for evaluation only. `val` null: `val_fraction` of the training
-      images, chosen by `seed`, is kept out of training; else the test images of that source.
+      images, chosen by `split_seed`, is kept out of training; else the test images of that source.
     - `channels` 1 or 3; `resize` null, a shorter side, or [height, width], for all three (antialiased bicubic).
     - `crop_size`: square random crops in training; `eval_crop`: square centre crops elsewhere; null: whole images.
     - `flip`: left-right, at random. `shuffle_channels`: R, G and B in random order, where colours are few.
@@ -55,6 +55,7 @@ class ImageDataModule(LightningDataModule):
         num_workers: int = 2,
         cache: bool = False,
         limit: int | None = None,
+        split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -65,15 +66,19 @@ class ImageDataModule(LightningDataModule):
             "batch_size": batch_size,
             "limit": limit,
         }
-        faults = [f"{k}={v}: allowed are 1 and more" for k, v in at_least_1.items() if v is not None and v < 1]
+        faults = [
+            f"{name}={value}: allowed are the integers from 1"
+            for name, value in at_least_1.items()
+            if value is not None and not (isinstance(value, int) and value >= 1)
+        ]
         if channels not in (1, 3):
             faults.append(f"channels={channels}: allowed are 1 (grey) and 3 (colour)")
-        if num_workers < 0:
-            faults.append(f"num_workers={num_workers}: allowed are 0 and more")
-        if not 0 < val_fraction < 1:
+        if not (isinstance(num_workers, int) and num_workers >= 0):
+            faults.append(f"num_workers={num_workers}: allowed are the integers from 0")
+        if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             faults.append(f"val_fraction={val_fraction}: allowed are numbers between 0 and 1")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         self.sources = {"train": train, "val": val, "test": test}
         self.val_fraction = val_fraction
         self.reader = ImageReader(channels, check_size("resize", resize))
@@ -86,6 +91,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache = cache
         self.limit = limit
+        self.split_seed = split_seed
         self.seed = seed
         self.train_set: TrainingCrops | None = None
         self.val_set: WholeImages | None = None
@@ -147,7 +153,7 @@ class ImageDataModule(LightningDataModule):
         # Headers only: a training set may be large. What else is wrong with a file is found when it is decoded.
         sizes = _readable("train", paths, self.reader.size, unreadable)
         if self.sources["val"] is None:
-            train_paths, val_paths = hold_out(list(sizes), self.val_fraction, self.seed)
+            train_paths, val_paths = hold_out(list(sizes), self.val_fraction, self.split_seed)
             if not train_paths or not val_paths:
                 raise ValueError(
                     f"data.val_fraction={self.val_fraction}: of {len(sizes)} images it leaves {len(train_paths)} "

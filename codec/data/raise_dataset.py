@@ -58,7 +58,7 @@ class RaiseSource:
         if n is not None and n < 1:
             raise ValueError(f"n={n}: allowed are 1 and more, or null for all")
         check_fraction("test_fraction", test_fraction)
-        self.root = Path(root)
+        self.root = Path(root).expanduser()
         self.csv = self.root / csv
         self.categories = None if categories is None else set(categories)
         self.n = n

@@ -89,7 +89,7 @@ class EntropyBottleneck(nn.Module):
     def decompress(self, section: bytes, size: tuple[int, int]) -> Tensor:
         """A section → `y_hat` `[1, C, H, W]` in [0, 1], `size` = (H, W).
 
-        Raises BitstreamError, before memory is taken, if the section is shorter than any latent of that size.
+        Raises BitstreamError, before anything is decoded, if the section is shorter than any latent of that size.
         """
         tables, index = self.current_tables(), self.prior.table_index(*size)
         likeliest = tables.cpu().diff().amax(-1).double() / (1 << PRECISION)
@@ -101,12 +101,15 @@ class EntropyBottleneck(nn.Module):
 
     def current_tables(self) -> Tensor:
         """The integer CDFs, int32 `[T, L + 1]`, remade first if the prior's weights have changed since."""
-        made_from = self._prior_hash()
-        if int(self.tables_of) != made_from:
+        if not self.tables_are_current():
             with torch.no_grad():
                 self.tables.copy_(cdf_from_pmf(self.prior.pmf()))
-                self.tables_of.fill_(made_from)
+                self.tables_of.fill_(self._prior_hash())
         return self.tables
+
+    def tables_are_current(self) -> bool:
+        """Whether `tables` were made from the prior's present weights."""
+        return int(self.tables_of) == self._prior_hash()
 
     def _levels(self, y: Tensor) -> Tensor:
         return torch.floor(y * self.scale + 0.5)
