@@ -33,8 +33,7 @@ def measure(
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
     `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of
-    `parse_device`; `limit` is Lightning's
-    `limit_test_batches`. Returns what results.json holds.
+    `parse_device`; `limit` is Lightning's `limit_test_batches`. Returns what results.json holds.
     """
     codec.keep_files_in = folder if save_files else None
     accelerator, devices = parse_device(device)
@@ -50,7 +49,7 @@ def measure(
     tester.test(codec, data, verbose=False)
     results = write_results(folder, codec.test_rows, about)
     # Not by the tester, which counts no steps: the curves would end at step 0.
-    means = {f"test/{name}": value for name, value in results.items() if name not in about}
+    means = {f"test/{k}": v for k, v in results.items() if k not in about and not isinstance(v, str)}
     for logger in loggers:
         logger.log_metrics(means, step=step)
         logger.save()

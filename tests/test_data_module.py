@@ -244,9 +244,9 @@ def test_data_without_training_images_is_for_evaluation_only(folders):
 
 
 def test_all_arguments_out_of_range_are_named_at_once():
-    with pytest.raises(ValueError, match=r"^crop_size=0: .*; channels=2: .*; val_fraction=0: ") as caught:
+    with pytest.raises(ValueError, match=r"^crop_size=0: .*\nchannels=2: .*\nval_fraction=0: ") as caught:
         ImageDataModule(None, None, crop_size=0, channels=2, val_fraction=0)
-    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
     with pytest.raises(ValueError, match=r"^resize=\[1, 2, 3\]: allowed are null, a shorter side"):
         ImageDataModule(None, None, resize=[1, 2, 3])
 
