@@ -49,6 +49,10 @@ def test_every_option_composes_and_instantiates(path: Path) -> None:
         pytest.fail(f"conf/{path}: this test does not know group {group}")
 
 
+def test_sharded_training_clips_no_norm_which_lightning_would_refuse() -> None:
+    assert composed("train", ["strategy=fsdp"]).trainer.gradient_clip_val is None
+
+
 @pytest.mark.parametrize("entry", ["train", "evaluate"])
 def test_the_entry_configs_resolve(entry: str) -> None:
     assert OmegaConf.to_container(composed(entry, []), resolve=True)

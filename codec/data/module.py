@@ -245,7 +245,8 @@ def _readable(
 def _check_crop(key: str, crop: int | None, sizes: dict[Path, tuple[int, int]]) -> None:
     path, (height, width) = min(sizes.items(), key=lambda item: min(item[1]))
     if crop is not None and crop > min(height, width):
+        too_small = sum(crop > min(size) for size in sizes.values())
         raise ValueError(
             f"data.{key}={crop}: {path} is only {height}x{width} (height x width, after data.resize): "
-            f"allowed are 1 to {min(height, width)}"
+            f"allowed are 1 to {min(height, width)}; at {crop}, {too_small} of {len(sizes)} images are too small"
         )
