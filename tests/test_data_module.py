@@ -203,10 +203,10 @@ def test_nothing_readable_is_an_error(folders, tmp_path):
 
 def test_a_crop_larger_than_the_smallest_image_is_refused(folders, tmp_path):
     make_images(tmp_path / "train" / "small", 1, (6, 30))
-    small = r"small.00\.png is only 30x6 \(height x width, after data\.resize\): allowed are 1 to 6; at 8, 1 of \d+ images"
+    small = r"small.00\.png is only 30x6 \(height x width, after data\.resize\): allowed are 1 to 6; at 8, 1 of"
     with pytest.raises(ValueError, match=r"^data\.crop_size=8: .*" + small):
         module(folders)
-    with pytest.raises(ValueError, match=r"^data\.eval_crop=25: .*00\.png is only 20x24 .* 1 to 20; at 25, \d+ of \d+ images are too small$"):
+    with pytest.raises(ValueError, match=r"^data\.eval_crop=25: .*00\.png is only 20x24 .* 1 to 20; at 25, "):
         module(folders, eval_crop=25, crop_size=6)
     module(folders, resize=8)
 
