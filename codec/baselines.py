@@ -6,6 +6,7 @@ file the image came from. Greyscale images are coded as greyscale wherever the f
 
 import io
 import warnings
+from abc import abstractmethod
 
 import numpy as np
 import torch
@@ -26,9 +27,9 @@ class PillowCodec(ImageCodec):
     format: str  # Pillow's name
     max_side: int  # in pixels, what the format (or the library that decodes it) allows
 
+    @abstractmethod
     def save_options(self, channels: int) -> dict[str, object]:
         """The keyword arguments of `Image.save` for an image of 1 or 3 channels."""
-        raise NotImplementedError
 
     def encode(self, image: Tensor) -> bytes:
         """The complete file for `image`, uint8 `[C, H, W]`, C in {1, 3}.
