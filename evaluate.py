@@ -22,7 +22,8 @@ from codec.runs import RunFolder, commit
 def main(config: DictConfig) -> None:
     """Measures the codec that `config` names and writes results.json and per_image.csv."""
     if (config.run is None) == (config.get("model") is None):
-        raise ConfigError("run=null, model=null: name one of them: run=runs/NAME, or model=jpeg and the like")
+        given = "neither run nor model is" if config.run is None else "both run and model are"
+        raise ConfigError(f"{given} named: name one of them, run=runs/NAME, or model=jpeg and the like")
     if config.run is None and config.model._target_.startswith("codec.schemes."):
         raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
     with open_dict(config):

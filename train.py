@@ -38,6 +38,9 @@ def main(config: DictConfig) -> float | None:
         callbacks = build.group("callbacks") + [ChannelsLast()] * config.strategy.channels_last
         if not (isinstance(config.epochs, int) and config.epochs >= 1):
             build.faults.append(f"epochs={config.epochs}: allowed are the integers from 1")
+        lr = config.optimizer.get("lr", 1)
+        if not (isinstance(lr, int | float) and lr > 0):
+            build.faults.append(f"optimizer.lr={lr}: allowed are numbers above 0")
         if codec is not None and not isinstance(codec, LearnedCodec):
             raise ConfigError("model: this codec has nothing to train; measure it with evaluate.py")
         if data is not None and rank_zero_only.rank == 0:  # further processes meet the data inside fit

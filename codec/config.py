@@ -40,6 +40,7 @@ _USER_ERRORS = (
     MisconfigurationException,
     HydraException,
     OmegaConfBaseException,
+    OSError,  # no space, no permission, no such folder
 )
 
 # Processes that Lightning starts inherit HYDRA_FULL_ERROR from `user_errors`; the second variable tells them so.
@@ -80,7 +81,7 @@ class Builder:
         """What `step` gives; None if it raises, which is then a fault of `key`."""
         try:
             return step()
-        except (ValueError, TypeError, OSError, *_USER_ERRORS) as error:
+        except (ValueError, TypeError, *_USER_ERRORS) as error:
             for line in _messages(error):
                 named = name_keys(self.config, line, key)
                 self.faults.append(
@@ -136,7 +137,7 @@ def user_errors() -> Iterator[None]:
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from what was finished", file=sys.stderr)
+        print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
@@ -147,6 +148,7 @@ def _quieten() -> None:
     """Keeps advice that the user can do nothing about off the terminal."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
+        ".*Checkpoint directory.*exists and is not empty.*",
         ".*isinstance.treespec, LeafSpec.*",
         ".*does not have many workers.*",
         ".*model summary.*",
@@ -177,5 +179,7 @@ def _messages(error: BaseException) -> list[str]:
     noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
     text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
+    if "LexerNoViableAlt" in text:
+        text += " - a value with spaces or signs is quoted twice: 'data.train.root=\"my photos\"'"
     full_key = re.search(r"full_key: (\S+)", str(error))
     return [f"{full_key[1]}: {text}" if full_key and full_key[1] not in text else text]

@@ -182,6 +182,8 @@ class LearnedCodec(ImageCodec):
         terms = self._loss(*self(x), x)
         shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp}
         self.log_dict({f"train/{name}": value.detach() for name, value in shown.items()}, batch_size=len(batch))
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
         return {"loss": terms.loss, "distortion": terms.distortion.detach(), "bpp": terms.bpp.detach()}
 
     def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:

@@ -11,6 +11,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,6 +37,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = FileLock(path / ".lock", is_singleton=True)
 
     @classmethod
     def of(cls, config: DictConfig) -> "RunFolder":
@@ -66,8 +68,16 @@ class RunFolder:
     def begin(self, config: DictConfig) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
 
-        With `resume: false` in the config, earlier results and checkpoints are deleted first.
+        With `resume: false` in the config, earlier results and checkpoints are deleted first. Until this process
+        ends no other can begin here: raises ConfigError if one is at work.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"{self.path} is being worked on by another process: wait for it, or stop it"
+            ) from None
         if not config.get("resume", True):
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
             (self.path / "results.json").unlink(missing_ok=True)
@@ -87,9 +97,13 @@ class RunFolder:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" where files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, with "+changes" where its files were changed; "unknown" outside a checkout."""
     head = _git("rev-parse", "--short", "HEAD").strip()
-    return f"{head}{'+changes' if _git('status', '--porcelain') else ''}" if head else "unknown"
+    return (
+        f"{head}{'+changes' if _git('status', '--porcelain', '--untracked-files=no') else ''}"
+        if head
+        else "unknown"
+    )
 
 
 def choices(*groups: str) -> list[str]:

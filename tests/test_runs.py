@@ -229,7 +229,10 @@ def test_resume_false_starts_from_nothing_and_resume_true_from_what_is_there(tmp
 def test_commit_is_the_short_hash_and_tells_of_changes(checkout: Path) -> None:
     short = git(checkout, "rev-parse", "--short", "HEAD")
     assert commit() == short
-    (checkout / "codec/new.py").write_text("")
+    (checkout / "photo.jpg").write_text("a user's own file is no change of the program")
+    assert commit() == short
+    tracked = checkout / git(checkout, "ls-files").splitlines()[0]
+    tracked.write_text(tracked.read_text() + "\n")
     assert commit() == f"{short}+changes"
 
 

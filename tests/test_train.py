@@ -221,3 +221,23 @@ def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tm
     assert process.wait() == 130
     assert (tmp_path / "log").read_text().count("interrupted: the same command goes on") == 1
     assert not list(tmp_path.glob("runs/cut-*/results.json"))
+
+
+def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
+    command = [TRAIN, *SMALL, *NARROW, "epochs=100000", "name=busy"]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob("runs/busy-*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        second = run_python(*command, cwd=tmp_path, check=False)
+    finally:
+        process.kill()
+        process.wait()
+    assert second.returncode == 2
+    assert "is being worked on by another process" in second.stderr
+    assert "Traceback" not in second.stderr
