@@ -66,9 +66,9 @@ def default_coder() -> Coder:
 
 @contextmanager
 def _narrated_briefly(line: str) -> Iterator[None]:
-    """Keeps what is printed inside, by child processes too, off the terminal; after 2 s `line` is shown."""
+    """Keeps what is printed inside, by child processes too, off the terminal; after 6 s `line` is shown."""
     kept = [os.dup(1), os.dup(2)]
-    timer = threading.Timer(2.0, lambda: os.write(kept[1], f"{line}\n".encode()))
+    timer = threading.Timer(6.0, lambda: os.write(kept[1], f"{line}\n".encode()))
     null = os.open(os.devnull, os.O_WRONLY)
     try:
         timer.start()
