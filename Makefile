@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Threads that wait without spinning: beside another busy process, training is seven times faster so.
+# Threads that wait without spinning: beside another busy process, training is about six times faster so.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
