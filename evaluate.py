@@ -13,6 +13,7 @@ from codec.checkpoint import find_checkpoint, load_codec
 from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
 from codec.loggers import log_config, where_to_look
+from codec.metrics import Lpips
 from codec.results import table
 from codec.runs import RunFolder, commit
 
@@ -36,6 +37,7 @@ def main(config: DictConfig) -> None:
         codec = build.codec("model") if config.run is None else build.attempt("run", lambda: load_codec(config.run))
         data = build.part("data")
         build.attempt("device", lambda: parse_device(config.device))
+        lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
         if data is not None:
             build.attempt("data", data.prepare_data)
             build.attempt("data", lambda: data.setup("test"))
@@ -51,7 +53,9 @@ def main(config: DictConfig) -> None:
         run.begin(config)
         log_config(loggers, config, codec)
         about = {"codec": run.path.name, "commit": commit()}
-        results = measure(codec, data, run.path, about, config.device, loggers, save_files=config.save_files)
+        results = measure(
+            codec, data, run.path, about, config.device, loggers, save_files=config.save_files, lpips=lpips
+        )
         print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
         print(where_to_look(loggers) or "")
     finally:

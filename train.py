@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from codec.callbacks import ChannelsLast
-from codec.checkpoint import find_checkpoint, load_codec
+from codec.checkpoint import find_checkpoint, load_codec, start_from
 from codec.config import Builder, ConfigError, check_multirun_devices, user_errors
 from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
@@ -41,8 +41,17 @@ def main(config: DictConfig) -> float | None:
         lr = config.optimizer.get("lr", 1)
         if not (isinstance(lr, int | float) and lr > 0):
             build.faults.append(f"optimizer.lr={lr}: allowed are numbers above 0")
+        factor = config.prior_lr_factor
+        if not (isinstance(factor, int | float) and factor > 0):
+            build.faults.append(f"prior_lr_factor={factor}: allowed are numbers above 0")
         if codec is not None and not isinstance(codec, LearnedCodec):
             raise ConfigError("model: this codec has nothing to train; measure it with evaluate.py")
+        resumed_from = run.last_checkpoint if config.resume else None
+        started: list[str] = []
+        if codec is not None and resumed_from is None:
+            build.attempt("model", codec.load_starting_weights)
+            if config.start_from is not None:
+                started = [build.attempt("start_from", lambda: start_from(codec, config.start_from))]
         if data is not None and rank_zero_only.rank == 0:  # further processes meet the data inside fit
             build.attempt("data", data.prepare_data)
             build.attempt("data", lambda: data.setup(None if config.test else "fit"))
@@ -52,13 +61,12 @@ def main(config: DictConfig) -> float | None:
         loggers = build.group("logger")
         trainer = build.part("trainer", callbacks=callbacks, logger=loggers)
 
-    resumed_from = run.last_checkpoint if config.resume else None
     try:
         if trainer.is_global_zero:
             run.begin(config)
             log_config(loggers, config, codec)
-            print(f"{'resuming' if resumed_from else 'training'} in {run.path}")
-        codec.prepare_training(**training)
+            print("\n".join([*started, f"{'resuming' if resumed_from else 'training'} in {run.path}"]))
+        codec.prepare_training(**training, prior_lr_factor=config.prior_lr_factor)
         try:
             trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
         except SystemExit:  # what Lightning makes of an interrupt, and, with exit status 0, of SIGTERM

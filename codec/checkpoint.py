@@ -67,6 +67,26 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     return codec.to(device).eval()
 
 
+def start_from(codec: LearnedCodec, path: str | Path) -> str:
+    """Copies into `codec` all weights of the checkpoint at `path` that it has by the same name and shape.
+
+    The rest stays as it is; coding tables are made anew. Returns what was copied as a line for the user. Raises
+    CheckpointError where nothing fits.
+    """
+    theirs, ours = load_codec(path).state_dict(), codec.state_dict()
+    tables = {
+        f"{name}.{key}"
+        for name, module in codec.named_modules()
+        if isinstance(module, EntropyBottleneck)
+        for key in ("tables", "tables_of")
+    }
+    fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape and k not in tables}
+    if not fitting:
+        raise CheckpointError(f"{path} shares no weights with a {type(codec).__name__}: it holds another model")
+    codec.load_state_dict(fitting, strict=False)
+    return f"starting from {path}: {len(fitting)} of {len(ours.keys() - tables)} weights fit"
+
+
 def save_weights(codec: LearnedCodec, path: str | Path) -> None:
     """Writes the weights, the tables and the model config as safetensors: all that coding needs, nothing else."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in codec.state_dict().items()}

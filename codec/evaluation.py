@@ -8,6 +8,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from codec.image_codec import ImageCodec
+from codec.metrics import Lpips
 from codec.results import write_results
 
 
@@ -29,13 +30,16 @@ def measure(
     step: int = 0,
     limit: int | float | None = None,
     save_files: bool = False,
+    lpips: Lpips | None = None,
 ) -> dict[str, Any]:
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
     `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of
-    `parse_device`; `limit` is Lightning's `limit_test_batches`. Returns what results.json holds.
+    `parse_device`; `limit` is Lightning's `limit_test_batches`; `lpips` is measured too, if given. Returns what
+    results.json holds.
     """
     codec.keep_files_in = folder if save_files else None
+    codec.lpips = lpips
     accelerator, devices = parse_device(device)
     tester = Trainer(
         accelerator=accelerator,

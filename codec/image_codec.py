@@ -9,16 +9,17 @@ from lightning import LightningModule
 from torch import Tensor
 
 from codec.data.image_file import NamedImage, write_image
-from codec.metrics import image_quality, mean_of_rows
+from codec.metrics import Lpips, image_quality, mean_of_rows
 
 
 class ImageCodec(LightningModule):
     """A codec that can be measured: `Trainer.test` encodes every image and decodes those very bytes.
 
     After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
-    encode_ms, decode_ms, and estimated_bpp if the codec has an estimate) and the `test/*` metrics are their means
-    (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is left in its `files/` and
-    what it decodes to, as PNG, in its `decoded/`. `suffix` is what is added to an image's name for its file.
+    encode_ms, decode_ms, estimated_bpp if the codec has an estimate, and lpips if `lpips` is set) and the `test/*`
+    metrics are their means (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is
+    left in its `files/` and what it decodes to, as PNG, in its `decoded/`. `suffix` is what is added to an image's
+    name for its file.
     """
 
     suffix: str = ".qnt"
@@ -27,6 +28,7 @@ class ImageCodec(LightningModule):
         super().__init__()
         self.test_rows: list[dict[str, float | str]] = []
         self.keep_files_in: Path | None = None
+        self.lpips: Lpips | None = None
 
     @abstractmethod
     def encode(self, image: Tensor) -> bytes:
@@ -64,7 +66,9 @@ class ImageCodec(LightningModule):
                 path.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
             write_image(picture, decoded)
+        decoded = decoded.to(item.image.device)
         channels, height, width = item.image.shape
+        lpips = None if self.lpips is None else self.lpips(decoded, item.image)
         estimate = self.estimated_bits(item.image)
         return {
             "name": item.name,
@@ -72,7 +76,8 @@ class ImageCodec(LightningModule):
             "bpp": 8 * len(data) / (height * width),
             "bpsp": 8 * len(data) / (channels * height * width),
             "ratio": channels * height * width / len(data),
-            **image_quality(decoded.to(item.image.device), item.image),
+            **image_quality(decoded, item.image),
+            **({} if lpips is None else {"lpips": lpips}),
             "encode_ms": 1000 * (encoded - started),
             "decode_ms": 1000 * (finished - encoded),
             **({} if estimate is None else {"estimated_bpp": estimate / (height * width)}),

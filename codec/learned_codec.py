@@ -54,6 +54,7 @@ class LearnedCodec(ImageCodec):
         self._loss: RateDistortionLoss | None = None
         self._optimizer: Callable[..., Optimizer] | None = None
         self._scheduler: Callable[..., LRScheduler] | None = None
+        self._prior_lr_factor = 1.0
         self._fingerprint: tuple[tuple, bytes] | None = None
         self._validation_rows: list[dict[str, float | str]] = []
 
@@ -70,6 +71,12 @@ class LearnedCodec(ImageCodec):
     @abstractmethod
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
+
+    def load_starting_weights(self) -> None:
+        """Brings what training starts from besides random weights: nothing, unless a scheme overrides it.
+
+        Called for a run that starts from nothing, never where a checkpoint is loaded. Raises ValueError.
+        """
 
     # ---- files
 
@@ -155,6 +162,10 @@ class LearnedCodec(ImageCodec):
             for module, training in modes:  # not train(True): a part may have been frozen by itself
                 module.training = training
 
+    def bottlenecks_in_order(self) -> list[EntropyBottleneck]:
+        """All of the codec, in the order in which the scheme made them."""
+        return [module for module in self.modules() if isinstance(module, EntropyBottleneck)]
+
     # ---- training
 
     def prepare_training(
@@ -162,15 +173,23 @@ class LearnedCodec(ImageCodec):
         loss: RateDistortionLoss,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
+        prior_lr_factor: float = 1.0,
     ) -> None:
-        """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch."""
+        """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch.
+
+        The priors learn at `prior_lr_factor` times the optimizer's rate.
+        """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
-        for module in self.modules():
-            if isinstance(module, EntropyBottleneck):
-                module.shapes_latent = loss.rate_weight > 0
+        self._prior_lr_factor = prior_lr_factor
+        for bottleneck in self.bottlenecks_in_order():
+            bottleneck.shapes_latent = loss.rate_weight > 0
 
     def configure_optimizers(self) -> dict[str, Any]:
-        chosen: dict[str, Any] = {"optimizer": self._optimizer(self.parameters())}
+        priors = [p for bottleneck in self.bottlenecks_in_order() for p in bottleneck.prior.parameters()]
+        others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
+        optimizer = self._optimizer([{"params": others}, {"params": priors}])
+        optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
+        chosen: dict[str, Any] = {"optimizer": optimizer}
         if self._scheduler is not None:
             schedule = self._scheduler(chosen["optimizer"])
             chosen["lr_scheduler"] = {"scheduler": schedule, "interval": "epoch", "monitor": "val/loss"}

@@ -13,7 +13,9 @@ from codec.metrics import mean_of_rows
 CONVENTIONS = (
     "bpp: bits of the whole file, header included, per original pixel. mse (on [0, 1]), psnr (dB), ssim, ms_ssim: "
     "torchmetrics on 8-bit images, per image, then the mean; images decoded without loss are left out of the mean "
-    "psnr and counted as lossless. psnr_of_mean_mse: of the mean of the images' mse."
+    "psnr and counted as lossless. psnr_of_mean_mse: of the mean of the images' mse. lpips: torchmetrics, by the "
+    "network that config.yaml names, lower is better. paper_pixel_ratio: values of the image over values of the "
+    "latent alone, paper_memory_ratio: twice that, as its paper counts bytes; ratio is that of the files."
 )
 
 # What a table shows of the columns, and how.
@@ -25,9 +27,15 @@ COLUMNS = {
     "psnr": "{:.2f}",
     "ssim": "{:.4f}",
     "ms_ssim": "{:.4f}",
+    "lpips": "{:.4f}",
     "encode_ms": "{:.1f}",
     "decode_ms": "{:.1f}",
+    "paper_pixel_ratio": "{:.2f}",
+    "paper_memory_ratio": "{:.2f}",
 }
+
+# Beside `ratio` these must not pass for what a file achieves.
+_HEADS = {"paper_pixel_ratio": "latent-only pixel ratio", "paper_memory_ratio": "latent-only memory ratio"}
 
 
 def write_results(folder: Path, rows: list[dict[str, float | str]], about: dict[str, Any]) -> dict[str, Any]:
@@ -57,10 +65,14 @@ def read_results(file: Path) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """A text table of named results (as `mean_of_rows` gives them), one line each; what is absent is a dash."""
-    cells = [["codec", *COLUMNS]]
+    """A text table of named results (as `mean_of_rows` gives them), one line each.
+
+    What none of them has is left out, what one lacks is a dash.
+    """
+    columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
+    cells = [["codec", *(_HEADS.get(key, key) for key in columns)]]
     cells += [
-        [name, *(_cell(values.get(key), form) for key, form in COLUMNS.items())] for name, values in rows.items()
+        [name, *(_cell(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()
     ]
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
     lines = [

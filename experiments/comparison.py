@@ -6,6 +6,8 @@ from typing import NamedTuple
 import matplotlib as mpl
 from torch import Tensor
 
+from codec.image_codec import ImageCodec, NamedImage
+
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
@@ -48,3 +50,13 @@ def save_comparison(rows: list[list[Panel]], titles: list[str], path: Path) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi)
     plt.close(figure)
+
+
+def nearest(codecs: list[ImageCodec], item: NamedImage, size: int) -> ImageCodec:
+    """The codec whose file of the image comes nearest to `size` bytes."""
+    return min(codecs, key=lambda codec: abs(len(codec.encode(item.image)) - size))
+
+
+def caption(row: dict[str, float | str]) -> str:
+    """Size and PSNR of what `ImageCodec.measure` gave."""
+    return f"{row['bytes']:,} bytes, {row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"

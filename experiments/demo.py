@@ -10,11 +10,10 @@ from rich.progress import track
 
 from codec.baselines import Jpeg, WebP
 from codec.checkpoint import load_codec
-from codec.image_codec import ImageCodec, NamedImage
 from codec.metrics import mean_of_rows
 from codec.results import table, write_results
 from codec.runs import RunFolder
-from experiments.comparison import Panel, difference, save_comparison
+from experiments.comparison import Panel, caption, difference, nearest, save_comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("demo")
@@ -68,15 +67,6 @@ def main() -> None:
     print(f"files, decoded PNGs       {FOLDER}/conv_baseline  {FOLDER}/jpeg  {FOLDER}/webp")
     print(f"trained codec             {run}")
     print(f"\ntry it on a photo:        .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run}")
-
-
-def nearest(codecs: list[ImageCodec], item: NamedImage, size: int) -> ImageCodec:
-    """The codec whose file of the image comes nearest to `size` bytes."""
-    return min(codecs, key=lambda codec: abs(len(codec.encode(item.image)) - size))
-
-
-def caption(row: dict) -> str:
-    return f"{row['bytes']:,} bytes, {row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
 
 
 if __name__ == "__main__":

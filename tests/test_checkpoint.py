@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codec.checkpoint import CheckpointError, build_codec, find_checkpoint, load_codec, save_weights
+from codec.checkpoint import CheckpointError, build_codec, find_checkpoint, load_codec, save_weights, start_from
 from codec.entropy import EntropyBottleneck
 from codec.learned_codec import LearnedCodec
 from codec.schemes.conv_autoencoder import ConvBaseline
@@ -421,3 +421,54 @@ def test_a_foreign_target_in_a_safetensors_file_is_not_called(codec, path, tmp_p
     save_file(codec.state_dict(), path, metadata={"model_config": json.dumps(evil)})
     refusal(path)
     assert not witness.exists()
+
+
+def other(seed: int, **changes: Any) -> LearnedCodec:
+    torch.manual_seed(seed)
+    return build_codec(config(**changes)).eval()
+
+
+def test_training_can_start_from_another_run_s_weights(codec: LearnedCodec, path: Path, image: Tensor) -> None:
+    save(codec, path)
+    started = other(1)
+    line = start_from(started, path)
+    parameters = dict(codec.named_parameters())
+    assert all(torch.equal(parameter, parameters[name]) for name, parameter in started.named_parameters())
+    assert str(path) in line
+    assert torch.equal(started.decode(started.encode(image)), codec.decode(codec.encode(image)))
+
+
+def test_starting_from_a_run_of_other_bits_makes_tables_anew(
+    codec: LearnedCodec, path: Path, image: Tensor
+) -> None:
+    save(codec, path)
+    finer = {**config()["bottleneck"], "bits": 6}
+    started = other(1, bottleneck=finer)
+    start_from(started, path)
+    assert started.bottleneck.current_tables().shape == (4, 66)
+    assert bool((started.bottleneck.current_tables()[:, -1] == 65536).all())
+    assert started.decode(started.encode(image)).shape == image.shape
+
+
+def test_starting_takes_what_fits_and_says_how_much(codec: LearnedCodec, path: Path) -> None:
+    save(codec, path)
+    started = other(1, latent_channels=6)
+    kept = started.g_a[-1].weight.clone()
+    line = start_from(started, path)
+    taken, total = map(int, re.search(r"(\d+) of (\d+) weights fit", line).groups())
+    assert 0 < taken < total
+    assert torch.equal(started.g_a[0][0].weight, codec.g_a[0][0].weight)
+    assert torch.equal(started.g_a[-1].weight, kept)
+
+
+def test_starting_from_another_model_is_refused(codec: LearnedCodec, path: Path) -> None:
+    save(codec, path)
+    diffusion = {
+        "_target_": "codec.schemes.diffusion.DiffusionAutoencoder",
+        "bottleneck": {
+            **config()["bottleneck"],
+            "prior": {**config()["bottleneck"]["prior"], "filters": [2]},
+        },
+    }
+    with pytest.raises(CheckpointError, match="shares no weights"):
+        start_from(build_codec(diffusion), path)

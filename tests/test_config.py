@@ -19,7 +19,7 @@ FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob
 OPTIONS = [path for path in FILES if path.parent != Path() and path.stem != "base"]
 # What an option needs besides itself: a value that only the user can give.
 NEEDS = {"data/folder": ["data.train.root=."], "loss/vgg": ["loss.perceptual.pretrained=false"]}
-NEEDS["loss/mse_vgg"] = NEEDS["loss/vgg"]
+NEEDS["loss/mse_vgg"] = NEEDS["experiment/quantized_autoencoder"] = NEEDS["loss/vgg"]
 
 
 def test_the_config_tree_has_the_files_that_are_tested_here() -> None:

@@ -1,21 +1,17 @@
 """The training loss: its parts by hand, its refusals, and the VGG term with and without a server of weights."""
 
-import functools
-import hashlib
 import socket
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models.vgg import make_layers
+from torchmetrics.image import StructuralSimilarityIndexMeasure
+from weights_server import Executes, write_weights
 
 from codec.checkpoint import build_codec
 from codec.losses import RateDistortionLoss, VGGPerceptual
+
+pytest_plugins = "weights_server"
 
 MODEL = {
     "_target_": "codec.schemes.conv_autoencoder.ConvBaseline",
@@ -88,7 +84,7 @@ def test_half_precision_images_are_compared_in_full_precision():
     assert float(terms.distortion) == float((x.bfloat16().float() - x).square().mean())
 
 
-@pytest.mark.parametrize("name", ["mse_weight", "vgg_weight", "rate_weight"])
+@pytest.mark.parametrize("name", ["mse_weight", "ssim_weight", "vgg_weight", "rate_weight"])
 @pytest.mark.parametrize("value", [-1, -1e-9, float("nan")])
 def test_a_weight_below_zero_or_nan_is_named_with_its_value_and_what_is_allowed(name, value):
     with pytest.raises(ValueError, match=f"^{name}={value}: allowed are numbers from 0$"):
@@ -96,7 +92,7 @@ def test_a_weight_below_zero_or_nan_is_named_with_its_value_and_what_is_allowed(
 
 
 def test_nothing_to_minimise_is_refused():
-    with pytest.raises(ValueError, match="mse_weight=0, vgg_weight=0 and rate_weight=0"):
+    with pytest.raises(ValueError, match="mse_weight=0, ssim_weight=0, vgg_weight=0, rate_weight=0: one"):
         RateDistortionLoss(mse_weight=0)
 
 
@@ -112,6 +108,49 @@ def test_the_vgg_term_is_added_by_its_weight(vgg):
     assert float(terms.distortion) == pytest.approx(3 * mse + 5 * perceptual)
     alone = RateDistortionLoss(mse_weight=0, vgg_weight=5, perceptual=vgg)(x_hat, torch.zeros(2), x)
     assert float(alone.distortion) == pytest.approx(5 * perceptual)
+
+
+# ---- the SSIM term
+
+
+def ssim(x_hat: torch.Tensor, x: torch.Tensor) -> float:
+    return float(StructuralSimilarityIndexMeasure(data_range=1.0)(x_hat, x))
+
+
+def test_one_minus_ssim_is_added_by_its_weight():
+    x = images(2, 3, 24, 32)
+    x_hat = 0.7 * x + 0.3 * images(2, 3, 24, 32, seed=1)
+    mse = float((x_hat - x).square().mean())
+    assert 0 < ssim(x_hat, x) < 1
+    both = RateDistortionLoss(mse_weight=3, ssim_weight=5)(x_hat, torch.zeros(2), x)
+    assert float(both.distortion) == pytest.approx(3 * mse + 5 * (1 - ssim(x_hat, x)))
+    alone = RateDistortionLoss(mse_weight=0, ssim_weight=1)(x_hat, torch.zeros(2), x)
+    assert float(alone.total) == pytest.approx(1 - ssim(x_hat, x))
+    assert float(RateDistortionLoss(ssim_weight=1)(x, torch.zeros(2), x).total) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_step_down_the_ssim_terms_gradient_makes_the_images_more_alike():
+    x = images(1, 3, 24, 24)
+    x_hat = images(1, 3, 24, 24, seed=1).requires_grad_()
+    RateDistortionLoss(mse_weight=0, ssim_weight=1)(x_hat, torch.zeros(1), x).loss.backward()
+    assert bool(torch.isfinite(x_hat.grad).all())
+    step = 0.1 * x_hat.grad / x_hat.grad.abs().max()
+    assert ssim((x_hat - step).detach(), x) > ssim(x_hat.detach(), x)
+
+
+def test_ssim_is_computed_in_full_precision_under_autocast():
+    """Of a nearly flat image bf16 leaves nothing of the variances."""
+    x = 0.5 + 0.01 * images(1, 3, 24, 24)
+    gradients = []
+    for enabled in (False, True):
+        x_hat = (0.5 + 0.01 * images(1, 3, 24, 24, seed=1)).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            terms = RateDistortionLoss(mse_weight=0, ssim_weight=1)(x_hat, torch.zeros(1), x)
+        assert terms.loss.dtype == torch.float32
+        assert terms.distortion.item() == pytest.approx(1 - ssim(x_hat.detach(), x), rel=1e-6)
+        terms.loss.backward()
+        gradients.append(x_hat.grad)
+    assert torch.equal(*gradients)
 
 
 # ---- the perceptual term
@@ -173,58 +212,11 @@ def test_an_unknown_layer_is_refused_with_those_there_are(layers):
 # ---- pretrained weights
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.server.asked_for.append(self.path)
-        super().do_GET()
-
-
-@pytest.fixture
-def server(tmp_path) -> Iterator[SimpleNamespace]:
-    """A web server on this machine; `folder` is what it serves, `asked_for` what was asked of it."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder)) as httpd:
-        httpd.asked_for = []
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{httpd.server_port}"
-        yield SimpleNamespace(folder=folder, url=url, asked_for=httpd.asked_for)
-        httpd.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Path:
-    """An empty cache of downloads, and only as much of VGG-16 as these tests look at (all of it takes 500 MB)."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("codec.losses.vgg16", vgg16_to_relu1_2, raising=False)
-    return tmp_path / "torch/hub/checkpoints"
-
-
-def vgg16_to_relu1_2(weights: None = None) -> SimpleNamespace:
-    return SimpleNamespace(features=make_layers([64, 64]))
-
-
 def some_weights() -> dict[str, torch.Tensor]:
     """Like torchvision's file: the features, and a classifier that is not wanted."""
     shapes = {"0.weight": (64, 3, 3, 3), "0.bias": (64,), "2.weight": (64, 64, 3, 3), "2.bias": (64,)}
     features = {f"features.{name}": images(*shape, seed=3) for name, shape in shapes.items()}
     return {**features, "classifier.0.weight": torch.ones(3)}
-
-
-def write_weights(folder: Path, state: object, digest: str | None = None) -> str:
-    """Saves `state` the way torch.hub names files, NAME-HASH.pth; `digest` replaces the right hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unnamed = folder / "unnamed"
-    torch.save(state, unnamed)
-    digest = digest or hashlib.sha256(unnamed.read_bytes()).hexdigest()[:8]
-    return unnamed.rename(folder / f"vgg16-{digest}.pth").name
 
 
 def pretrained(url: str) -> VGGPerceptual:
@@ -265,13 +257,13 @@ def test_weights_whose_hash_is_not_that_of_their_name_are_refused_and_not_kept(s
 
 
 def test_a_server_without_the_file_is_reported_in_one_line(server, hub):
-    assert "404" in refusal(f"{server.url}/vgg16-deadbeef.pth")
+    assert "404" in refusal(f"{server.url}/weights-deadbeef.pth")
 
 
 def test_no_server_is_reported_in_one_line_that_says_what_to_do(hub):
     with socket.socket() as closed:  # bound and never listening: nobody else can take the port
         closed.bind(("127.0.0.1", 0))
-        text = refusal(f"http://127.0.0.1:{closed.getsockname()[1]}/vgg16-deadbeef.pth")
+        text = refusal(f"http://127.0.0.1:{closed.getsockname()[1]}/weights-deadbeef.pth")
     assert str(hub) in text
     assert "refused" in text
 
@@ -294,13 +286,3 @@ def test_a_weights_file_that_executes_code_is_refused_and_not_executed(server, h
     witness = tmp_path / "executed"
     refusal(f"{server.url}/{write_weights(server.folder, Executes(witness))}")
     assert not witness.exists()
-
-
-class Executes:
-    """Unpickled without care, this makes a file."""
-
-    def __init__(self, witness: Path) -> None:
-        self.witness = witness
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.witness,)

@@ -33,6 +33,8 @@ SMALL = (
     "trainer.log_every_n_steps=1",
 )
 NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
+# Weights that only a network connection brings, and a hundred layers, are not what these tests are about.
+OFFLINE = {"quantized_autoencoder": ("model.pretrained=false", "model.encoder=resnet18")}
 
 
 def folder_of(runs: Path, name: str) -> Path:
@@ -100,6 +102,31 @@ def test_the_global_step_is_the_number_of_batches(trained: Path) -> None:
     assert checkpoint["global_step"] == len(steps) == max(steps) + 1
 
 
+def test_the_priors_learn_at_a_rate_of_their_own(trained: Path) -> None:
+    run_python(TRAIN, *SMALL, *NARROW, "epochs=1", "name=fast", "prior_lr_factor=20", "test=false", cwd=trained)
+    checkpoint = torch.load(folder_of(trained / "runs", "fast") / "checkpoints/last.ckpt", weights_only=True)
+    networks, priors = checkpoint["optimizer_states"][0]["param_groups"]
+    assert priors["lr"] == pytest.approx(20 * networks["lr"])
+    codec = load_codec(folder_of(trained / "runs", "fast"))
+    assert len(priors["params"]) == len(list(codec.bottleneck.prior.parameters()))
+    assert len(networks["params"]) + len(priors["params"]) == len(list(codec.parameters()))
+
+
+def test_training_starts_from_the_weights_it_is_given(trained: Path) -> None:
+    start = f"start_from={folder_of(trained / 'runs', 'small')}"
+    arguments = (*SMALL, *NARROW, "epochs=1", "test=false", "optimizer.lr=1e-12")
+    done = run_python(TRAIN, *arguments, "name=tuned", start, cwd=trained)
+    assert "weights fit" in done.stdout
+    first, tuned = (load_codec(folder_of(trained / "runs", name)) for name in ("small", "tuned"))
+    for one, other in zip(first.parameters(), tuned.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    again = run_python(TRAIN, *arguments, "name=wrong", "start_from=runs/nothing", cwd=trained, check=False)
+    assert again.returncode == 2
+    assert again.stderr.strip().splitlines() == [
+        "error: start_from: no checkpoint at runs/nothing: give a .ckpt file or a run's folder (runs/NAME)"
+    ]
+
+
 def test_the_same_command_finds_the_run_done(trained: Path) -> None:
     run = folder_of(trained / "runs", "small")
     before = (run / "checkpoints/last.ckpt").stat().st_mtime_ns
@@ -162,7 +189,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", LEARNED)
 def test_two_processes_train_one_run_with_one_set_of_results(model: str, tmp_path: Path) -> None:
     ddp = ("strategy=ddp", "strategy.accelerator=cpu", "strategy.devices=2", "name=ddp", "epochs=1")
-    run_python(TRAIN, *SMALL, f"model={model}", *ddp, cwd=tmp_path)
+    run_python(TRAIN, *SMALL, f"model={model}", *OFFLINE.get(model, ()), *ddp, cwd=tmp_path)
     run = folder_of(tmp_path / "runs", "ddp")
     assert json.loads((run / "results.json").read_text())["images"] == 3
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -170,6 +197,18 @@ def test_two_processes_train_one_run_with_one_set_of_results(model: str, tmp_pat
         steps = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert checkpoint["global_step"] == len(steps)
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_pretrained_weights_that_cannot_be_fetched_stop_a_run_before_its_data(tmp_path: Path) -> None:
+    wrong = ("model=quantized_autoencoder", "model.pretrained_url=http://127.0.0.1:1/resnet101-63fe2227.pth")
+    done = run_python(
+        TRAIN, *SMALL, *wrong, "name=online", cwd=tmp_path, check=False, TORCH_HOME=str(tmp_path / "torch")
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "http://127.0.0.1:1/resnet101-63fe2227.pth" in line
+    assert line.endswith("or set model.pretrained=false")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_is_no_number_stops_training_and_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,17 @@
 """Plain nn.Modules: no training, no coding, no config."""
 
-from codec.networks.blocks import ConvBlock, Upsample
+from codec.networks.block_dct import BlockDCT
+from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample
+from codec.networks.noise_schedule import NoiseSchedule
+from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
 
-__all__ = ["ConvBlock", "Upsample"]
+__all__ = [
+    "SKIP_WIDTHS",
+    "BlockDCT",
+    "ConditionalUNet",
+    "ConvBlock",
+    "NoiseSchedule",
+    "ResidualBlock",
+    "UNetDecoder",
+    "Upsample",
+]

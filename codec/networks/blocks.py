@@ -1,17 +1,41 @@
 """Building blocks that more than one scheme uses."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class ConvBlock(nn.Sequential):
-    """3×3 convolution, BatchNorm, ReLU: `[B, inputs, H, W]` → `[B, outputs, H, W]`."""
+    """`kernel`×`kernel` convolution, BatchNorm, ReLU: `[B, inputs, H, W]` → `[B, outputs, H/stride, W/stride]`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # BatchNorm brings the bias
+            # BatchNorm brings the bias
+            nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with BatchNorm, added to the input (He et al. 2016): `[B, C, H, W]` → the same.
+
+    With `upsample` the block doubles height and width, and `inputs` may differ from `outputs`.
+    """
+
+    def __init__(self, inputs: int, outputs: int | None = None, upsample: bool = False) -> None:
+        super().__init__()
+        outputs = outputs or inputs
+        self.upsample = Upsample("nearest") if upsample else nn.Identity()
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.body = nn.Sequential(
+            ConvBlock(inputs, outputs),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.upsample(x)
+        return self.relu(self.shortcut(x) + self.body(x))
 
 
 class Upsample(nn.Upsample):

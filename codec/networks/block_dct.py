@@ -1,0 +1,84 @@
+"""BlockDCT: a learnable linear transform that starts out as JPEG's; a codec around it is one from step 0."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# A stationary image model: neighbouring pixels correlate by this much (Jain 1989, section 5.12), ...
+_CORRELATION = 0.95
+# ... pixels in [0, 1] have this standard deviation, and luma and the two chroma differences share it so.
+_DEVIATION = 0.25
+_COLOUR_SHARES = (0.93, 0.05, 0.02)
+
+
+class BlockDCT(nn.Module):
+    """Analysis `[B, C, H, W]` → `[B, M, H/n, W/n]` in about [−½, ½], and synthesis back; both learn.
+
+    Both start as the DCT of n×n blocks (n = `block`) in opponent colours (themselves a DCT over R, G, B), of whose
+    C·n² coefficients the M = `channels` of largest variance in a first-order Markov image are kept; where there
+    are fewer, the rest of the channels start at zero. Kernels reach `overlap` pixels beyond the block, where they
+    start at zero: learning can make the transform a lapped one.
+
+    The latent's unit range is `levels` quantiser steps, each `step` of a coefficient (of an image in [0, 1]); more
+    where six standard deviations need more. Works in full precision inside autocast too.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, image_channels: int, channels: int, block: int, levels: int, step: float = 0.25, overlap: int = 0
+    ) -> None:
+        super().__init__()
+        if block < 1 or not 0 <= overlap <= block:
+            raise ValueError(f"block={block}, overlap={overlap}: allowed are a block from 1, an overlap up to it")
+        if not (levels > 0 and step > 0):
+            raise ValueError(f"levels={levels}, step={step}: allowed are numbers above 0")
+        self.block = block
+        self.overlap = overlap
+        basis, deviation = _basis(image_channels, block)
+        kept = deviation.argsort(descending=True, stable=True)[:channels]
+        weight = torch.zeros(channels, image_channels, block + 2 * overlap, block + 2 * overlap)
+        inner = slice(overlap, overlap + block)
+        weight[: len(kept), :, inner, inner] = basis[kept]
+        # Adam moves each weight by about the learning rate, and a coefficient is a sum of n² of them: scaled like
+        # this, a rate that suits the networks moves the transform gently whatever n.
+        self.unit = block**2 / 8
+        self.analysis_weight = nn.Parameter(weight * self.unit)
+        self.synthesis_weight = nn.Parameter(weight * self.unit)
+        # Of an image in [−½, ½], no coefficient leaves ±n·√C / 2.
+        largest = block * math.sqrt(image_channels)
+        ranges = (6 * deviation[kept]).clamp(max=largest).clamp(min=levels * step)
+        scale = F.pad(1 / ranges, (0, channels - len(kept)), value=1 / (levels * step))
+        self.register_buffer("scale", scale.view(-1, 1, 1))
+
+    def analysis(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.pad(x.float() - 0.5, [self.overlap] * 4, mode="replicate")
+            return F.conv2d(x, self.analysis_weight, stride=self.block) * (self.scale / self.unit)
+
+    def synthesis(self, y: Tensor) -> Tensor:
+        with torch.autocast(y.device.type, enabled=False):
+            y = y.float() / (self.scale * self.unit)
+            return F.conv_transpose2d(y, self.synthesis_weight, stride=self.block, padding=self.overlap) + 0.5
+
+
+def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor]:
+    """The orthonormal basis `[C·n², C, n, n]`, and every coefficient's standard deviation `[C·n²]`."""
+    rows, colours = _dct(block), _dct(image_channels)
+    basis = torch.einsum("kc,ui,vj->kuvcij", colours, rows, rows)
+    distance = (torch.arange(block)[:, None] - torch.arange(block)).abs()
+    markov = (rows @ (_CORRELATION ** distance.double()) @ rows.T).diagonal()
+    shares = torch.tensor(_COLOUR_SHARES if image_channels == 3 else (1.0,), dtype=torch.float64)
+    # The shares are of a pixel's three values, C·σ² together.
+    variance = torch.einsum("k,u,v->kuv", shares * image_channels * _DEVIATION**2, markov, markov)
+    return basis.flatten(0, 2).float(), variance.flatten().sqrt().float()
+
+
+def _dct(size: int) -> Tensor:
+    """The orthonormal DCT-II matrix, float64 `[size, size]`, a row per frequency."""
+    n = torch.arange(size, dtype=torch.float64)
+    matrix = torch.cos(math.pi / size * torch.outer(n, n + 0.5)) * math.sqrt(2 / size)
+    matrix[0] /= math.sqrt(2)
+    return matrix

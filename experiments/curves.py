@@ -1,0 +1,65 @@
+"""`python -m experiments.curves NAME=FOLDERS … --out docs/curves.png`: quality over bpp of measured codecs."""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+
+from codec.results import read_results
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+
+QUALITY = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.curves", description=__doc__)
+    parser.add_argument(
+        "curves",
+        nargs="+",
+        metavar="NAME=FOLDERS",
+        help="a curve's name and its folders with a results.json, separated by commas; * and ? are allowed",
+    )
+    parser.add_argument("--label", default="", help="write this key of the results beside the points, e.g. codec")
+    parser.add_argument("--title", default="", help="what the figure shows: data set, number of images")
+    parser.add_argument("--out", required=True, type=Path, help="the figure; its suffix says the format")
+    arguments = parser.parse_args()
+
+    figure, axes = plt.subplots(1, len(QUALITY), figsize=(5 * len(QUALITY), 4.4), layout="constrained")
+    for curve in arguments.curves:
+        name, separator, patterns = curve.partition("=")
+        points = [read_results(file) for pattern in patterns.split(",") for file in _files(pattern)]
+        if not separator or not points:
+            parser.error(f"{curve}: no results.json there; give NAME=runs/a,runs/b")
+        points.sort(key=lambda point: point["bpp"])
+        for axis, quality in zip(axes, QUALITY, strict=True):
+            known = [point for point in points if quality in point]
+            axis.plot([p["bpp"] for p in known], [p[quality] for p in known], marker="o", markersize=4, label=name)
+            for point in known:
+                if arguments.label in point:
+                    axis.annotate(
+                        str(point[arguments.label]),
+                        (point["bpp"], point[quality]),
+                        textcoords="offset points",
+                        xytext=(5, -10),
+                        fontsize=8,
+                    )
+    for axis, label in zip(axes, QUALITY.values(), strict=True):
+        axis.set(xlabel="bpp, whole files", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle(arguments.title)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.out, dpi=100)
+    print(arguments.out)
+
+
+def _files(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    return sorted(path.parent.glob(f"{path.name}/results.json"))
+
+
+if __name__ == "__main__":
+    main()
