@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 from torch import nn
+from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 from weights_server import Executes, write_weights
 
@@ -136,6 +137,19 @@ def test_a_step_down_the_ssim_terms_gradient_makes_the_images_more_alike():
     assert bool(torch.isfinite(x_hat.grad).all())
     step = 0.1 * x_hat.grad / x_hat.grad.abs().max()
     assert ssim((x_hat - step).detach(), x) > ssim(x_hat.detach(), x)
+
+
+def test_several_scales_are_ms_ssim_with_these_exponents():
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 120, 120)
+    x_hat = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    exponents = (0.4, 0.2, 0.2, 0.2)
+    loss = RateDistortionLoss(mse_weight=0, ssim_weight=2, ssim_scales=exponents)
+    expected = multiscale_structural_similarity_index_measure(x_hat, x, data_range=1.0, betas=exponents)
+    assert float(loss(x_hat, torch.zeros(1), x).distortion) == pytest.approx(2 * (1 - float(expected)), rel=1e-4)
+    assert float(RateDistortionLoss(mse_weight=0, ssim_weight=2)(x_hat, torch.zeros(1), x).distortion) > 0
+    with pytest.raises(ValueError, match=r"ssim_scales=\[\]: allowed are one or more numbers above 0"):
+        RateDistortionLoss(ssim_weight=1, ssim_scales=())
 
 
 def test_ssim_is_computed_in_full_precision_under_autocast():

@@ -135,6 +135,13 @@ def test_a_metric_is_absent_where_its_window_does_not_fit(size, names, channels)
     assert all(math.isfinite(value) for value in quality.values())
 
 
+def test_validation_in_bfloat16_measures_in_full_precision():
+    original = to_tensor(photographs.coffee())[:, :200, :200]
+    expected = image_quality(noisy(original), original)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert image_quality(noisy(original), original) == expected
+
+
 def test_images_of_different_shapes_are_not_compared():
     with pytest.raises(ValueError, match=r"decoded image \[3, 8, 9\] is not of the original's shape \[3, 8, 8\]"):
         image_quality(torch.zeros(3, 8, 9, dtype=torch.uint8), torch.zeros(3, 8, 8, dtype=torch.uint8))
