@@ -10,8 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint, load_codec
+from codec.checks import check_integer
 from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
+from codec.image_codec import ImageCodec
 from codec.loggers import log_config, where_to_look
 from codec.metrics import Lpips
 from codec.results import table
@@ -36,6 +38,8 @@ def main(config: DictConfig) -> None:
         build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
         codec = build.codec("model") if config.run is None else build.attempt("run", lambda: load_codec(config.run))
         data = build.part("data")
+        if codec is not None and config.steps is not None:
+            build.attempt("steps", lambda: set_steps(codec, config.steps))
         build.attempt("device", lambda: parse_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
         if data is not None:
@@ -60,6 +64,14 @@ def main(config: DictConfig) -> None:
         print(where_to_look(loggers) or "")
     finally:
         wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+def set_steps(codec: ImageCodec, steps: int) -> None:
+    """Has a codec that decodes by sampling do so in `steps` steps."""
+    if not getattr(codec, "iterative", False):
+        raise ConfigError(f"steps={steps}: only a run of model=diffusion_iterative decodes in steps")
+    check_integer("steps", steps, 1, codec.schedule.steps)
+    codec.steps = steps
 
 
 def data_config(config: DictConfig) -> DictConfig:

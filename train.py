@@ -49,14 +49,20 @@ def main(config: DictConfig) -> float | None:
         resumed_from = run.last_checkpoint if config.resume else None
         started: list[str] = []
         if codec is not None and resumed_from is None:
-            build.attempt("model", codec.load_starting_weights)
-            if config.start_from is not None:
+            if config.start_from is None:
+                build.attempt("model", codec.load_starting_weights)
+            else:
                 started = [build.attempt("start_from", lambda: start_from(codec, config.start_from))]
         if data is not None and rank_zero_only.rank == 0:  # further processes meet the data inside fit
             build.attempt("data", data.prepare_data)
             build.attempt("data", lambda: data.setup(None if config.test else "fit"))
         if codec is not None and training["optimizer"] is not None:
             build.attempt("optimizer", lambda: training["optimizer"](codec.parameters()))  # checks its arguments
+        smallest = getattr(training["loss"], "smallest_side", 1)
+        for key in ("crop_size", "eval_crop"):
+            size = config.data.get(key)
+            if isinstance(size, int) and size < smallest:
+                build.faults.append(f"data.{key}={size}: this loss compares images from {smallest} pixels a side")
     with Builder(config) as build:
         loggers = build.group("logger")
         trainer = build.part("trainer", callbacks=callbacks, logger=loggers)

@@ -74,17 +74,14 @@ def start_from(codec: LearnedCodec, path: str | Path) -> str:
     CheckpointError where nothing fits.
     """
     theirs, ours = load_codec(path).state_dict(), codec.state_dict()
-    tables = {
-        f"{name}.{key}"
-        for name, module in codec.named_modules()
-        if isinstance(module, EntropyBottleneck)
-        for key in ("tables", "tables_of")
-    }
-    fitting = {k: v for k, v in theirs.items() if k in ours and ours[k].shape == v.shape and k not in tables}
+    # Tables and a transform's steps are left out: they follow from the codec's own bits.
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    learned = {name for name, _ in codec.named_parameters()} | {k for k in ours if k.endswith(statistics)}
+    fitting = {k: v for k, v in theirs.items() if k in learned and ours[k].shape == v.shape}
     if not fitting:
         raise CheckpointError(f"{path} shares no weights with a {type(codec).__name__}: it holds another model")
     codec.load_state_dict(fitting, strict=False)
-    return f"starting from {path}: {len(fitting)} of {len(ours.keys() - tables)} weights fit"
+    return f"starting from {path}: {len(fitting)} of {len(learned)} weights fit"
 
 
 def save_weights(codec: LearnedCodec, path: str | Path) -> None:

@@ -86,9 +86,8 @@ class LearnedCodec(ImageCodec):
         channels, height, width = image.shape
         if channels > self.image_channels:
             raise ValueError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
-        x = image.to(self.device)[None].float() / 255  # (1, C, H, W)
         with self._coding():
-            sections = self.compress(self.pad(x.expand(-1, self.image_channels, -1, -1)))
+            sections = self.compress(self.prepared(image))
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
         return bitstream.pack(header, sections)
 
@@ -107,9 +106,13 @@ class LearnedCodec(ImageCodec):
         return to_uint8(x_hat)
 
     def estimated_bits(self, image: Tensor) -> float:
-        x = image.to(self.device)[None].float() / 255
         with self._coding():
-            return self(self.pad(x.expand(-1, self.image_channels, -1, -1))).bits.item()
+            return self(self.prepared(image)).bits.item()
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded."""
+        x = image.to(self.device)[None].float() / 255
+        return self.pad(x.expand(-1, self.image_channels, -1, -1))
 
     def pad(self, x: Tensor) -> Tensor:
         """`x` `[B, C, H, W]` → its sides rounded up to multiples of `stride`, the last row and column repeated."""

@@ -20,6 +20,10 @@ from codec.networks.pretrained import load_pretrained
 _VGG_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
 
 
+# The smallest images that torchmetrics' SSIM and MS-SSIM take, by their number of scales.
+_SSIM_SIDES = {1: 11, 2: 12, 3: 44, 4: 99, 5: 176}
+
+
 class LossTerms(NamedTuple):
     """Scalars: `loss` is minimised, `total` is distortion + rate_weight·bpp, the rest are its parts.
 
@@ -38,8 +42,8 @@ class RateDistortionLoss:
 
     `rate_weight` is λ's inverse in papers that write R + λD; 0 trains the transforms for distortion alone.
     `ssim_scales` [1.0] is SSIM; several numbers, finest scale first, are the exponents of MS-SSIM (Wang et al.
-    2003: 0.0448, 0.2856, 0.3001, 0.2363, 0.1333). Both are torchmetrics', whose window wants 11 pixels a side for
-    one scale, 44 for three, 99 for four and 176 for five.
+    2003: 0.0448, 0.2856, 0.3001, 0.2363, 0.1333). Both are torchmetrics', whose window wants images of
+    `smallest_side`: 11 pixels for one scale, 99 for four, 176 for five.
     """
 
     def __init__(
@@ -62,8 +66,8 @@ class RateDistortionLoss:
                 raise ValueError(f"{name}={weight}: allowed are numbers from 0")
         if not any(weights.values()):
             raise ValueError(f"{', '.join(f'{name}=0' for name in weights)}: one of them must be positive")
-        if not ssim_scales or min(ssim_scales) <= 0:
-            raise ValueError(f"ssim_scales={list(ssim_scales)}: allowed are one or more numbers above 0")
+        if len(ssim_scales) not in _SSIM_SIDES or min(ssim_scales) <= 0:
+            raise ValueError(f"ssim_scales={list(ssim_scales)}: allowed are one to five numbers above 0")
         if vgg_weight > 0 and perceptual is None:
             raise ValueError(f"vgg_weight={vgg_weight}: a perceptual term is needed, choose loss=mse_vgg")
         self.mse_weight = mse_weight
@@ -72,6 +76,11 @@ class RateDistortionLoss:
         self.vgg_weight = vgg_weight
         self.rate_weight = rate_weight
         self.perceptual = perceptual
+
+    @property
+    def smallest_side(self) -> int:
+        """Height and width that images need at least, in pixels."""
+        return _SSIM_SIDES[len(self.ssim_scales)] if self.ssim_weight > 0 else 1
 
     def __call__(self, x_hat: Tensor, bits: Tensor, x: Tensor) -> LossTerms:
         """`x_hat` and `x` `[B, C, H, W]`, `bits` `[B]` of the whole images."""

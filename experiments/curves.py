@@ -20,7 +20,7 @@ def main() -> None:
         "curves",
         nargs="+",
         metavar="NAME=FOLDERS",
-        help="a curve's name and its folders with a results.json, separated by commas; * and ? are allowed",
+        help="a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out",
     )
     parser.add_argument("--label", default="", help="write this key of the results beside the points, e.g. codec")
     parser.add_argument("--title", default="", help="what the figure shows: data set, number of images")
@@ -29,10 +29,16 @@ def main() -> None:
 
     figure, axes = plt.subplots(1, len(QUALITY), figsize=(5 * len(QUALITY), 4.4), layout="constrained")
     for curve in arguments.curves:
-        name, separator, patterns = curve.partition("=")
-        points = [read_results(file) for pattern in patterns.split(",") for file in _files(pattern)]
-        if not separator or not points:
-            parser.error(f"{curve}: no results.json there; give NAME=runs/a,runs/b")
+        name, _, patterns = curve.partition("=")
+        points = []
+        for pattern in patterns.split(","):
+            found = [*Path().glob(f"{pattern}/results.json"), *Path().glob(f"{pattern}-????????/results.json")]
+            if not found:
+                parser.error(f"{curve}: no results.json in {pattern or 'nothing'}; give NAME=runs/a,runs/b")
+            points += [read_results(file) for file in found]
+        unlabelled = [point for point in points if arguments.label and arguments.label not in point]
+        if unlabelled:
+            parser.error(f"--label {arguments.label}: the results have {', '.join(unlabelled[0])}")
         points.sort(key=lambda point: point["bpp"])
         for axis, quality in zip(axes, QUALITY, strict=True):
             known = [point for point in points if quality in point]
@@ -54,11 +60,6 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out, dpi=100)
     print(arguments.out)
-
-
-def _files(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    return sorted(path.parent.glob(f"{path.name}/results.json"))
 
 
 if __name__ == "__main__":

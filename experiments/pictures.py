@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from codec.baselines import Jpeg
-from codec.checkpoint import load_codec
+from codec.checkpoint import CheckpointError, load_codec
 from codec.data.image_file import NamedImage, list_images, read_image
 from experiments.comparison import Panel, caption, nearest, save_comparison
 
@@ -25,19 +25,23 @@ def main() -> None:
         paths = [path for path in paths if path.name.startswith(tuple(arguments.names.split(",")))]
     if not paths:
         parser.error(f"no images at {arguments.images} (--names {arguments.names})")
-    codecs = {run.name: load_codec(run) for run in arguments.runs}
+    try:
+        codecs = [load_codec(run) for run in arguments.runs]
+    except CheckpointError as error:
+        parser.error(str(error))
     grid = []
     for path in paths:
-        item = NamedImage(path.name, read_image(path, channels=3))
-        row = [Panel(_middle(item.image, arguments.crop), item.name)]
-        for codec in codecs.values():
+        original = read_image(path, channels=3)
+        row = [Panel(_middle(original, arguments.crop), path.name)]
+        for codec in codecs:
+            item = NamedImage(path.name, read_image(path, channels=codec.image_channels))
             measured = codec.measure(item)
             jpeg = nearest([Jpeg(quality) for quality in range(1, 96)], item, measured["bytes"])
             for shown, values in [(codec, measured), (jpeg, jpeg.measure(item))]:
                 decoded = shown.decode(shown.encode(item.image))
                 row.append(Panel(_middle(decoded, arguments.crop), caption(values)))
         grid.append(row)
-    titles = [title for name in codecs for title in (name, "JPEG, nearest size")]
+    titles = [title for run in arguments.runs for title in (run.name, "JPEG, nearest size")]
     save_comparison(grid, ["original", *titles], arguments.out)
     print(arguments.out)
 

@@ -450,6 +450,20 @@ def test_starting_from_a_run_of_other_bits_makes_tables_anew(
     assert started.decode(started.encode(image)).shape == image.shape
 
 
+def test_a_transform_s_steps_stay_those_of_its_own_bits(path: Path) -> None:
+    def diffusion(bits: int) -> LearnedCodec:
+        bottleneck = {**config()["bottleneck"], "bits": bits}
+        target = "codec.schemes.diffusion.DiffusionAutoencoder"
+        return build_codec({"_target_": target, "bottleneck": bottleneck, "shortcut": "dct", "skips": "none"})
+
+    save(diffusion(6), path)
+    started, fresh = diffusion(2), diffusion(2)
+    line = start_from(started, path)
+    taken, total = map(int, re.search(r"(\d+) of (\d+) weights fit", line).groups())
+    assert taken == total
+    assert torch.equal(started.shortcut.scale, fresh.shortcut.scale)
+
+
 def test_starting_takes_what_fits_and_says_how_much(codec: LearnedCodec, path: Path) -> None:
     save(codec, path)
     started = other(1, latent_channels=6)

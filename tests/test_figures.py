@@ -36,7 +36,7 @@ def test_a_curve_without_results_is_one_line(results: Path) -> None:
         "-m", "experiments.curves", "none=runs/x*", "--out", "x.png", cwd=results, check=False, **ENVIRONMENT
     )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("none=runs/x*: no results.json there; give NAME=runs/a,runs/b")
+    assert done.stderr.splitlines()[-1].endswith("no results.json in runs/x*; give NAME=runs/a,runs/b")
     assert not (results / "x.png").exists()
 
 

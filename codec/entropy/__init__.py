@@ -1,6 +1,6 @@
 """From latents to bytes and back: quantiser, prior, integer tables, arithmetic coder."""
 
-from codec.entropy.bottleneck import EntropyBottleneck
+from codec.entropy.bottleneck import CENTRE, EntropyBottleneck
 from codec.entropy.factorized import FactorizedPrior
 
-__all__ = ["EntropyBottleneck", "FactorizedPrior"]
+__all__ = ["CENTRE", "EntropyBottleneck", "FactorizedPrior"]

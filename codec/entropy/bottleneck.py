@@ -7,10 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError
+from codec.checks import check_choice, check_integer
 from codec.entropy import coder
 from codec.entropy.tables import PRECISION, cdf_from_pmf
 
 NOISES = ("uniform", "paper", "straight_through")
+
+# The middle of a bottleneck's range, around which a latent starts out.
+CENTRE = 0.5
 
 
 class EntropyBottleneck(nn.Module):
@@ -43,12 +47,9 @@ class EntropyBottleneck(nn.Module):
         prior: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8:
-            raise ValueError(f"bits={bits}: allowed are the integers 1 to 8")
-        if noise not in NOISES:
-            raise ValueError(f"noise={noise}: allowed are {', '.join(NOISES)}")
-        if channels < 1:
-            raise ValueError(f"channels={channels}: allowed are integers from 1")
+        check_integer("channels", channels, 1)
+        check_integer("bits", bits, 1, 8)
+        check_choice("noise", noise, NOISES)
         if prior is None:
             raise ValueError("prior=None: a bottleneck needs one, e.g. prior=factorized")
         self.channels = channels

@@ -1,11 +1,12 @@
 """Plain nn.Modules: no training, no coding, no config."""
 
-from codec.networks.block_dct import BlockDCT
-from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample
+from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
+from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, zero_
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
 
 __all__ = [
+    "NETWORK_SHARE",
     "SKIP_WIDTHS",
     "BlockDCT",
     "ConditionalUNet",
@@ -14,4 +15,5 @@ __all__ = [
     "ResidualBlock",
     "UNetDecoder",
     "Upsample",
+    "zero_",
 ]

@@ -12,6 +12,15 @@ _CORRELATION = 0.95
 _DEVIATION = 0.25
 _COLOUR_SHARES = (0.93, 0.05, 0.02)
 
+# Quantiser steps grow with frequency, as JPEG's do, and are coarser for chroma. At equal rate and PSNR that gains
+# 0.01 of MS-SSIM over equal steps.
+_STEP_GROWTH = 4.5
+_CHROMA_STEP = 1.75
+
+# What the networks beside a BlockDCT count: Adam's first steps move every weight of a zeroed end by the whole
+# learning rate, which would drown the transform.
+NETWORK_SHARE = 0.1
+
 
 class BlockDCT(nn.Module):
     """Analysis `[B, C, H, W]` → `[B, M, H/n, W/n]` in about [−½, ½], and synthesis back; both learn.
@@ -21,14 +30,15 @@ class BlockDCT(nn.Module):
     are fewer, the rest of the channels start at zero. Kernels reach `overlap` pixels beyond the block, where they
     start at zero: learning can make the transform a lapped one.
 
-    The latent's unit range is `levels` quantiser steps, each `step` of a coefficient (of an image in [0, 1]); more
-    where six standard deviations need more. Works in full precision inside autocast too.
+    The latent's unit range is `levels` quantiser steps, more where six standard deviations of a coefficient need
+    more. The step is `step` (of a coefficient of an image in [0, 1]) at frequency 0, 5.5 times that at the highest,
+    and 1.75 times coarser for chroma. Works in full precision inside autocast too.
     """
 
     scale: Tensor
 
     def __init__(
-        self, image_channels: int, channels: int, block: int, levels: int, step: float = 0.25, overlap: int = 0
+        self, image_channels: int, channels: int, block: int, levels: int, step: float = 0.09, overlap: int = 0
     ) -> None:
         super().__init__()
         if block < 1 or not 0 <= overlap <= block:
@@ -37,7 +47,7 @@ class BlockDCT(nn.Module):
             raise ValueError(f"levels={levels}, step={step}: allowed are numbers above 0")
         self.block = block
         self.overlap = overlap
-        basis, deviation = _basis(image_channels, block)
+        basis, deviation, coarseness = _basis(image_channels, block)
         kept = deviation.argsort(descending=True, stable=True)[:channels]
         weight = torch.zeros(channels, image_channels, block + 2 * overlap, block + 2 * overlap)
         inner = slice(overlap, overlap + block)
@@ -49,7 +59,7 @@ class BlockDCT(nn.Module):
         self.synthesis_weight = nn.Parameter(weight * self.unit)
         # Of an image in [−½, ½], no coefficient leaves ±n·√C / 2.
         largest = block * math.sqrt(image_channels)
-        ranges = (6 * deviation[kept]).clamp(max=largest).clamp(min=levels * step)
+        ranges = torch.maximum((6 * deviation[kept]).clamp(max=largest), levels * step * coarseness[kept])
         scale = F.pad(1 / ranges, (0, channels - len(kept)), value=1 / (levels * step))
         self.register_buffer("scale", scale.view(-1, 1, 1))
 
@@ -64,8 +74,8 @@ class BlockDCT(nn.Module):
             return F.conv_transpose2d(y, self.synthesis_weight, stride=self.block, padding=self.overlap) + 0.5
 
 
-def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor]:
-    """The orthonormal basis `[C·n², C, n, n]`, and every coefficient's standard deviation `[C·n²]`."""
+def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The orthonormal basis `[C·n², C, n, n]`; of each coefficient the deviation and relative step `[C·n²]`."""
     rows, colours = _dct(block), _dct(image_channels)
     basis = torch.einsum("kc,ui,vj->kuvcij", colours, rows, rows)
     distance = (torch.arange(block)[:, None] - torch.arange(block)).abs()
@@ -73,7 +83,11 @@ def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor]:
     shares = torch.tensor(_COLOUR_SHARES if image_channels == 3 else (1.0,), dtype=torch.float64)
     # The shares are of a pixel's three values, C·σ² together.
     variance = torch.einsum("k,u,v->kuv", shares * image_channels * _DEVIATION**2, markov, markov)
-    return basis.flatten(0, 2).float(), variance.flatten().sqrt().float()
+    frequency = torch.arange(block, dtype=torch.float64) / max(1, block - 1)
+    growth = 1 + _STEP_GROWTH * torch.hypot(frequency[:, None], frequency) / math.sqrt(2)
+    chroma = torch.tensor([1.0] + [_CHROMA_STEP] * (image_channels - 1), dtype=torch.float64)
+    coarseness = torch.einsum("k,uv->kuv", chroma, growth)
+    return basis.flatten(0, 2).float(), variance.flatten().sqrt().float(), coarseness.flatten().float()
 
 
 def _dct(size: int) -> Tensor:

@@ -38,6 +38,12 @@ class ResidualBlock(nn.Module):
         return self.relu(self.shortcut(x) + self.body(x))
 
 
+def zero_(conv: nn.Conv2d) -> None:
+    """Makes `conv` give zeros, until training changes it."""
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+
+
 class Upsample(nn.Upsample):
     """Twice the height and width, by `nearest` or `bilinear` interpolation."""
 

@@ -1,6 +1,7 @@
 """The forward diffusion process, and deterministic sampling back (Ho et al. 2020; Song et al. 2021)."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,12 @@ class NoiseSchedule(nn.Module):
 
     def ddim(self, predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
         """From `noise` to a sample: `steps` calls of `predict(x_t, t)` → x_0 (Song et al., equation 12, σ = 0)."""
-        times = torch.linspace(self.steps - 1, 0, steps).round().long().tolist()
+        if steps < 1:
+            raise ValueError(f"steps={steps}: sampling needs at least one")
         x_t = noise
-        for n, t in enumerate(times):
+        times = torch.linspace(self.steps - 1, 0, steps).round().long().tolist()
+        for t, then in pairwise(times):
             x_0 = predict(x_t, torch.full((len(x_t),), t, device=x_t.device))
-            if n == steps - 1:
-                return x_0
-            now, then = self.alpha_bar[t], self.alpha_bar[times[n + 1]]
-            direction = (x_t - now.sqrt() * x_0) / (1 - now).sqrt()
-            x_t = then.sqrt() * x_0 + (1 - then).sqrt() * direction
-        raise ValueError(f"steps={steps}: sampling needs at least one")
+            noise = (x_t - self.alpha_bar[t].sqrt() * x_0) / (1 - self.alpha_bar[t]).sqrt()
+            x_t = self.alpha_bar[then].sqrt() * x_0 + (1 - self.alpha_bar[then]).sqrt() * noise
+        return predict(x_t, torch.full((len(x_t),), times[-1], device=x_t.device))

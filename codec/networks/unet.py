@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from codec.networks.blocks import Upsample
+from codec.networks.blocks import Upsample, zero_
 
 # Channels of the encoder features that meet the decoder, coarsest first.
 SKIP_WIDTHS = (128, 64, 64)
@@ -35,7 +35,7 @@ class UNetDecoder(nn.Module):
         self.upsample = Upsample("bilinear")
         self.head = nn.Conv2d(64 + skips[2], image_channels, 3, padding=1)
         if starts_at_zero:
-            _zero(self.head)
+            zero_(self.head)
 
     def forward(self, y: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
         h = y
@@ -79,7 +79,7 @@ class ConditionalUNet(nn.Module):
         self.from_eighth = nn.ConvTranspose2d(eighth, quarter, 4, stride=2, padding=1)
         self.from_quarter = nn.ConvTranspose2d(quarter, half, 4, stride=2, padding=1)
         self.head = nn.Conv2d(half, 4 * image_channels, 3, padding=1)
-        _zero(self.head)
+        zero_(self.head)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
         time = self.time(_sinusoids(t, self.half))
@@ -116,8 +116,3 @@ def _sinusoids(t: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
     angles = t[:, None].float() * frequencies
     return cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _zero(conv: nn.Conv2d) -> None:
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)

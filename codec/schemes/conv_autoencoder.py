@@ -14,12 +14,9 @@ from itertools import pairwise
 
 from torch import Tensor, cat, nn
 
-from codec.entropy import EntropyBottleneck
+from codec.entropy import CENTRE, EntropyBottleneck
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import ConvBlock, Upsample
-
-# The bottleneck's range is [0, 1]; a latent starts out around its middle.
-_CENTRE = 0.5
 
 
 class ConvBaseline(LearnedCodec):
@@ -57,17 +54,17 @@ class ConvBaseline(LearnedCodec):
         self.g_s.extend([nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid()])
 
     def forward(self, x: Tensor) -> Reconstruction:
-        y = self.g_a(x) + _CENTRE  # (B, M, H/16, W/16)
+        y = self.g_a(x) + CENTRE  # (B, M, H/16, W/16)
         y_hat, bits = self.bottleneck(y)
-        return Reconstruction(self.g_s(y_hat - _CENTRE), bits)
+        return Reconstruction(self.g_s(y_hat - CENTRE), bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
-        y = self.g_a(x) + _CENTRE
+        y = self.g_a(x) + CENTRE
         return [self.bottleneck.compress(y)]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         y_hat = self.bottleneck.decompress(sections[0], (size[0] // self.stride, size[1] // self.stride))
-        return self.g_s(y_hat - _CENTRE)
+        return self.g_s(y_hat - CENTRE)
 
 
 class ConvEnhanced(LearnedCodec):
@@ -148,20 +145,20 @@ class ConvEnhanced(LearnedCodec):
         h = self.stem(x)  # (B, widths[0], H, W)
         for n, down in enumerate(self.down):
             if f"s_{n}" in self.project:
-                latents[f"s_{n}"] = self.project[f"s_{n}"](h) + _CENTRE  # (B, skip_channels[n], H/2^n, W/2^n)
+                latents[f"s_{n}"] = self.project[f"s_{n}"](h) + CENTRE  # (B, skip_channels[n], H/2^n, W/2^n)
             h = down(h)
-        latents["y"] = self.project["y"](h) + _CENTRE  # (B, M, H/8, W/8)
+        latents["y"] = self.project["y"](h) + CENTRE  # (B, M, H/8, W/8)
         return latents
 
     def g_s(self, y_hat: dict[str, Tensor]) -> Tensor:
         """The quantised latents → `x_hat` `[B, C, H, W]`."""
-        h = y_hat["y"] - _CENTRE
+        h = y_hat["y"] - CENTRE
         for n in reversed(range(len(self.up))):
             h = self.up[n](h)  # (B, widths[n], H/2^n, W/2^n)
             if n == len(self.up) - 1:
                 h = self.dropout(h)
             if f"s_{n}" in y_hat:
-                h = cat([h, y_hat[f"s_{n}"] - _CENTRE], dim=1)
+                h = cat([h, y_hat[f"s_{n}"] - CENTRE], dim=1)
             h = self.merge[n](h)
         return self.head(h)
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from codec.checks import check_choice, check_integer, check_integers
-from codec.entropy import EntropyBottleneck
+from codec.entropy import CENTRE, EntropyBottleneck
 from codec.image_codec import NamedImage
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import (
+    NETWORK_SHARE,
     SKIP_WIDTHS,
     BlockDCT,
     ConditionalUNet,
@@ -26,16 +27,10 @@ from codec.networks import (
     NoiseSchedule,
     ResidualBlock,
     UNetDecoder,
+    zero_,
 )
 
 LATENT_CHANNELS = 128
-
-# The bottleneck's range is [0, 1]; a latent starts out around its middle.
-_CENTRE = 0.5
-
-# Beside a shortcut the networks' outputs count this much: Adam's first steps move every weight of a zeroed end by
-# the whole learning rate, which would drown the transform.
-_SHARE = 0.1
 
 
 class DiffusionAutoencoder(LearnedCodec):
@@ -80,7 +75,7 @@ class DiffusionAutoencoder(LearnedCodec):
         check_choice("decoder", decoder, ("one_shot", "iterative"))
         check_integer("max_t", max_t, 0, self.schedule.steps)
         check_integer("steps", steps, 1, self.schedule.steps)
-        check_integer("sampling_seed", sampling_seed, 0)
+        check_integer("sampling_seed", sampling_seed, 0, 2**63 - 1)
         self.max_t = max_t
         self.steps = steps
         self.sampling_seed = sampling_seed
@@ -100,13 +95,12 @@ class DiffusionAutoencoder(LearnedCodec):
         self.section_count = 1 + len(self.skips)
         self.shortcut, self.share = None, 1.0
         if shortcut == "dct":
-            self.share = _SHARE
+            self.share = NETWORK_SHARE
             self.shortcut = BlockDCT(
                 image_channels, LATENT_CHANNELS, block=self.stride, levels=self.bottleneck.scale, overlap=4
             )
-            nn.init.zeros_(self.to_latent.weight)
-            nn.init.zeros_(self.to_latent.bias)
-        # The schedule assumes unit variance.
+            zero_(self.to_latent)
+        # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
         self.iterative = decoder == "iterative"
         if self.iterative:
@@ -137,6 +131,11 @@ class DiffusionAutoencoder(LearnedCodec):
             ]
         )
 
+    def estimated_bits(self, image: Tensor) -> float:
+        with self._coding():  # without `forward`, in which the iterative decoder would draw its sample
+            latents = self.g_a(self.prepared(image))
+            return sum(b(y)[1].item() for b, y in zip(self.bottlenecks_in_order(), latents, strict=True))
+
     def measure(self, item: NamedImage) -> dict[str, float | str]:
         """Adds the paper's own accounting beside the ratio of real files."""
         channels, height, width = item.image.shape
@@ -152,7 +151,7 @@ class DiffusionAutoencoder(LearnedCodec):
         if self.shortcut is not None:
             y = self.shortcut.analysis(x) + self.share * y
         features = (quarter, half, stem)[: len(self.skips)]
-        return [y + _CENTRE, *(skip.project(h) + _CENTRE for skip, h in zip(self.skips, features, strict=True))]
+        return [y + CENTRE, *(skip.project(h) + CENTRE for skip, h in zip(self.skips, features, strict=True))]
 
     def g_s(self, y_hats: list[Tensor]) -> Tensor:
         """The decoded latents, in the order of `g_a` → `x_hat` `[B, C, H, W]`."""
@@ -181,13 +180,13 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def _conditions(self, y_hats: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The normalised latent, the shortcut's reconstruction (mid-grey without one), the expanded skips."""
-        y = y_hats[0] - _CENTRE
+        y = y_hats[0] - CENTRE
         batch, _, height, width = y.shape
         if self.shortcut is not None:
             base = self.shortcut.synthesis(y)
         else:
             base = y.new_full((batch, self.image_channels, height * self.stride, width * self.stride), 0.5)
-        skips = [skip.expand(s - _CENTRE) for skip, s in zip(self.skips, y_hats[1:], strict=True)]
+        skips = [skip.expand(s - CENTRE) for skip, s in zip(self.skips, y_hats[1:], strict=True)]
         return self.normalise(y), base, skips
 
 

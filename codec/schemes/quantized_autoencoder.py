@@ -17,19 +17,12 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.v2 import Normalize
 
 from codec.checks import check_choice, check_integer, check_integers
-from codec.entropy import EntropyBottleneck
+from codec.entropy import CENTRE, EntropyBottleneck
 from codec.learned_codec import LearnedCodec, Reconstruction
-from codec.networks import BlockDCT, ResidualBlock
+from codec.networks import NETWORK_SHARE, BlockDCT, ResidualBlock, zero_
 from codec.networks.pretrained import load_pretrained
 
 ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-
-# The bottleneck's range is [0, 1]; a latent starts out around its middle.
-_CENTRE = 0.5
-
-# Beside a shortcut the networks' outputs count this much: Adam's first steps move every weight of a zeroed end by
-# the whole learning rate, which would drown the transform.
-_SHARE = 0.1
 
 
 class QuantizedAutoencoder(LearnedCodec):
@@ -82,9 +75,8 @@ class QuantizedAutoencoder(LearnedCodec):
             self.shortcut = BlockDCT(
                 image_channels, latent_channels, block=self.stride, levels=self.bottleneck.scale, overlap=8
             )
-            for end in (self.to_latent, self.decoder[-1]):
-                nn.init.zeros_(end.weight)
-                nn.init.zeros_(end.bias)
+            zero_(self.to_latent)
+            zero_(self.decoder[-1])
 
     def load_starting_weights(self) -> None:
         """The encoder's ImageNet weights, if `pretrained`. Raises ValueError if they cannot be had."""
@@ -110,12 +102,12 @@ class QuantizedAutoencoder(LearnedCodec):
         h = resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h))))  # (B, 512 or 2048, H/32, W/32)
         y = self.to_latent(h)
         if self.shortcut is not None:
-            y = self.shortcut.analysis(x) + _SHARE * y
-        return y + _CENTRE
+            y = self.shortcut.analysis(x) + NETWORK_SHARE * y
+        return y + CENTRE
 
     def g_s(self, y_hat: Tensor) -> Tensor:
         """`y_hat` `[B, 512, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
-        y = y_hat - _CENTRE
+        y = y_hat - CENTRE
         if self.shortcut is None:
-            return _CENTRE + self.decoder(y)
-        return self.shortcut.synthesis(y) + _SHARE * self.decoder(y)
+            return 0.5 + self.decoder(y)  # around mid-grey
+        return self.shortcut.synthesis(y) + NETWORK_SHARE * self.decoder(y)
