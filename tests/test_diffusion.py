@@ -17,6 +17,7 @@ from codec.image_codec import NamedImage
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
 from codec.schemes.diffusion import paper_ratios
+from evaluate import set_steps
 
 DCT = "model.shortcut=dct"
 ITERATIVE = "model.decoder=iterative"
@@ -332,7 +333,10 @@ def test_with_the_shortcut_a_codec_starts_as_the_dcts(options, channels, photogr
             wanted = wanted.clamp(0, 1)  # what a sample is
         torch.testing.assert_close(codec(x).x_hat, wanted, atol=1e-5, rtol=0)
         noisy = codec.train()(x).x_hat - codec.shortcut.synthesis(codec.shortcut.analysis(x))
-    assert 0.5 < float(noisy.std()) / (0.25 / 12**0.5) < 1.1, "the noise of a step of 0.25 and nothing else"
+    coefficients = channels * 64
+    steps = (1 / codec.shortcut.scale / codec.bottleneck.scale).flatten()[:coefficients]
+    rounding = float((steps.square().sum() / 12 / coefficients).sqrt())
+    assert 0.5 < float(noisy.std()) / rounding < 1.1, "the noise of the steps and nothing else"
 
 
 @pytest.mark.parametrize("options", [(), (ITERATIVE, "model.steps=2")])
@@ -382,7 +386,7 @@ def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photogra
         ("model.skip_channels=8", "lists of 3 integers from 1"),
         ("model.max_t=10.5", "the integers 0 to 1000"),
         ("model.steps=abc", "the integers 1 to 1000"),
-        ("model.sampling_seed=-1", "the integers from 0"),
+        ("model.sampling_seed=-1", f"the integers 0 to {2**63 - 1}"),
         ("model.max_t=-1", "the integers 0 to 1000"),
         ("model.max_t=1001", "the integers 0 to 1000"),
         ("model.steps=0", "the integers 1 to 1000"),
@@ -472,3 +476,22 @@ def test_the_first_step_of_training_does_not_drown_the_shortcut(photographs):
     (codec(crops).x_hat - crops).square().mean().backward()
     optimizer.step()
     assert (codec(crops).x_hat - crops).square().mean().item() < 2 * before
+
+
+def test_a_larger_step_of_the_shortcut_makes_smaller_files(photographs):
+    image = crop(photographs[0], 128, 128)
+    levels = []
+    for step in (0.05, 0.2):
+        codec = diffusion(DCT, f"model.shortcut_step={step}")
+        levels.append(codec.g_a(image[None].float() / 255)[0].detach().sub(0.5).abs().mean().item())
+    assert levels[1] < 0.5 * levels[0]
+
+
+def test_an_iterative_run_is_decoded_in_the_steps_that_are_asked_for():
+    codec = diffusion(ITERATIVE)
+    set_steps(codec, 3)
+    assert codec.steps == 3
+    with pytest.raises(ValueError, match="steps=0: allowed are the integers 1 to 1000"):
+        set_steps(codec, 0)
+    with pytest.raises(ConfigError, match="only a run of model=diffusion_iterative"):
+        set_steps(diffusion(), 3)

@@ -148,7 +148,7 @@ def test_several_scales_are_ms_ssim_with_these_exponents():
     expected = multiscale_structural_similarity_index_measure(x_hat, x, data_range=1.0, betas=exponents)
     assert float(loss(x_hat, torch.zeros(1), x).distortion) == pytest.approx(2 * (1 - float(expected)), rel=1e-4)
     assert float(RateDistortionLoss(mse_weight=0, ssim_weight=2)(x_hat, torch.zeros(1), x).distortion) > 0
-    with pytest.raises(ValueError, match=r"ssim_scales=\[\]: allowed are one or more numbers above 0"):
+    with pytest.raises(ValueError, match=r"ssim_scales=\[\]: allowed are one to five numbers above 0"):
         RateDistortionLoss(ssim_weight=1, ssim_scales=())
 
 

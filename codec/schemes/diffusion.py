@@ -48,8 +48,8 @@ class DiffusionAutoencoder(LearnedCodec):
     `sampling_seed`, so that a file always decodes to the same image. Encoder and files are the same for both.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec. "none" is the
-    paper's.
+    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec, whose
+    rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
     """
 
     tag = "DIFF"
@@ -62,6 +62,7 @@ class DiffusionAutoencoder(LearnedCodec):
         skips: str = "coded",
         skip_channels: Sequence[int] = (8, 2, 2),
         shortcut: str = "none",
+        shortcut_step: float = 0.09,
         decoder: str = "one_shot",
         max_t: int = 1000,
         steps: int = 10,
@@ -97,7 +98,12 @@ class DiffusionAutoencoder(LearnedCodec):
         if shortcut == "dct":
             self.share = NETWORK_SHARE
             self.shortcut = BlockDCT(
-                image_channels, LATENT_CHANNELS, block=self.stride, levels=self.bottleneck.scale, overlap=4
+                image_channels,
+                LATENT_CHANNELS,
+                block=self.stride,
+                levels=self.bottleneck.scale,
+                step=shortcut_step,
+                overlap=4,
             )
             zero_(self.to_latent)
         # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.

@@ -36,8 +36,8 @@ class QuantizedAutoencoder(LearnedCodec):
     are the decoder's channels after each doubling, coarsest first.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec. "none" is the
-    paper's.
+    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec, whose
+    rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
     """
 
     tag = "QUAN"
@@ -53,6 +53,7 @@ class QuantizedAutoencoder(LearnedCodec):
         latent_channels: int = 512,
         widths: Sequence[int] = (256, 128, 64, 32, 16),
         shortcut: str = "none",
+        shortcut_step: float = 0.09,
     ) -> None:
         super().__init__(image_channels)
         check_choice("encoder", encoder, ENCODERS)
@@ -73,7 +74,12 @@ class QuantizedAutoencoder(LearnedCodec):
         self.shortcut = None
         if shortcut == "dct":
             self.shortcut = BlockDCT(
-                image_channels, latent_channels, block=self.stride, levels=self.bottleneck.scale, overlap=8
+                image_channels,
+                latent_channels,
+                block=self.stride,
+                levels=self.bottleneck.scale,
+                step=shortcut_step,
+                overlap=8,
             )
             zero_(self.to_latent)
             zero_(self.decoder[-1])
