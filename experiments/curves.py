@@ -1,6 +1,7 @@
 """`python -m experiments.curves NAME=FOLDERS … --out docs/curves.png`: quality over bpp of measured codecs."""
 
 import argparse
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -27,31 +28,29 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the figure; its suffix says the format")
     arguments = parser.parse_args()
 
-    figure, axes = plt.subplots(1, len(QUALITY), figsize=(5 * len(QUALITY), 4.4), layout="constrained")
+    curves = {}
     for curve in arguments.curves:
-        name, _, patterns = curve.partition("=")
-        points = []
+        name, _, patterns = curve.rpartition("=")
+        points = curves[name] = []
         for pattern in patterns.split(","):
             found = [*Path().glob(f"{pattern}/results.json"), *Path().glob(f"{pattern}-????????/results.json")]
             if not found:
                 parser.error(f"{curve}: no results.json in {pattern or 'nothing'}; give NAME=runs/a,runs/b")
             points += [read_results(file) for file in found]
-        unlabelled = [point for point in points if arguments.label and arguments.label not in point]
-        if unlabelled:
-            parser.error(f"--label {arguments.label}: the results have {', '.join(unlabelled[0])}")
         points.sort(key=lambda point: point["bpp"])
+    label = arguments.label
+    if label and not any(label in point for points in curves.values() for point in points):
+        parser.error(f"--label {label}: no result has that key; they have {', '.join(points[0])}")
+
+    figure, axes = plt.subplots(1, len(QUALITY), figsize=(5 * len(QUALITY), 4.4), layout="constrained")
+    for name, points in curves.items():
         for axis, quality in zip(axes, QUALITY, strict=True):
             known = [point for point in points if quality in point]
             axis.plot([p["bpp"] for p in known], [p[quality] for p in known], marker="o", markersize=4, label=name)
             for point in known:
-                if arguments.label in point:
-                    axis.annotate(
-                        str(point[arguments.label]),
-                        (point["bpp"], point[quality]),
-                        textcoords="offset points",
-                        xytext=(5, -10),
-                        fontsize=8,
-                    )
+                if label in point:
+                    text, place = re.sub("-[0-9a-f]{8}$", "", str(point[label])), (point["bpp"], point[quality])
+                    axis.annotate(text, place, textcoords="offset points", xytext=(6, -9), fontsize=8)
     for axis, label in zip(axes, QUALITY.values(), strict=True):
         axis.set(xlabel="bpp, whole files", ylabel=label)
         axis.grid(alpha=0.3)

@@ -1,6 +1,7 @@
 """`python -m experiments.pictures RUN … --out docs/picture.jpg`: decoded images beside JPEG's at the same size."""
 
 import argparse
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
 from codec.data.image_file import NamedImage, list_images, read_image
-from experiments.comparison import Panel, caption, nearest, save_comparison
+from experiments.comparison import Panel, nearest, save_comparison
 
 
 def main() -> None:
@@ -39,9 +40,13 @@ def main() -> None:
             jpeg = nearest([Jpeg(quality) for quality in range(1, 96)], item, measured["bytes"])
             for shown, values in [(codec, measured), (jpeg, jpeg.measure(item))]:
                 decoded = shown.decode(shown.encode(item.image))
-                row.append(Panel(_middle(decoded, arguments.crop), caption(values)))
+                row.append(
+                    Panel(_middle(decoded, arguments.crop), f"{values['bpp']:.3f} bpp, {values['psnr']:.2f} dB")
+                )
         grid.append(row)
-    titles = [title for run in arguments.runs for title in (run.name, "JPEG, nearest size")]
+    titles = [
+        title for run in arguments.runs for title in (re.sub("-[0-9a-f]{8}$", "", run.name), "JPEG, nearest size")
+    ]
     save_comparison(grid, ["original", *titles], arguments.out)
     print(arguments.out)
 
