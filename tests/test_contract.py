@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LEARNED, MODELS, ROOT, make_codec
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError
 from codec.checkpoint import save_weights
@@ -33,11 +33,21 @@ def learned(request: pytest.FixtureRequest) -> LearnedCodec:
 
 
 def lively(codec: ImageCodec) -> ImageCodec:
-    """Convolutions that start at zero get small weights: else every file might decode to the same grey."""
+    """As if trained: ends that start at zero get small weights, BatchNorm the statistics of some noise.
+
+    Else every file might decode to one grey, whatever it holds.
+    """
+    if not isinstance(codec, LearnedCodec):
+        return codec
+    generator = torch.Generator().manual_seed(0)
     for module in codec.modules():
-        if isinstance(module, torch.nn.Conv2d) and not bool(module.weight.any()):
-            torch.nn.init.normal_(module.weight, std=0.02, generator=torch.Generator().manual_seed(0))
-    return codec
+        if isinstance(module, nn.Conv2d) and not bool(module.weight.any()):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        codec.train()(torch.rand(4, codec.image_channels, 64, 64, generator=generator))
+    return codec.eval()
 
 
 def crop(photograph: Tensor, height: int, width: int) -> Tensor:
