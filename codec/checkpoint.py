@@ -80,7 +80,7 @@ def start_from(codec: LearnedCodec, path: str | Path) -> str:
     fitting = {k: v for k, v in theirs.items() if k in learned and ours[k].shape == v.shape}
     if not fitting:
         raise CheckpointError(f"{path} shares no weights with a {type(codec).__name__}: it holds another model")
-    codec.load_state_dict(fitting, strict=False)
+    codec.load_state_dict(ours | fitting)
     return f"starting from {path}: {len(fitting)} of {len(learned)} weights fit"
 
 

@@ -1,5 +1,6 @@
 """Checks of a constructor's arguments; each raises ValueError, one line: the key, its value, what is allowed."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,12 @@ def check_integer(key: str, value: Any, lowest: int, highest: int | None = None)
     if type(value) is not int or value < lowest or (highest is not None and value > highest):
         allowed = f"from {lowest}" if highest is None else f"{lowest} to {highest}"
         raise ValueError(f"{key}={value}: allowed are the integers {allowed}")
+
+
+def check_positive(key: str, value: Any) -> None:
+    """`value` is a finite number above 0."""
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"{key}={value}: allowed are numbers above 0")
 
 
 def check_integers(key: str, values: Any, count: int, lowest: int) -> None:

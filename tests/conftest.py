@@ -42,6 +42,20 @@ def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[st
 LEARNED = [model for model in MODELS if isinstance(make_codec(model), LearnedCodec)]
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    """Uniform noise in [0, 1], the same for the same seed."""
+    return torch.rand(*shape, generator=generator(seed))
+
+
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    """Gaussian noise, the same for the same seed."""
+    return torch.randn(*shape, generator=generator(seed))
+
+
 def run_python(
     *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:

@@ -7,21 +7,10 @@ import pytest
 import scipy.fft
 import torch
 import torch.nn.functional as F
+from conftest import images
 from torch import Tensor
 
 from codec.networks import BlockDCT
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=generator(seed))
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed))
 
 
 def kernels(transform: BlockDCT, weight: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import composed, make_codec
+from conftest import composed, generator, images, make_codec
 from lightning import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -24,10 +24,6 @@ ITERATIVE = "model.decoder=iterative"
 NO_SKIPS = "model.skips=none"
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def diffusion(*overrides: str, channels: int = 3, seed: int = 0) -> LearnedCodec:
     return make_codec("diffusion", channels=channels, seed=seed, overrides=overrides)
 
@@ -37,10 +33,6 @@ def iterative(*overrides: str) -> LearnedCodec:
     codec = diffusion(ITERATIVE, DCT, *overrides)
     nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
     return codec
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=generator(seed))
 
 
 def crop(photograph: Tensor, height: int = 64, width: int = 64) -> Tensor:
@@ -386,6 +378,8 @@ def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photogra
         ("model.skip_channels=8", "lists of 3 integers from 1"),
         ("model.max_t=10.5", "the integers 0 to 1000"),
         ("model.steps=abc", "the integers 1 to 1000"),
+        ("model.shortcut_step=-1", "numbers above 0"),
+        ("model.shortcut_step=fine", "numbers above 0"),
         ("model.sampling_seed=-1", f"the integers 0 to {2**63 - 1}"),
         ("model.max_t=-1", "the integers 0 to 1000"),
         ("model.max_t=1001", "the integers 0 to 1000"),

@@ -5,21 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import images, noise
 from torch import Tensor
 
 from codec.networks import NoiseSchedule
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(*shape, generator=generator(seed))
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed))
 
 
 def test_beta_runs_linearly_from_1e_4_to_0_02_in_1000_steps_and_alpha_bar_is_the_product():

@@ -267,6 +267,8 @@ def test_with_the_shortcut_an_untrained_codec_shows_the_image_and_without_it_doe
         ("model.widths=[8,8,8,8,0]", "lists of 5 integers from 1"),
         ("model.widths=[8,8,8,8,1.5]", "lists of 5 integers from 1"),
         ("model.latent_channels=0", "the integers from 1"),
+        ("model.shortcut_step=-1", "numbers above 0"),
+        ("model.shortcut_step=fine", "numbers above 0"),
         ("data.channels=4", "1 (greyscale) and 3 (RGB)"),
     ],
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from codec.checks import check_choice, check_integer, check_integers
+from codec.checks import check_choice, check_integer, check_integers, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck
 from codec.image_codec import NamedImage
 from codec.learned_codec import LearnedCodec, Reconstruction
@@ -45,11 +45,11 @@ class DiffusionAutoencoder(LearnedCodec):
     below `max_t` (of 1000; 0: never), one a batch; to decode, none. "iterative" diffuses the image instead: a U-Net
     that sees t and what was decoded predicts x_0 from the noisy image (Yang & Mandt 2023,
     https://arxiv.org/abs/2209.06950, X-parametrisation), and DDIM samples in `steps` steps from noise drawn with
-    `sampling_seed`, so that a file always decodes to the same image. Encoder and files are the same for both.
+    `sampling_seed`, so that a file decodes to the same image every time. Encoder and file format are those of both.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec, whose
-    rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
+    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
+    working codec, whose rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
     """
 
     tag = "DIFF"
@@ -73,6 +73,7 @@ class DiffusionAutoencoder(LearnedCodec):
         check_choice("skips", skips, ("coded", "none"))
         check_integers("skip_channels", skip_channels, count=3, lowest=1)
         check_choice("shortcut", shortcut, ("none", "dct"))
+        check_positive("shortcut_step", shortcut_step)
         check_choice("decoder", decoder, ("one_shot", "iterative"))
         check_integer("max_t", max_t, 0, self.schedule.steps)
         check_integer("steps", steps, 1, self.schedule.steps)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.v2 import Normalize
 
-from codec.checks import check_choice, check_integer, check_integers
+from codec.checks import check_choice, check_integer, check_integers, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import NETWORK_SHARE, BlockDCT, ResidualBlock, zero_
@@ -36,8 +36,8 @@ class QuantizedAutoencoder(LearnedCodec):
     are the decoder's channels after each doubling, coarsest first.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x), x_hat = DCT⁻¹(y_hat) + decoder(y_hat). Training then begins at a working codec, whose
-    rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
+    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
+    working codec, whose rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
     """
 
     tag = "QUAN"
@@ -60,6 +60,7 @@ class QuantizedAutoencoder(LearnedCodec):
         check_integer("latent_channels", latent_channels, 1)
         check_integers("widths", widths, count=5, lowest=1)
         check_choice("shortcut", shortcut, ("none", "dct"))
+        check_positive("shortcut_step", shortcut_step)
         self.encoder_name, self.pretrained, self.pretrained_url = encoder, pretrained, pretrained_url
 
         self.imagenet = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
