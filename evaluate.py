@@ -40,6 +40,8 @@ def main(config: DictConfig) -> None:
         data = build.part("data")
         if codec is not None and config.steps is not None:
             build.attempt("steps", lambda: set_steps(codec, config.steps))
+        if codec is not None and config.quality is not None:
+            build.attempt("quality", lambda: set_quality(codec, config.quality))
         build.attempt("device", lambda: parse_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
         if data is not None:
@@ -72,6 +74,15 @@ def set_steps(codec: ImageCodec, steps: int) -> None:
         raise ConfigError(f"steps={steps}: only a run of model=diffusion_iterative decodes in steps")
     check_integer("steps", steps, 1, codec.schedule.steps)
     codec.steps = steps
+
+
+def set_quality(codec: ImageCodec, quality: int) -> None:
+    """Has a learned codec that takes a quality write its files at that one."""
+    if not hasattr(codec, "set_quality"):
+        raise ConfigError(
+            f"quality={quality}: only a run of model=comcnn_reccnn takes it; JPEG and the like have model.quality"
+        )
+    codec.set_quality(quality)
 
 
 def data_config(config: DictConfig) -> DictConfig:

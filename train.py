@@ -58,6 +58,8 @@ def main(config: DictConfig) -> float | None:
             build.attempt("data", lambda: data.setup(None if config.test else "fit"))
         if codec is not None and training["optimizer"] is not None:
             build.attempt("optimizer", lambda: training["optimizer"](codec.parameters()))  # checks its arguments
+        if codec is not None and training["loss"] is not None:
+            build.attempt("loss", lambda: codec.check_loss(training["loss"]))
         smallest = getattr(training["loss"], "smallest_side", 1)
         for key in ("crop_size", "eval_crop"):
             size = config.data.get(key)

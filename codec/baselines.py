@@ -48,6 +48,11 @@ class PillowCodec(ImageCodec):
         """
         return _to_tensor(self._open(data))
 
+    def size(self, data: bytes) -> tuple[int, int]:
+        """Height and width that a file claims; no pixel is decoded. Raises BitstreamError as `decode` does."""
+        picture = self._open(data, pixels=False)
+        return picture.height, picture.width
+
     def _save(self, image: Tensor, options: dict[str, object]) -> bytes:
         for name, side in zip(("height", "width"), image.shape[-2:], strict=True):
             if side > self.max_side:
@@ -59,12 +64,13 @@ class PillowCodec(ImageCodec):
         picture.save(file, format=self.format, **options)
         return file.getvalue()
 
-    def _open(self, data: bytes) -> Image.Image:
+    def _open(self, data: bytes, pixels: bool = True) -> Image.Image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 picture = Image.open(io.BytesIO(data), formats=[self.format])
-            picture.load()
+            if pixels:
+                picture.load()
         except Image.UnidentifiedImageError:  # its own text is a memory address
             raise BitstreamError(f"not a {self.format} file, or its header is damaged") from None
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, RuntimeError and more
@@ -193,6 +199,7 @@ class JpegXL(PillowCodec):
         import pillow_jxl  # noqa: F401 - importing it registers the format with Pillow
 
         self.quality = quality if quality is None else _integer("quality", quality, 0, 99)
+        self.lossless = quality is None
         self.effort = _integer("effort", effort, 1, 10)
 
     def save_options(self, channels: int) -> dict[str, object]:
@@ -200,13 +207,13 @@ class JpegXL(PillowCodec):
             return {"lossless": True, "effort": self.effort}
         return {"quality": self.quality, "effort": self.effort}
 
-    def _open(self, data: bytes) -> Image.Image:
+    def _open(self, data: bytes, pixels: bool = True) -> Image.Image:
         # The plugin decodes all pixels before Pillow can ask for the size.
         width, height = _codestream_size(data)
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and width * height > limit:
             raise BitstreamError(f"the JXL file claims {width}×{height} pixels: the limit is {limit}")
-        return super()._open(data)
+        return super()._open(data, pixels)
 
 
 class Jpeg2000(PillowCodec):
@@ -225,6 +232,7 @@ class Jpeg2000(PillowCodec):
         if ratio is not None and not ratio >= 1:
             raise ValueError(f"ratio={ratio}: allowed are numbers from 1, or null for lossless")
         self.ratio = ratio
+        self.lossless = ratio is None
 
     def save_options(self, channels: int) -> dict[str, object]:
         options: dict[str, object] = {"mct": int(channels == 3)}  # Pillow codes R, G and B apart unless asked
@@ -238,6 +246,7 @@ class Png(PillowCodec):
 
     format = "PNG"
     suffix = ".png"
+    lossless = True
     max_side = 2**31 - 1
 
     def save_options(self, channels: int) -> dict[str, object]:

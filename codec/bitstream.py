@@ -108,6 +108,27 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     return Header(scheme, fingerprint, height, width, channels), sections
 
 
+def pack_strings(strings: list[bytes]) -> bytes:
+    """Several byte strings as one section: each after its length, a varint."""
+    return b"".join(_varint(len(string), "string length") + string for string in strings)
+
+
+class StringReader:
+    """Gets the strings of `pack_strings` back, one after the other."""
+
+    def __init__(self, section: bytes) -> None:
+        self._reader = _Reader(section, 0)
+
+    def next(self) -> bytes:
+        """The next string. Raises BitstreamError where the section ends too soon."""
+        return self._reader.take(self._reader.varint("string length"))
+
+    def end(self) -> None:
+        """Raises BitstreamError if anything is left."""
+        if self._reader.rest():
+            raise BitstreamError("a section goes on after its last string")
+
+
 def _is_tag(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
@@ -132,7 +153,7 @@ class _Reader:
 
     def take(self, length: int) -> bytes:
         if self.position + length > len(self.data):
-            raise BitstreamError(f"a section of {length} bytes reaches past the end of the file")
+            raise BitstreamError(f"{length} bytes are claimed where the file or section ends sooner")
         taken = self.data[self.position : self.position + length]
         self.position += length
         return taken

@@ -18,8 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from codec.entropy import EntropyBottleneck
+from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.learned_codec import LearnedCodec
+from codec.networks.exact import ExactConv2d, ExactUpConv2d
 
 
 class CheckpointError(ValueError):
@@ -60,6 +61,10 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
             for module in codec.modules():
                 if isinstance(module, EntropyBottleneck):
                     _check_tables(module)
+                if isinstance(module, LogisticMixture):
+                    _check_logistic(module)
+                if isinstance(module, ExactConv2d | ExactUpConv2d):
+                    module.eval().rounded()
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a config from a stranger may fail anywhere in a constructor
@@ -129,6 +134,13 @@ def _check_tables(bottleneck: EntropyBottleneck) -> None:
         raise CheckpointError("its tables are not cumulative counts from 0 to 65536")
     if not bottleneck.tables_are_current():  # made again here, they might not be those that files were coded with
         raise CheckpointError("its tables were not made from its prior: save it again with codec.checkpoint")
+
+
+def _check_logistic(mixture: LogisticMixture) -> None:
+    if not mixture.tables_are_valid():
+        raise CheckpointError(
+            "its tables are not the logistic distribution's: it is damaged or forged, get it again"
+        )
 
 
 def _check_targets(node: Any) -> None:

@@ -1,11 +1,10 @@
-"""`codec compress | decompress | info`: learned codecs on the command line."""
+"""`codec compress | decompress | extract | info`: learned codecs on the command line."""
 
 import argparse
 import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +12,11 @@ from PIL import Image
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
+from codec.jobs import SUFFIX, UsageError, check_target, each, list_files, planned, reason
+from codec.streams import Stream, stream_of
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help and info answer at once
     from codec.learned_codec import LearnedCodec
-
-SUFFIX = ".qnt"
-
-
-class UsageError(ValueError):
-    """What was asked for cannot be done; the text is one line that says why."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             return options.run(options)
     except (ValueError, OSError) as error:
-        print(f"codec: error: {_reason(error)}", file=sys.stderr)
+        print(f"codec: error: {reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("codec: interrupted; finished files are whole, the others were not written", file=sys.stderr)
@@ -48,8 +43,12 @@ def compress(options: argparse.Namespace) -> int:
     """Images → files, with the codec of a checkpoint."""
     from codec.data.image_file import list_images, read_image, whole_file
 
-    jobs = _jobs(options, list_images, SUFFIX)
+    jobs = planned(options, list_images, SUFFIX)
     codec = _load(options)
+    if options.quality is not None:
+        if not hasattr(codec, "set_quality"):
+            raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
+        codec.set_quality(options.quality)
 
     def one(source: Path, target: Path) -> str:
         image = read_image(source, channels=1 if codec.image_channels == 1 else None)
@@ -60,14 +59,14 @@ def compress(options: argparse.Namespace) -> int:
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
         return f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}"
 
-    return _each(jobs, one)
+    return each(jobs, one)
 
 
 def decompress(options: argparse.Namespace) -> int:
     """Files → images, with the codec of the checkpoint that wrote them."""
     from codec.data.image_file import write_image
 
-    jobs = _jobs(options, _list_files, ".png")
+    jobs = planned(options, list_files, ".png")
     codec = _load(options)
 
     def one(source: Path, target: Path) -> str:
@@ -75,7 +74,33 @@ def decompress(options: argparse.Namespace) -> int:
         write_image(target, image)
         return f"{image.shape[2]}×{image.shape[1]}"
 
-    return _each(jobs, one)
+    return each(jobs, one)
+
+
+def extract(options: argparse.Namespace) -> int:
+    """The standard codec's own file (JPEG, WebP, JPEG 2000, …) that a file holds; needs no model."""
+    from codec.data.image_file import whole_file
+
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
+    try:
+        sections = bitstream.unpack(options.input.read_bytes())[1]
+    except (BitstreamError, OSError) as error:
+        print(f"codec: {reason(error, options.input)}", file=sys.stderr)
+        return 1
+    section = next((section for section in sections if stream_of(section)), None)
+    if section is None:
+        print(f"codec: {options.input}: no section of it is a standard codec's file", file=sys.stderr)
+        return 1
+    kind = stream_of(section)
+    target = _extracted(options, kind)
+    check_target(target, options.force)
+
+    def one(_: Path, target: Path) -> str:
+        with whole_file(target) as file:
+            file.write(section)
+        return f"{kind.name} stream, {len(section):,} bytes"
+
+    return each([(options.input, target)], one)
 
 
 def info(options: argparse.Namespace) -> int:
@@ -87,21 +112,27 @@ def info(options: argparse.Namespace) -> int:
             data = path.read_bytes()
             header, sections = bitstream.unpack(data)
         except (BitstreamError, OSError) as error:
-            print(f"codec: {_reason(error, path)}", file=sys.stderr)
+            print(f"codec: {reason(error, path)}", file=sys.stderr)
             status = 1
             continue
         pixels = header.height * header.width
         overhead = len(data) - sum(map(len, sections))
+        parts = " + ".join(_described(section) for section in sections)
         print(
             f"{path}: {header.width}×{header.height}, {header.channels} channel{'s' * (header.channels > 1)}\n"
             f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
             f"  weights      {header.fingerprint.hex()}\n"
             f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
             f"1:{header.channels * pixels / len(data):.2f}\n"
-            f"  sections     {' + '.join(f'{len(section):,}' for section in sections)} bytes, {overhead} around\n"
+            f"  sections     {parts} bytes, {overhead} around\n"
             f"  checksum     good"
         )
     return status
+
+
+def _described(section: bytes) -> str:
+    kind = stream_of(section)
+    return f"{len(section):,}" if kind is None else f"{len(section):,} ({kind.name} stream)"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +164,19 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help="the largest image to open; Pillow's 89 megapixels by default",
         )
+        if run is compress:
+            command.add_argument(
+                "--quality",
+                type=int,
+                metavar="N",
+                help="of a codec that was trained for a range of them, instead of its own",
+            )
         command.set_defaults(run=run)
+    command = commands.add_parser("extract", help="the JPEG, WebP, … in a file", description=extract.__doc__)
+    command.add_argument("input", type=_path, metavar="FILE", help=f"a {SUFFIX} file")
+    command.add_argument("output", type=_not_empty, metavar="OUT", help="the file to write, or a folder")
+    command.add_argument("--force", action="store_true", help="overwrite what exists")
+    command.set_defaults(run=extract)
     command = commands.add_parser("info", help="what a file's header says", description=info.__doc__)
     command.add_argument("files", nargs="+", type=_path, metavar="FILE", help=f"a {SUFFIX} file")
     command.set_defaults(run=info)
@@ -164,99 +207,18 @@ def _load(options: argparse.Namespace) -> "LearnedCodec":
     try:
         return codec.to(torch.device(options.device))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {options.device}: {reason}") from error
+        raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
 
 
-def _jobs(
-    options: argparse.Namespace, list_folder: Callable[[Path], list[Path]], suffix: str
-) -> list[tuple[Path, Path]]:
-    """What is read and what is written, checked before any work: (source, target) pairs."""
+def _extracted(options: argparse.Namespace, kind: Stream) -> Path:
+    """Where a stream goes. Raises UsageError if the name is not one of its kind."""
     output = Path(options.output)
-    several = len(options.inputs) > 1 or options.inputs[0].is_dir()
-    if several and output.is_file():
-        raise UsageError(f"{output} is a file: several inputs need a folder to go to")
-    into_folder = several or output.is_dir() or options.output.endswith(("/", os.sep))
-    if several and output.suffix == suffix and not output.exists():
-        raise UsageError(f"{output} is a file's name: several inputs need a folder to go to")
-    if not into_folder and _is_image_name(output) != (suffix != SUFFIX):
-        raise UsageError(f"{output}: {options.run.__name__} writes e.g. {output.with_suffix(suffix).name}")
-    jobs: dict[Path, Path] = {}
-    for path in options.inputs:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        found = (
-            {file: file.relative_to(path) for file in list_folder(path)}
-            if path.is_dir()
-            else {path: Path(path.name)}
-        )
-        if not found:
-            raise UsageError(f"{path}: nothing to do in this folder")
-        for source, name in found.items():
-            target = output / name.with_suffix(suffix) if into_folder else output
-            if target in jobs:
-                raise UsageError(
-                    f"{jobs[target]} and {source} would both become {target}: give them different names"
-                )
-            _check_target(target, options.force)
-            jobs[target] = source
-    overwritten = {target.resolve() for target in jobs} & {source.resolve() for source in jobs.values()}
-    if overwritten:
-        raise UsageError(f"{min(overwritten)} is an input and would be overwritten: write to somewhere else")
-    return [(source, target) for target, source in jobs.items()]
-
-
-def _check_target(target: Path, force: bool) -> None:
-    """Raises UsageError if nothing can or may be written there."""
-    if target.exists():
-        if not target.is_file():  # a folder, or a device, which renaming would replace
-            raise UsageError(f"{target} exists already and is no file")
-        if not force:
-            raise UsageError(f"{target} exists already: --force overwrites it")
-    folder = next(parent for parent in target.parents if parent.exists())
-    if not folder.is_dir():
-        raise UsageError(f"{target}: {folder} is no folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"{target}: {folder} is not writable")
-
-
-def _is_image_name(path: Path) -> bool:
-    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
-
-
-def _list_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob(f"[!.]*{SUFFIX}") if path.is_file())
-
-
-def _each(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str]) -> int:
-    """Does every job and says what came of it; a failed one is reported and the others go on."""
-    failed = 0
-    for n, (source, target) in enumerate(jobs, 1):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            outcome = one(source, target)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch has no class for it on CPUs
-                raise
-            failed += 1
-            print(f"codec: {_reason(error, source)}", file=sys.stderr)
-        else:
-            progress = f"[{n}/{len(jobs)}] " if len(jobs) > 1 else ""
-            print(f"{progress}{source} → {target}: {outcome}", flush=True)
-    if failed and len(jobs) > 1:
-        print(f"codec: {failed} of {len(jobs)} files failed", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _reason(error: BaseException, path: Path | None = None) -> str:
-    """One line that says what went wrong, with which file: `path`, unless the error knows better."""
-    if isinstance(error, OSError) and error.strerror:
-        path, text = error.filename or path, error.strerror
-    else:
-        text = str(error).splitlines()[0] if str(error) else "out of memory"
-    if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        text += " (--max-pixels)"
-    return text if path is None or str(path) in text else f"{path}: {text}"
+    if output.is_dir() or options.output.endswith(("/", os.sep)):
+        return output / options.input.with_suffix(kind.suffixes[0]).name
+    if output.suffix.lower() not in kind.suffixes:
+        named = output.with_suffix(kind.suffixes[0]).name
+        raise UsageError(f"{output}: the file holds a {kind.name} stream, extract writes e.g. {named}")
+    return output
 
 
 if __name__ == "__main__":

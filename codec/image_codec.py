@@ -19,10 +19,11 @@ class ImageCodec(LightningModule):
     encode_ms, decode_ms, estimated_bpp if the codec has an estimate, and lpips if `lpips` is set) and the `test/*`
     metrics are their means (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is
     left in its `files/` and what it decodes to, as PNG, in its `decoded/`. `suffix` is what is added to an image's
-    name for its file.
+    name for its file. Where `lossless` is true, a test ends at the first image that does not come back exactly.
     """
 
     suffix: str = ".qnt"
+    lossless: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +68,8 @@ class ImageCodec(LightningModule):
             file.write_bytes(data)
             write_image(picture, decoded)
         decoded = decoded.to(item.image.device)
+        if self.lossless and not torch.equal(decoded, item.image):
+            raise RuntimeError(f"{item.name}: its file decodes to another image, but this codec is lossless")
         channels, height, width = item.image.shape
         lpips = None if self.lpips is None else self.lpips(decoded, item.image)
         estimate = self.estimated_bits(item.image)

@@ -78,6 +78,9 @@ class LearnedCodec(ImageCodec):
         Called for a run that starts from nothing, never where a checkpoint is loaded. Raises ValueError.
         """
 
+    def check_loss(self, loss: RateDistortionLoss) -> None:
+        """Raises ValueError if the scheme cannot be trained with `loss`; any will do, unless overridden."""
+
     # ---- files
 
     def encode(self, image: Tensor) -> bytes:

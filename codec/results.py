@@ -11,8 +11,9 @@ from codec.data.image_file import whole_file
 from codec.metrics import mean_of_rows
 
 CONVENTIONS = (
-    "bpp: bits of the whole file, header included, per original pixel. mse (on [0, 1]), psnr (dB), ssim, ms_ssim: "
-    "torchmetrics on 8-bit images, per image, then the mean; images decoded without loss are left out of the mean "
+    "bpp: bits of the whole file, header included, per original pixel; bpsp: per sample, R, G or B. "
+    "mse (on [0, 1]), psnr (dB), ssim, ms_ssim: torchmetrics on 8-bit images, per image, then the mean; images "
+    "decoded without loss are left out of the mean "
     "psnr and counted as lossless. psnr_of_mean_mse: of the mean of the images' mse. lpips: torchmetrics, by the "
     "network that config.yaml names, lower is better. paper_pixel_ratio: values of the image over values of the "
     "latent alone, paper_memory_ratio: twice that, as its paper counts bytes; ratio is that of the files."
@@ -21,6 +22,7 @@ CONVENTIONS = (
 # What a table shows of the columns, and how.
 COLUMNS = {
     "bpp": "{:.4f}",
+    "bpsp": "{:.4f}",
     "estimated_bpp": "{:.4f}",
     "ratio": "{:.2f}",
     "mse": "{:.5f}",
@@ -67,9 +69,11 @@ def read_results(file: Path) -> dict[str, Any]:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """A text table of named results (as `mean_of_rows` gives them), one line each.
 
-    What none of them has is left out, what one lacks is a dash.
+    What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless.
     """
     columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
+    if not any(math.isinf(values.get("psnr", 0)) for values in rows.values()):
+        columns.pop("bpsp", None)
     cells = [["codec", *(_HEADS.get(key, key) for key in columns)]]
     cells += [
         [name, *(_cell(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()

@@ -133,7 +133,7 @@ HUGE = b"\xff\xff\xff\x7f"  # 268,435,455
         ({"count": 2, "rest": b"\x08section"}, "8 bytes"),
         ({"count": 2, "rest": HUGE + b"section"}, "268435455 bytes"),
         ({"count": 255, "rest": b""}, "section length"),
-        ({"count": 255, "rest": b"\x01" * 254}, "past the end"),
+        ({"count": 255, "rest": b"\x01" * 254}, "ends sooner"),
         ({"height": b"\x80\x80\x80\x80\x00"}, "height"),
         ({"width": b"\x80\x80\x80\x80\x00"}, "width"),
         ({"count": 2, "rest": b"\xff\xff\xff\xff\x01section"}, "section length"),

@@ -73,6 +73,19 @@ def test_a_prior_far_out_in_its_tail_still_sums_to_one(shift):
         assert float(prior.pmf().sum()) == pytest.approx(1, abs=1e-3)
 
 
+def test_a_prior_whose_mass_has_left_the_range_has_finite_bits_and_gradients() -> None:
+    """As where a latent is pushed against the end of its range, and its prior beyond."""
+    prior = FactorizedPrior(1, 17, filters=[3])
+    for shift in (0.0, -40.0, -80.0, -200.0):
+        prior.zero_grad()
+        with torch.no_grad():
+            prior.biases[-1].fill_(shift)
+        bits = prior(torch.full((1, 1, 4, 4), 16.0) + 0.3)
+        bits.sum().backward()
+        assert bool(torch.isfinite(bits).all())
+        assert all(bool(torch.isfinite(p.grad).all()) for p in prior.parameters())
+
+
 def test_a_priors_bits_are_those_of_its_probabilities_per_channel_and_image():
     prior = make_bottleneck(3, bits=3).prior
     levels = torch.randint(0, 9, (4, 3, 5, 2), generator=generator())

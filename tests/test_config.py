@@ -19,6 +19,7 @@ FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob
 OPTIONS = [path for path in FILES if path.parent != Path() and path.stem != "base"]
 # What an option needs besides itself: a value that only the user can give.
 NEEDS = {"data/folder": ["data.train.root=."], "loss/vgg": ["loss.perceptual.pretrained=false"]}
+NEEDS["data/folder_bsd300"] = ["data.train.sources.folder.root=."]
 NEEDS["loss/mse_vgg"] = NEEDS["experiment/quantized_autoencoder"] = NEEDS["loss/vgg"]
 
 
@@ -158,6 +159,7 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
         (["run=nowhere"], r"error: no checkpoint at nowhere"),
         (["model=conv_baseline", "data=samples"], r"error: model: a learned codec is measured once it is trained"),
         (["model=jpeg", "data=samples", "device=tpu"], r"error: device=tpu: allowed are auto, cpu"),
+        (["model=jpeg", "data=samples", "quality=30"], r"error: quality=30: only a run of model=comcnn_reccnn"),
         (
             ["model=jpeg", "data=kodak", "data.test.root=nowhere"],
             r"error: data\.test\.root=nowhere: no such folder",

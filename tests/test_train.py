@@ -35,6 +35,7 @@ SMALL = (
 NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
 # Weights that only a network connection brings, and a hundred layers, are not what these tests are about.
 OFFLINE = {"quantized_autoencoder": ("model.pretrained=false", "model.encoder=resnet18")}
+OFFLINE |= dict.fromkeys(("lossless_unet", "lossless_unet_polyphase"), ("loss=rate",))
 
 
 def folder_of(runs: Path, name: str) -> Path:

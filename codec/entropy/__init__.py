@@ -2,5 +2,6 @@
 
 from codec.entropy.bottleneck import CENTRE, EntropyBottleneck
 from codec.entropy.factorized import FactorizedPrior
+from codec.entropy.mixture import LogisticMixture, Mixture
 
-__all__ = ["CENTRE", "EntropyBottleneck", "FactorizedPrior"]
+__all__ = ["CENTRE", "EntropyBottleneck", "FactorizedPrior", "LogisticMixture", "Mixture"]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.entropy import numpy_coder
+from codec.entropy.tables import PRECISION
 
 CHUNK = 1 << 17
 _LENGTH = struct.Struct(">I")
@@ -89,7 +90,6 @@ def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None =
 
     Raises ValueError if a symbol lies outside [0, L).
     """
-    coder = coder or default_coder()
     levels = tables.shape[-1] - 1
     if symbols.numel() and not 0 <= int(symbols.min()) <= int(symbols.max()) < levels:
         raise ValueError(
@@ -97,11 +97,26 @@ def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None =
         )
     rows = _wrapped(tables)
     symbols, index = symbols.to("cpu", torch.int16).numpy(), index.cpu().numpy()
-    chunks = []
-    for start in range(0, len(symbols), CHUNK):
-        part = slice(start, start + CHUNK)
-        chunks.append(coder.encode(rows[index[part]], symbols[part]))
-    return b"".join(_LENGTH.pack(len(chunk)) + chunk for chunk in chunks[:-1]) + b"".join(chunks[-1:])
+    return _encode(len(symbols), lambda part: (rows[index[part]], symbols[part]), coder)
+
+
+def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -> bytes:
+    """Codes symbols whose tables are not at hand: symbol n takes the counts `lower[n]` to `upper[n]` of 65536.
+
+    Both are integers `[N]`, 0 ≤ lower < upper ≤ 65536. `decode_rows` gets the symbols back from whole tables.
+    """
+    lower, upper = (counts.cpu().numpy().astype(np.int32) for counts in (lower, upper))
+
+    def chunk(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        # Three symbols stand for each table: those below, this one, those above; the last entry of a row is always
+        # taken for 65536, so that an interval up to there must be the last symbol's.
+        last = upper[part] == 1 << PRECISION
+        cdf = np.zeros((len(last), 4), np.uint16)
+        cdf[:, 1] = np.where(last, 0, lower[part])
+        cdf[:, 2] = np.where(last, lower[part], upper[part])
+        return cdf, 1 + last.astype(np.int16)
+
+    return _encode(len(lower), chunk, coder)
 
 
 def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = None) -> Tensor:
@@ -109,13 +124,18 @@ def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = Non
 
     Damage of other kinds is not seen here: the checksum of the file is there for it.
     """
-    coder = coder or default_coder()
     rows = _wrapped(tables)
     index = index.cpu().numpy()
-    symbols = np.empty(len(index), np.int16)
-    for start in range(0, len(index), CHUNK):
-        part = slice(start, start + CHUNK)
-        if start + CHUNK < len(index):
+    return decode_rows(data, len(index), lambda part: rows[index[part]], coder)
+
+
+def decode_rows(data: bytes, count: int, rows: Callable[[slice], np.ndarray], coder: Coder | None = None) -> Tensor:
+    """As `decode`, for `count` symbols whose tables, uint16 `[n, L + 1]`, `rows` makes for one slice at a time."""
+    coder = coder or default_coder()
+    symbols = np.empty(count, np.int16)
+    for start in range(0, count, CHUNK):
+        part = slice(start, min(start + CHUNK, count))
+        if part.stop < count:
             length = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1 << 32
             data = data[_LENGTH.size :]
             if length > len(data):
@@ -123,8 +143,14 @@ def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = Non
             chunk, data = data[:length], data[length:]
         else:
             chunk = data
-        symbols[part] = coder.decode(rows[index[part]], chunk)
+        symbols[part] = coder.decode(rows(part), chunk)
     return torch.from_numpy(symbols)
+
+
+def _encode(count: int, chunk: Callable[[slice], tuple[np.ndarray, np.ndarray]], coder: Coder | None) -> bytes:
+    coder = coder or default_coder()
+    chunks = [coder.encode(*chunk(slice(start, min(start + CHUNK, count)))) for start in range(0, count, CHUNK)]
+    return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
 
 
 def _wrapped(tables: Tensor) -> np.ndarray:

@@ -17,6 +17,8 @@ from codec.entropy.tables import PRECISION
 
 # The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
 _SPAN = 8.0
+# Logits that differ by less, in float32, are taken to differ by this: the logarithm of their gap stays finite.
+_SMALLEST_GAP = 1e-7
 
 
 class FactorizedPrior(nn.Module):
@@ -63,8 +65,7 @@ class FactorizedPrior(nn.Module):
     def _mass(self, levels: Tensor) -> Tensor:
         ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
         first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
-        mass = _sigmoid_difference(self._logits(levels + 0.5), self._logits(levels - 0.5))
-        return mass / _sigmoid_difference(last, first).clamp_min(1e-30)
+        return (_log_mass(self._logits(levels + 0.5), self._logits(levels - 0.5)) - _log_mass(last, first)).exp()
 
     def _logits(self, levels: Tensor) -> Tensor:
         x = ((levels + 0.5) / self.levels - 0.5) * _SPAN  # (C, 1, N)
@@ -75,8 +76,7 @@ class FactorizedPrior(nn.Module):
         return x
 
 
-def _sigmoid_difference(upper: Tensor, lower: Tensor) -> Tensor:
-    """sigmoid(upper) − sigmoid(lower), taken in the tail where floats are dense (Ballé's reference code)."""
-    sign = -torch.sign(upper + lower).detach()
-    sign = torch.where(sign == 0, 1.0, sign)
-    return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()
+def _log_mass(upper: Tensor, lower: Tensor) -> Tensor:
+    """log(sigmoid(upper) − sigmoid(lower)), upper > lower: in the tails, too, where the difference underflows."""
+    gap = (lower - upper).clamp(max=-_SMALLEST_GAP)
+    return F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(gap))

@@ -2,6 +2,8 @@
 
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
 from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, zero_
+from codec.networks.com_rec import ComCNN, RecCNN
+from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
 
@@ -9,9 +11,12 @@ __all__ = [
     "NETWORK_SHARE",
     "SKIP_WIDTHS",
     "BlockDCT",
+    "ComCNN",
     "ConditionalUNet",
     "ConvBlock",
+    "DCTRate",
     "NoiseSchedule",
+    "RecCNN",
     "ResidualBlock",
     "UNetDecoder",
     "Upsample",

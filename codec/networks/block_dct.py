@@ -76,7 +76,7 @@ class BlockDCT(nn.Module):
 
 def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
     """The orthonormal basis `[C·n², C, n, n]`; of each coefficient the deviation and relative step `[C·n²]`."""
-    rows, colours = _dct(block), _dct(image_channels)
+    rows, colours = dct_matrix(block), dct_matrix(image_channels)
     basis = torch.einsum("kc,ui,vj->kuvcij", colours, rows, rows)
     distance = (torch.arange(block)[:, None] - torch.arange(block)).abs()
     markov = (rows @ (_CORRELATION ** distance.double()) @ rows.T).diagonal()
@@ -90,7 +90,7 @@ def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
     return basis.flatten(0, 2).float(), variance.flatten().sqrt().float(), coarseness.flatten().float()
 
 
-def _dct(size: int) -> Tensor:
+def dct_matrix(size: int) -> Tensor:
     """The orthonormal DCT-II matrix, float64 `[size, size]`, a row per frequency."""
     n = torch.arange(size, dtype=torch.float64)
     matrix = torch.cos(math.pi / size * torch.outer(n, n + 0.5)) * math.sqrt(2 / size)

@@ -38,10 +38,11 @@ class ResidualBlock(nn.Module):
         return self.relu(self.shortcut(x) + self.body(x))
 
 
-def zero_(conv: nn.Conv2d) -> None:
+def zero_(conv: nn.Conv2d) -> nn.Conv2d:
     """Makes `conv` give zeros, until training changes it."""
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
+    return conv
 
 
 class Upsample(nn.Upsample):

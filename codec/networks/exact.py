@@ -1,0 +1,130 @@
+"""Convolutions of integers whose results are the same on every machine, for decoders that predict probabilities.
+
+Floats differ between machines only where sums are rounded, because each machine adds in an order of its own. Here
+no sum is: inputs are integers, weights are rounded to multiples of a power of two, and the power is chosen so that
+no sum needs more than the 24 bits a float32 holds. Whatever the order, threads or vector width, the result is the
+same to the last bit, at the speed of ordinary convolutions.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself.
+CODE_MAX = 255
+CODE_UNIT = 16
+
+_FLOAT32_BITS = 24
+WEIGHT_STEPS = 1 << 20
+_LARGEST_WEIGHT = 1 << 20
+
+
+class ExactConv2d(nn.Conv2d):
+    """A convolution of integers, |x| ≤ `reach`; `scale` multiplies the bias.
+
+    In evaluation mode weights and bias are those of `exact`, so that the output, a float32, is the exact sum.
+    In training they are as they are; autocast may round them.
+    """
+
+    def __init__(self, *arguments: int, reach: int = CODE_MAX, scale: float = CODE_UNIT, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.reach = reach
+        self.scale = scale
+        _check_terms(self.weight[0].numel(), reach)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, *(self.as_is() if self.training else self.rounded()))
+
+    def as_is(self) -> tuple[Tensor, Tensor | None]:
+        return self.kernel(), None if self.bias is None else self.scale * self.bias
+
+    def rounded(self) -> tuple[Tensor, Tensor | None]:
+        """What is computed with in evaluation mode. Raises ValueError if the weights are not usable."""
+        return exact(*self.as_is(), self.reach)
+
+    def kernel(self) -> Tensor:
+        """What is convolved with: the weight, unless a subclass makes it another way."""
+        return self.weight
+
+
+class ExactUpConv2d(nn.ConvTranspose2d):
+    """A transposed convolution 4×4 of codes that doubles height and width, exact as ExactConv2d is."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (self.weight, CODE_UNIT * self.bias) if self.training else self.rounded()
+        return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+
+    def rounded(self) -> tuple[Tensor, Tensor | None]:
+        """As ExactConv2d's."""
+        return exact_transposed(self.weight, CODE_UNIT * self.bias, CODE_MAX, stride=2)
+
+
+def codes(x: Tensor) -> Tensor:
+    """The ReLU of this arithmetic: `x` rounded and clamped to 0…255; its gradient is 1 inside, 0 outside."""
+    return _Codes.apply(x)
+
+
+def exact(weight: Tensor, bias: Tensor | None, reach: int) -> tuple[Tensor, Tensor | None]:
+    """`weight` `[O, I, h, w]` and `bias` `[O]`, rounded so that all sums over integers |x| ≤ `reach` are exact.
+
+    Each output channel has its own power of two, the smallest that leaves |bias| + Σ|weight|·reach below 2^24 of
+    it. Raises ValueError if a weight or bias is not finite, or is 2^20 or larger.
+    """
+    return _rounded(weight, bias, _magnitude(weight).sum((1, 2, 3)), weight[0].numel(), reach, (-1, 1, 1, 1))
+
+
+def exact_transposed(weight: Tensor, bias: Tensor | None, reach: int, stride: int) -> tuple[Tensor, Tensor | None]:
+    """`exact` for the weight `[I, O, h, w]` of a transposed convolution; h and w are multiples of `stride`."""
+    inputs, outputs, height, width = weight.shape
+    # A pixel meets the weights of one offset modulo the stride only.
+    met = _magnitude(weight).view(inputs, outputs, height // stride, stride, width // stride, stride)
+    terms = inputs * (height // stride) * (width // stride)
+    return _rounded(weight, bias, met.sum((0, 2, 4)).amax((1, 2)), terms, reach, (1, -1, 1, 1))
+
+
+def integers_of(weight: Tensor) -> Tensor:
+    """`weight` in steps of 2^-20, int64 on the CPU: their sums depend on no order. Raises ValueError as `exact`."""
+    values = weight.detach().cpu().double()  # not every device has float64
+    if not bool((values.abs() < _LARGEST_WEIGHT).all()):  # nan is not smaller than anything
+        raise ValueError("the weights hold nan, inf or numbers from a million: they are not usable")
+    return (values * WEIGHT_STEPS).round().long()
+
+
+def _magnitude(weight: Tensor) -> Tensor:
+    return integers_of(weight).abs() + 1
+
+
+def _rounded(
+    weight: Tensor, bias: Tensor | None, magnitude: Tensor, terms: int, reach: int, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor | None]:
+    _check_terms(terms, reach)
+    largest = magnitude.double() / WEIGHT_STEPS * reach
+    if bias is not None:
+        largest = largest + _magnitude(bias).double() / WEIGHT_STEPS
+    # Rounding may add half a step a term: half of the range is kept for that.
+    exponent = torch.frexp(largest)[1] + 1 - _FLOAT32_BITS
+    step = torch.ldexp(torch.ones_like(largest), exponent).float().to(weight.device)
+    rounded = (weight / step.view(shape)).round() * step.view(shape)
+    return rounded, None if bias is None else (bias / step).round() * step
+
+
+def _check_terms(terms: int, reach: int) -> None:
+    if terms * reach >= 1 << _FLOAT32_BITS:
+        raise ValueError(
+            f"a convolution of {terms} terms up to {reach} cannot be added up exactly: use fewer channels"
+        )
+
+
+class _Codes(torch.autograd.Function):
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        context.save_for_backward(x)
+        return x.clamp(0, CODE_MAX).round_()
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        (x,) = context.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradient, x, 0.0, float(CODE_MAX))

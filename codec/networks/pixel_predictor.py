@@ -1,0 +1,187 @@
+"""PixelPredictor: the distributions of one plane of pixels, from pixels that are known already."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.networks.blocks import zero_
+from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, codes, integers_of
+
+# Pixels enter the networks as integers around zero.
+MID_GREY = 128
+
+# Green first: it is most like the other two, which are then predicted from it.
+CODING_ORDER = {1: (0,), 3: (1, 0, 2)}
+
+_FIRST_GAIN = 2.0  # codes a level, times a first filter's weights
+_BRIGHTNESS = 0.1
+_MEAN_UNIT = 4.0  # levels by which a head's output of 1 moves a mean
+_ERROR_STEPS = 4  # of a level, in what a channel's predictor sees of the channels before
+_GATE_STEPS = 128
+_LARGEST_DIFFERENCE = 256
+
+
+class Tap(NamedTuple):
+    """A neighbour of the pixels to predict: in known plane `plane`, `down` rows and `right` columns away."""
+
+    plane: int
+    down: int
+    right: int
+
+
+class PixelPredictor(nn.Module):
+    """Distributions of the pixels on one grid, channel after channel, each from all that is known before it.
+
+        known planes ─ 3×3 ─┬─ residual blocks ─ h ──┬─ 3×3 ─ 1×1 ─→ logits, log-scales, gates, mean corrections
+        features ──── 1×1 ──┘     channels before it ┘
+        known planes, channels before it ─ 3×3 ─→ linear prediction + Σ gate · difference
+
+    `planes` planes are known. A mean is a linear prediction, plus `gates` linear differences of neighbours weighted
+    by what the network sees (so that it predicts along edges), plus a correction for each of the `components` of
+    the mixture. Linear predictions start as the average of `taps`; of a further channel, as that average plus the
+    error that was made in the channels before it. `features` is the width of what else is known, at the same grid.
+    All arithmetic is exact in evaluation mode (see codec.networks.exact).
+    """
+
+    def __init__(
+        self,
+        planes: int,
+        taps: Sequence[Tap],
+        image_channels: int,
+        features: int,
+        width: int,
+        blocks: int,
+        components: int,
+        gates: int,
+    ) -> None:
+        super().__init__()
+        self.components, self.gates = components, gates
+        self.order = CODING_ORDER[image_channels]
+        inputs = planes * image_channels
+        colours = [n % image_channels for n in range(inputs)]
+        self.first = _DifferenceConv2d(colours, width, bias=True, brightness=_BRIGHTNESS)
+        self.from_features = zero_(ExactConv2d(features, width, 1))
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        self.linear = nn.ModuleList(
+            _DifferenceConv2d([*colours, *self.order[:n]], 1 + gates, bias=False) for n in range(image_channels)
+        )
+        self.join = nn.ModuleList(ExactConv2d(width + n, width, 3, padding=1) for n in range(image_channels))
+        self.heads = nn.ModuleList(ExactConv2d(width, 3 * components + gates, 1) for _ in range(image_channels))
+        self._start_simple(taps, image_channels)
+
+    def forward(
+        self,
+        known: Tensor,
+        features: Tensor,
+        plane: Tensor,
+        code: Callable[[tuple[Tensor, ...], Tensor], None],
+        channels: int | None = None,
+    ) -> None:
+        """Calls `code(parameters, channel)` for the channels of `plane` `[B, C, h, w]`, in coding order.
+
+        `known` `[B, n·C, H, W]` are the known planes, 0…255, and `features` `[B, F, H, W]` codes; h ≤ H, w ≤ W.
+        `parameters` are those of codec.entropy.Mixture, `[B, K, h, w]` each; `channel` is `[B, h, w]` of `plane`;
+        by the time `code` returns, it must hold its pixels: a decoder writes them there. `channels` is how many are
+        visited; None: all.
+        """
+        height, width = plane.shape[-2:]
+        # What is beyond the border is taken for what is at it.
+        known = F.pad(known.float() - MID_GREY, (1, 1, 1, 1), mode="replicate")
+        known = known.contiguous(memory_format=torch.channels_last)
+        h = codes(self.first(known) + self.from_features(features))
+        for block in self.blocks:
+            h = block(h)
+        linear_inputs, joined = known, h
+        order = self.order[:channels]
+        for n, channel in enumerate(order):
+            with torch.autocast(known.device.type, enabled=False):
+                linear = self.linear[n](linear_inputs)
+            p = self.heads[n](codes(self.join[n](joined))).float() / CODE_UNIT
+            predicted = MID_GREY + linear[:, :1] + self._gated(p[:, 3 * self.components :], linear[:, 1:])
+            logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
+            parameters = (logits, predicted + _MEAN_UNIT * corrections, log_scales)
+            target = plane[:, channel]
+            code(tuple(values[..., :height, :width] for values in parameters), target)
+            if n + 1 < len(order):
+                there = fit(target[:, None], known.shape[-2] - 2, known.shape[-1] - 2)
+                error = ((there - predicted.detach()) * _ERROR_STEPS).round().clamp(-MID_GREY, MID_GREY - 1)
+                joined = torch.cat([joined, error.to(joined.dtype)], 1)
+                beyond = F.pad(there - MID_GREY, (1, 1, 1, 1), mode="replicate")
+                linear_inputs = torch.cat([linear_inputs, beyond], 1)
+
+    def _gated(self, gates: Tensor, differences: Tensor) -> Tensor:
+        """The sum of `differences` `[B, G, H, W]`, in levels, each times its gate in [-1, 1]."""
+        gates = gates.clamp(-1, 1)
+        if not self.training:  # so that the sum is exact
+            gates = (gates * _GATE_STEPS).round() / _GATE_STEPS
+            differences = differences.clamp(-_LARGEST_DIFFERENCE, _LARGEST_DIFFERENCE)
+            differences = (differences * CODE_UNIT).round() / CODE_UNIT
+        return (gates * differences).sum(1, keepdim=True)
+
+    def _start_simple(self, taps: Sequence[Tap], image_channels: int) -> None:
+        with torch.no_grad():
+            self.first.weight *= _FIRST_GAIN
+            for n, linear in enumerate(self.linear):
+                linear.weight[0].zero_()
+                before = self.order[:n]
+                for plane, down, right in taps:
+                    at = linear.start[0, image_channels * plane :, 1 + down, 1 + right]
+                    at[self.order[n]] += 1 / len(taps)
+                    for channel in before:
+                        at[channel] -= 1 / len(taps) / n
+                for position in range(n):
+                    linear.start[0, position - n, 1, 1] += 1 / n
+            for head in self.heads:
+                nn.init.normal_(head.weight, std=0.01)
+                nn.init.zeros_(head.bias)
+                nn.init.zeros_(head.weight[3 * self.components :])
+                scales = slice(2 * self.components, 3 * self.components)
+                head.bias[scales] = torch.linspace(0.5, 3.0, self.components)
+
+
+class _DifferenceConv2d(ExactConv2d):
+    """A 3×3 convolution of known pixels whose weights sum to zero over each colour, plus the fixed `start`.
+
+    What it gives depends on differences between pixels only, or nearly so: of the mean, `brightness` is left.
+    Pixels of a patch share most of their value; without this, each step of the optimizer would move all of it.
+    """
+
+    start: Tensor
+
+    def __init__(self, colours: Sequence[int], outputs: int, bias: bool, brightness: float = 0.0) -> None:
+        super().__init__(len(colours), outputs, 3, bias=bias, reach=MID_GREY)
+        self.removed = 1 - brightness
+        self.register_buffer("start", torch.zeros_like(self.weight), persistent=False)
+        self.register_buffer("colours", torch.tensor(colours), persistent=False)
+        self.register_buffer("counts", 9 * torch.bincount(self.colours), persistent=False)
+
+    def kernel(self) -> Tensor:
+        if self.training:
+            means = self._means(self.weight)
+        else:  # sums of integers, which no order of adding can change
+            means = self._means(integers_of(self.weight).to(self.weight.device)) / WEIGHT_STEPS
+        return self.start + self.weight - self.removed * means[:, self.colours, None, None]
+
+    def _means(self, weight: Tensor) -> Tensor:
+        """Of each output and colour: `[O, I, 3, 3]` → float32 `[O, C]`."""
+        sums = weight.sum((2, 3))
+        return sums.new_zeros(len(sums), len(self.counts)).index_add(1, self.colours, sums) / self.counts
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = ExactConv2d(width, width, 3, padding=1)
+        self.b = ExactConv2d(width, width, 3, padding=1)
+        zero_(self.b)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return codes(h + self.b(codes(self.a(h))))
+
+
+def fit(plane: Tensor, height: int, width: int) -> Tensor:
+    """`plane` `[B, C, h, w]`, not empty, grown to height × width by repeating its last row and column."""
+    return F.pad(plane, (0, width - plane.shape[-1], 0, height - plane.shape[-2]), mode="replicate")

@@ -1,0 +1,239 @@
+"""comcnn_reccnn: a network before and a network after a standard codec, whose own file is what is stored.
+
+Jiang, Tao, Liu, Ren, Guo, Zhao 2017, "An End-to-End Compression Framework Based on Convolutional Neural Networks"
+(https://arxiv.org/abs/1708.00838).
+
+Differs from the paper: both networks are added to a resampling and start at zero, so that training starts at the
+codec in the middle. Beyond it: compact images of full size, one model for a range of qualities, a rate in the loss.
+
+Letters: B images, C image channels, H × W pixels, h × w those of the compact image.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.func import functional_call
+
+from codec.baselines import Jpeg, Jpeg2000, PillowCodec, WebP
+from codec.bitstream import BitstreamError
+from codec.checks import check_choice, check_integer
+from codec.learned_codec import LearnedCodec, Reconstruction, to_uint8
+from codec.networks import ComCNN, DCTRate, RecCNN
+
+THREADS = min(16, os.cpu_count() or 1)
+
+# Of JPEG on photographs, distortion grows with the quantiser step to this power, and so does its slope over rate
+# with the square of it.
+STEP_POWER = 0.7
+
+
+class Format(NamedTuple):
+    """A standard codec by the one number that sets its rate, an integer from `lowest` to `highest`.
+
+    `log_step` of that number: about log2 of the quantiser step, over that of JPEG's quality 50.
+    """
+
+    make: Callable[[int], PillowCodec]
+    lowest: int
+    highest: int
+    log_step: Callable[[int], float]
+
+
+def jpeg_log_step(quality: int) -> float:
+    """By libjpeg's formula; quality 1 to 99."""
+    return math.log2(50 / quality if quality < 50 else (100 - quality) / 50)
+
+
+FORMATS = {
+    "jpeg": Format(Jpeg, 1, 95, jpeg_log_step),
+    "webp": Format(WebP, 0, 100, lambda quality: jpeg_log_step(min(max(quality, 1), 95))),
+    "jpeg2000": Format(Jpeg2000, 1, 255, lambda ratio: math.log2(ratio / 8)),
+}
+
+
+class ComRec(LearnedCodec):
+    """ComCNN, a standard codec, RecCNN.
+
+        x ── ComCNN ── y, rounded to 8 bits ── JPEG … ── y_hat ── RecCNN ── x_hat
+                                                 └── section: the codec's own file
+
+    `codec` is jpeg, webp or jpeg2000, `quality` its number (of jpeg2000 the compression ratio). `scale` 2: the
+    compact image has half the height and width (the paper's); 1: it has them whole. `layers`, `width`, `blocks`
+    and `reduction` are RecCNN's. `train_quality` null: trained at `quality` alone (the paper's). [lowest, highest]:
+    in training each image meets a random quality of that range, which both networks are told, and which the
+    file stores in a section of one byte; files may then be written at any of them.
+
+    The codec has no gradient. `gradient` "straight_through" hands ComCNN what arrives at y_hat; "alternate" is the
+    paper's: steps that train RecCNN on decoded images take turns with steps that train ComCNN through a fixed
+    RecCNN, without the codec. Until step `com_after` RecCNN alone is trained, so that ComCNN meets one worth
+    adapting to. `bits` are those of the real sections, with the gradient of DCTRate.
+    """
+
+    tag = "COMR"
+
+    def __init__(
+        self,
+        image_channels: int = 3,
+        codec: str = "jpeg",
+        quality: int = 40,
+        train_quality: Sequence[int] | None = None,
+        scale: int = 2,
+        layers: int = 20,
+        width: int = 64,
+        blocks: str = "plain",
+        reduction: str = "none",
+        gradient: str = "straight_through",
+        com_after: int = 0,
+    ) -> None:
+        super().__init__(image_channels)
+        check_choice("codec", codec, tuple(FORMATS))
+        check_integer("scale", scale, 1, 2)
+        check_integer("layers", layers, 3)
+        check_integer("width", width, 1)
+        check_choice("blocks", blocks, ("plain", "residual"))
+        if blocks == "residual" and layers % 2:
+            raise ValueError(
+                f"layers={layers}: allowed are even numbers, with blocks=residual, which come in pairs"
+            )
+        check_choice("reduction", reduction, ("none", "max_pooling", "unshuffle"))
+        check_choice("gradient", gradient, ("straight_through", "alternate"))
+        check_integer("com_after", com_after, 0)
+        self.format = FORMATS[codec]
+        check_integer("quality", quality, self.format.lowest, self.format.highest)
+        self.qualities = range(self.format.lowest, self.format.highest + 1)  # that may be asked for
+        self.conditional = train_quality is not None
+        if train_quality is not None:
+            ends = list(train_quality) if isinstance(train_quality, Sequence) else []
+            if (
+                [type(end) for end in ends] != [int, int]
+                or not set(ends) <= set(self.qualities)
+                or ends[0] > ends[1]
+            ):
+                allowed = f"null and [lowest, highest] within {self.format.lowest} to {self.format.highest}"
+                raise ValueError(f"train_quality={train_quality}: allowed are {allowed}")
+            self.qualities = range(ends[0], ends[1] + 1)
+        self.set_quality(quality)
+        self.stride = scale
+        self.gradient = gradient
+        self.com_after = com_after
+        self.section_count = 1 + self.conditional
+
+        self.com = ComCNN(image_channels, width, scale, self.conditional)
+        self.rec = RecCNN(image_channels, width, layers, blocks, scale, reduction, self.conditional)
+        self.rate = DCTRate()
+
+    def set_quality(self, quality: int) -> None:
+        """Has files written at another quality from now on, one of `qualities`. Raises ValueError."""
+        check_integer("quality", quality, self.qualities[0], self.qualities[-1])
+        self.quality = quality
+        self.codec = self.format.make(quality)
+
+    def on_fit_start(self) -> None:
+        if self.gradient == "alternate" and self.trainer.world_size > 1:
+            raise MisconfigurationException(
+                "model.gradient=alternate: a step trains one of two networks, which several processes cannot do: "
+                "use one device, or model.gradient=straight_through"
+            )
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        qualities = self._drawn_qualities(len(x)) if self.training else [self.quality] * len(x)
+        log_step = x.new_tensor([self.format.log_step(quality) for quality in qualities])
+        condition = self._condition(log_step)
+        y = self.com(x, condition)
+        y_hat, bits = self._coded(y, qualities)
+        if not self.training:
+            return Reconstruction(self.rec(y_hat, condition), bits)
+        if self.global_step < self.com_after:
+            x_hat = self.rec(y_hat + 0 * y, condition)  # no gradient but zeros, which DDP asks for
+            y = y.detach()
+        elif self.gradient == "alternate" and self.global_step % 2 == 0:
+            x_hat = self.rec(y_hat, condition)
+            y = y.detach()
+        elif self.gradient == "straight_through":
+            x_hat = self.rec(y + (y_hat - y).detach(), condition)
+        else:
+            fixed = {name: parameter.detach() for name, parameter in self.rec.named_parameters()}
+            self.rec.eval()
+            x_hat = functional_call(self.rec, fixed, (y, condition))
+            self.rec.train()
+        return self._with_rate(x_hat, bits, y, log_step)
+
+    def compress(self, x: Tensor) -> list[bytes]:
+        log_step = x.new_tensor([self.format.log_step(self.quality)])
+        y = self.com(x, self._condition(log_step))
+        stream = self.codec.encode(to_uint8(y[0]))
+        return [bytes([self.quality]), stream] if self.conditional else [stream]
+
+    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
+        stream, quality = sections[-1], self.quality
+        if self.conditional:
+            quality = int.from_bytes(sections[0], "big")
+            if len(sections[0]) != 1 or quality not in self.qualities:
+                allowed = f"{self.qualities[0]} to {self.qualities[-1]}"
+                raise BitstreamError(f"the file claims quality {quality}: this codec writes {allowed}")
+        height, width = (side // self.stride for side in size)
+        claimed = self.codec.size(stream)
+        if claimed != (height, width):
+            raise BitstreamError(
+                f"the {self.codec.format} section claims {claimed[1]}×{claimed[0]} pixels, not {width}×{height}"
+            )
+        y_hat = self.codec.decode(stream)
+        if y_hat.shape[0] != self.image_channels:
+            raise BitstreamError(f"the {self.codec.format} section holds {y_hat.shape[0]} channels")
+        y_hat = y_hat.to(self.device)[None].float() / 255
+        return self.rec(y_hat, self._condition(y_hat.new_tensor([self.format.log_step(quality)])))
+
+    def _drawn_qualities(self, count: int) -> list[int]:
+        """Random ones of the range trained for, their quantiser steps spread evenly over octaves."""
+        if not self.conditional:
+            return [self.quality] * count
+        log_steps = torch.tensor([self.format.log_step(quality) for quality in self.qualities])
+        low, high = log_steps.aminmax()
+        drawn = low + (high - low) * torch.rand(count, 1)
+        return [self.qualities[n] for n in (log_steps - drawn).abs().argmin(1).tolist()]
+
+    def _condition(self, log_step: Tensor) -> Tensor | None:
+        """What the networks are told, `[B]` of order 1."""
+        return log_step / 4 if self.conditional else None
+
+    def _coded(self, y: Tensor, qualities: list[int]) -> tuple[Tensor, Tensor]:
+        """Compact images `[B, C, h, w]` through real files: what they decode to, and all sections' bits `[B]`."""
+
+        def code(image: Tensor, quality: int) -> tuple[Tensor, int]:
+            codec = self.format.make(quality)
+            stream = codec.encode(image)
+            return codec.decode(stream), len(stream)
+
+        with ThreadPoolExecutor(THREADS) as pool:  # Pillow lets go of the interpreter while it codes
+            coded = list(pool.map(code, to_uint8(y.detach()).cpu(), qualities))
+        y_hat = torch.stack([image for image, _ in coded]).to(y.device).float() / 255
+        return y_hat, y.new_tensor([8 * (size + self.conditional) for _, size in coded], dtype=torch.float32)
+
+    def _with_rate(self, x_hat: Tensor, bits: Tensor, y: Tensor, log_step: Tensor) -> Reconstruction:
+        """Gives the real `bits` the relative gradient of DCTRate, and weighs qualities against each other.
+
+        One quality's distortion, and its slope over the rate, are many times another's: with weights on gradients
+        all count alike, and one `rate_weight`, that of quality 50, suits them all.
+        """
+        weight = torch.exp2(STEP_POWER * log_step) if self.conditional else torch.ones_like(log_step)
+        x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / weight.view(-1, 1, 1, 1)
+        if self._loss is not None and self._loss.rate_weight == 0:
+            return Reconstruction(x_hat, bits)  # the loss would add them, to fit priors, of which there are none
+        estimate = self.rate(y, log_step)
+        spent = (bits - 8 * _overhead(self.format, y.shape[1])).clamp(min=0)  # on this image, not on headers
+        change = weight * spent * (estimate / estimate.detach().clamp(min=1) - 1)
+        return Reconstruction(x_hat, bits + change - change.detach())
+
+
+@cache
+def _overhead(standard: Format, channels: int) -> int:
+    """Bytes that a file takes whatever it shows."""
+    flat = torch.full((channels, 8, 8), 128, dtype=torch.uint8)
+    return len(standard.make(standard.highest).encode(flat))

@@ -1,0 +1,313 @@
+"""lossless_unet: a U-Net with self-attention gives every pixel its distribution; the pixels are coded with it.
+
+"UNet-based Lossless Image Compression", whose file holds the bottleneck z and the coded pixels.
+
+Differs from the source: z is quantised and coded with its own prior, colour images are coded channel by channel,
+the distributions are mixtures of logistics, and all arithmetic between z and the arithmetic coder is exact, so that
+what one machine wrote another reads. Beyond it: `context: polyphase`, see below.
+
+Letters: B images, C image channels, H × W pixels, N halvings to the core resolution.
+"""
+
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.bitstream import BitstreamError, StringReader, pack_strings
+from codec.checks import check_choice, check_integer, check_positive
+from codec.entropy import CENTRE, EntropyBottleneck, LogisticMixture, Mixture
+from codec.entropy.mixture import LEAST_BITS
+from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.losses import RateDistortionLoss
+from codec.networks import NETWORK_SHARE, BlockDCT, zero_
+from codec.networks.attention_encoder import AttentionEncoder
+from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_transposed
+from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, PixelPredictor, Tap, fit
+
+# The three planes that double the resolution of a fourth, (0, 0), by their rows and columns modulo 2, in coding
+# order, and which neighbours of theirs are known by then: plane 0 is (0, 0), plane 1 the first of these, and so on.
+POLYPHASE = {
+    (1, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(0, 1, 0), Tap(0, 1, 1)),
+    (0, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(1, 0, 0), Tap(1, -1, 0)),
+    (1, 0): (Tap(0, 0, 0), Tap(0, 1, 0), Tap(1, 0, 0), Tap(1, 0, -1)),
+}
+
+# Before the pixels: tile size, levels, channels that are coded, checksum.
+_HEAD = struct.Struct(">HBB4s")
+
+Code = Callable[[Mixture, Tensor], None]
+
+
+class LosslessUNet(LearnedCodec):
+    """decode(encode(x)) == x, for every image.
+
+        x ─ conv, N × strided conv ─ DoubleConvs with attention ─ bottleneck ─ z ─ N × transposed conv ─ features
+                                                                       └─ section 0
+        features ─ predictor ─ mixtures of logistics ─ arithmetic coder ─ section 1
+
+    `context` "none" is the source's: all pixels are predicted at once, from z alone. "polyphase" codes every 2^L-th
+    pixel of every 2^L-th row like that (L = `levels`), then doubles the resolution L times, each time in three
+    parallel passes for the three missing 2×2 polyphase components, each conditioned on the features and on all
+    pixels coded before. The finest resolution has predictors of its own, the coarser ones share theirs.
+
+    The image is cut into tiles of at most `tile` × `tile` pixels, coded one after the other: memory and time per
+    pixel do not grow with the image. `verify` decodes every file that was encoded, and raises if it differs.
+
+    `depth` is N; `features`, `width` and `blocks` the U-Net's and the predictors' channels and residual blocks;
+    `components` logistics a mixture; `gates` (see PixelPredictor). `shortcut` "dct" (`context` "none" only) has
+    z begin as a block DCT, rounded by `shortcut_step`, whose inverse is what pixels are first predicted from.
+    """
+
+    tag = "LOSS"
+    stride = 1
+    section_count = 2
+    lossless = True
+
+    def __init__(
+        self,
+        bottleneck: Callable[[int], EntropyBottleneck],
+        image_channels: int = 3,
+        context: str = "none",
+        levels: int = 1,
+        depth: int = 3,
+        latent_channels: int = 192,
+        features: int = 32,
+        width: int = 32,
+        blocks: int = 3,
+        components: int = 3,
+        gates: int = 8,
+        shortcut: str = "dct",
+        shortcut_step: float = 0.09,
+        tile: int = 512,
+        verify: bool = True,
+    ) -> None:
+        super().__init__(image_channels)
+        check_choice("context", context, ("none", "polyphase"))
+        check_integer("depth", depth, 1, 6)
+        check_integer("levels", levels, 1, depth)
+        check_integer("latent_channels", latent_channels, 1)
+        check_integer("features", features, 4)
+        if features % 4:
+            raise ValueError(f"features={features}: allowed are multiples of 4, for four heads of attention")
+        for name, value in (("width", width), ("blocks", blocks), ("components", components)):
+            check_integer(name, value, 1)
+        check_integer("gates", gates, 0, 32)  # more products might not add up exactly
+        check_choice("shortcut", shortcut, ("none", "dct"))
+        if shortcut == "dct" and context != "none":
+            raise ValueError("shortcut=dct: allowed with context=none only; polyphase predicts from pixels")
+        check_positive("shortcut_step", shortcut_step)
+        check_integer("tile", tile, 2**depth, 1 << 14)
+        self.levels = levels if context == "polyphase" else 0
+        self.depth, self.tile, self.verify = depth, tile, verify
+
+        self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
+        self.bottleneck = bottleneck(latent_channels)
+        reach = self.bottleneck.scale // 2
+        self.expand = ExactConv2d(latent_channels, features, 3, padding=1, reach=reach)
+        # Features are wanted from the core resolution up to the finest grid that pixels are predicted on.
+        finest = 1 if self.levels else 0
+        self.ups = nn.ModuleList(ExactUpConv2d(features, features) for _ in range(depth - finest))
+
+        def predictor(planes: int, taps: tuple[Tap, ...]) -> PixelPredictor:
+            return PixelPredictor(planes, taps, image_channels, features, width, blocks, components, gates)
+
+        self.base = predictor(1, (Tap(0, 0, 0),))
+        self.predictors = nn.ModuleList(
+            nn.ModuleList(predictor(planes, taps) for planes, taps in enumerate(POLYPHASE.values(), 1))
+            for _ in range(min(self.levels, 2))
+        )
+        self.mixture = LogisticMixture()
+        self.shortcut = self.to_preview = None
+        if shortcut == "dct":
+            self.shortcut = BlockDCT(
+                image_channels, latent_channels, 2**depth, levels=self.bottleneck.scale, step=shortcut_step
+            )
+            zero_(self.encoder.project)
+        else:
+            self.to_preview = zero_(ExactConv2d(features, image_channels, 1))
+
+    def check_loss(self, loss: RateDistortionLoss) -> None:
+        if loss.rate_weight == 0:
+            raise ValueError("rate_weight=0: a lossless codec trains for its rate alone: loss=rate")
+
+    # ---- training
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Gives `x` back; `bits` are those of z and of the pixels, in evaluation mode those of the file."""
+        image = to_integers(x)
+        if self.training:
+            return Reconstruction(x, self._bits(image))
+        with _exact_kernels(x.device.type):
+            channels = self._channels_to_code(image)
+            return Reconstruction(x, sum(self._bits(tile, channels) for tile in self._tiles(image)))
+
+    def _bits(self, image: Tensor, channels: int | None = None) -> Tensor:
+        y_hat, bits = self.bottleneck(self.g_a(image))
+        total = [bits]
+
+        def code(mixture: Mixture, plane: Tensor) -> None:
+            total.append(self.mixture.bits(mixture, plane))
+
+        self._visit(image, y_hat, code, channels)
+        return torch.stack(total).sum(0)
+
+    def _channels_to_code(self, image: Tensor) -> int:
+        """1 if all channels are equal, of every image of the batch; else all of them."""
+        return 1 if bool((image == image[:, :1]).all()) else self.image_channels
+
+    # ---- files
+
+    def compress(self, x: Tensor) -> list[bytes]:
+        """Section 0: z, tile by tile. Section 1: tile size, levels, coded channels, a CRC-32, and the pixels.
+
+        docs/lossless_format.md has every byte. Raises ValueError if what was written does not decode to `x`.
+        """
+        image = to_integers(x)
+        channels = self._channels_to_code(image)
+        latents, pixels = [], []
+
+        def code(mixture: Mixture, plane: Tensor) -> None:
+            pixels.extend(self.mixture.encode(mixture, plane))
+
+        with _exact_kernels(x.device.type):
+            for tile in self._tiles(image):
+                y = self.g_a(tile)
+                latents.append(self.bottleneck.compress(y))
+                self._visit(tile, self.bottleneck.decompress(latents[-1], y.shape[-2:]), code, channels)
+        head = _HEAD.pack(self.tile, self.levels, channels, checksum(image))
+        sections = [pack_strings(latents), head + pack_strings(pixels)]
+        if self.verify:
+            self._check_comes_back(sections, image)
+        return sections
+
+    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
+        """See LearnedCodec. Raises BitstreamError if the pixels are not those of the checksum."""
+        latents, pixels = StringReader(sections[0]), StringReader(sections[1][_HEAD.size :])
+        if len(sections[1]) < _HEAD.size:
+            raise BitstreamError("the section of the pixels is cut")
+        tile_size, levels, channels, expected = _HEAD.unpack_from(sections[1])
+        if (tile_size, levels) != (self.tile, self.levels) or channels not in (1, self.image_channels):
+            raise BitstreamError(
+                f"the file has tiles of {tile_size} pixels, {levels} levels and {channels} channels: "
+                f"this codec has {self.tile}, {self.levels} and 1 or {self.image_channels}"
+            )
+        if 8 * len(sections[1]) < LEAST_BITS * channels * size[0] * size[1]:
+            raise BitstreamError(
+                f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
+            )
+        image = torch.zeros(1, self.image_channels, *size, device=self.device)
+
+        def code(mixture: Mixture, plane: Tensor) -> None:
+            plane.copy_(self.mixture.decode(mixture, [pixels.next(), pixels.next()]))
+
+        with _exact_kernels(self.device.type):
+            for tile in self._tiles(image):
+                core = tuple(-(-side // 2**self.depth) for side in tile.shape[-2:])
+                self._visit(tile, self.bottleneck.decompress(latents.next(), core), code, channels)
+        latents.end()
+        pixels.end()
+        if checksum(image) != expected:
+            raise BitstreamError("the decoded pixels are not those that were encoded: their checksum differs")
+        return image.div_(255)
+
+    def _check_comes_back(self, sections: list[bytes], image: Tensor) -> None:
+        try:
+            same = torch.equal(to_integers(self.decompress(sections, image.shape[-2:])), image)
+        except BitstreamError:
+            same = False
+        if not same:
+            raise ValueError(
+                "the image does not come back from its file: this device is not exact, use another device"
+            )
+
+    def _tiles(self, image: Tensor) -> Iterator[Tensor]:
+        """Views of `image` `[B, C, H, W]`, row by row, of nearly equal sizes, none over `tile` pixels a side."""
+        for row in _parts(image, self.tile, 2):
+            yield from _parts(row, self.tile, 3)
+
+    # ---- the model
+
+    def g_a(self, image: Tensor) -> Tensor:
+        """A tile `[B, C, h, w]` of 0…255 → y `[B, M, ⌈h/2^N⌉, ⌈w/2^N⌉]`."""
+        height, width = (-(-side // 2**self.depth) * 2**self.depth for side in image.shape[-2:])
+        x = fit(image, height, width) / 255
+        y = self.encoder(x - 0.5)
+        if self.shortcut is not None:
+            y = self.shortcut.analysis(x) + NETWORK_SHARE * y
+        return y + CENTRE
+
+    def _visit(self, tile: Tensor, y_hat: Tensor, code: Code, channels: int | None = None) -> None:
+        """Calls `code(mixture, channel)` for all channels of all planes of a tile `[B, C, h, w]`, in coding order.
+
+        The channels, `[B, h', w']`, are views of the tile. An encoder reads them; a decoder writes them, which is
+        how what is known later on gets its pixels. With `channels` 1, all others are copies of the first.
+        """
+        first, *others = CODING_ORDER[self.image_channels]
+
+        def predict(predictor: PixelPredictor, known: Tensor, features: Tensor, plane: Tensor) -> None:
+            predictor(known, features, plane, lambda parameters, x: code(Mixture(*parameters), x), channels)
+            for other in others if channels == 1 else ():
+                plane[:, other].copy_(plane[:, first])
+
+        z = (y_hat - CENTRE) * self.bottleneck.scale
+        features = self._features(z, tile.shape[-2:])
+        plane = tile[..., :: 2**self.levels, :: 2**self.levels]
+        predict(self.base, self._preview(z, features[self.levels]), features[self.levels], plane)
+        for level in reversed(range(self.levels)):
+            image = tile[..., :: 2**level, :: 2**level]
+            known = [image[..., ::2, ::2]]
+            height, width = known[0].shape[-2:]
+            for predictor, (down, right) in zip(self.predictors[min(level, 1)], POLYPHASE, strict=True):
+                plane = image[..., down::2, right::2]
+                if plane.numel():
+                    predict(predictor, torch.cat(known, 1), features[level + 1], plane)
+                # Of a tile one pixel high or wide, some planes are empty.
+                known.append(fit(plane, height, width) if plane.numel() else known[0])
+
+    def _features(self, z: Tensor, size: tuple[int, int]) -> dict[int, Tensor]:
+        """Codes `[B, F, ⌈H/2^k⌉, ⌈W/2^k⌉]` for k from N down to the finest grid that pixels are predicted on."""
+        found = {self.depth: codes(self.expand(z))}
+        for halvings_undone, up in enumerate(self.ups, 1):
+            k = self.depth - halvings_undone
+            height, width = (-(-side // 2**k) for side in size)
+            found[k] = codes(up(found[k + 1]))[..., :height, :width]
+        return found
+
+    def _preview(self, z: Tensor, features: Tensor) -> Tensor:
+        """What z alone says of the base plane's pixels: whole numbers 0…255, at the grid of `features`."""
+        if self.shortcut is None:
+            return codes(self.to_preview(features) + MID_GREY)
+        with torch.autocast(z.device.type, enabled=False):
+            weight = self.shortcut.synthesis_weight / (self.shortcut.scale[..., None] * self.shortcut.unit)
+            weight = weight * (255 / self.bottleneck.scale)
+            if not self.training:
+                weight, _ = exact_transposed(weight, None, self.bottleneck.scale // 2, self.shortcut.block)
+            preview = F.conv_transpose2d(z.float(), weight, stride=self.shortcut.block) + 127.5
+        return codes(preview)[..., : features.shape[-2], : features.shape[-1]]
+
+
+@contextmanager
+def _exact_kernels(device_type: str) -> Iterator[None]:
+    """Full precision, and no cuDNN, which may convolve by methods that round between integers."""
+    with torch.autocast(device_type, enabled=False), torch.backends.cudnn.flags(enabled=False):
+        yield
+
+
+def to_integers(x: Tensor) -> Tensor:
+    """[0, 1] → whole numbers 0…255 as floats, of the same shape."""
+    return (x.float() * 255).round()
+
+
+def checksum(image: Tensor) -> bytes:
+    """The CRC-32 of the pixels of `image`, whole numbers 0…255, big-endian."""
+    return zlib.crc32(image.to("cpu", torch.uint8).contiguous().numpy().tobytes()).to_bytes(4, "big")
+
+
+def _parts(image: Tensor, largest: int, dim: int) -> tuple[Tensor, ...]:
+    return image.tensor_split(math.ceil(image.shape[dim] / largest), dim)

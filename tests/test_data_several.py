@@ -1,0 +1,58 @@
+"""Several sources as one."""
+
+from pathlib import Path
+
+import pytest
+from conftest import composed
+from hydra.utils import instantiate
+from PIL import Image
+
+from codec.data.folder import FolderSource
+from codec.data.several import SeveralSources
+from codec.data.source import SourceError
+
+
+def folder(path: Path, count: int) -> Path:
+    path.mkdir()
+    for n in range(count):
+        Image.new("RGB", (16, 16)).save(path / f"{n}.png")
+    return path
+
+
+def test_their_images_come_together_in_order(tmp_path: Path) -> None:
+    sources = {
+        "b": FolderSource(folder(tmp_path / "b", 2)),
+        "a": FolderSource(folder(tmp_path / "a", 4), None, 0.5),
+    }
+    several = SeveralSources(sources)
+    several.prepare()
+    assert several.images("train") == sources["b"].images("train") + sources["a"].images("train")
+    assert len(several.images("test")) == 2 + 2
+
+
+def test_a_fault_names_the_source(tmp_path: Path) -> None:
+    several = SeveralSources({"mine": FolderSource(tmp_path / "nowhere")})
+    with pytest.raises(SourceError, match=r"^sources\.mine\.root=.*nowhere: no such folder"):
+        several.prepare()
+
+
+def test_no_sources_are_refused() -> None:
+    with pytest.raises(ValueError, match="name at least one"):
+        SeveralSources({})
+
+
+def test_bsd300_is_trained_on_beside_a_folder_and_tested_on_alone(tmp_path: Path) -> None:
+    for split, count in (("train", 200), ("test", 100)):
+        folder_ = tmp_path / "bsds300/images" / split
+        folder_.mkdir(parents=True)
+        names = [str(1000 * (split == "test") + n) for n in range(count)]
+        for name in names:
+            Image.new("RGB", (16, 16)).save(folder_ / f"{name}.jpg")
+        (tmp_path / "bsds300" / f"iids_{split}.txt").write_text("\n".join(names))
+    config = composed(
+        "train", ["data=folder_bsd300", f"data.train.sources.folder.root={folder(tmp_path / 'mine', 4)}"]
+    )
+    config.data.test.root = str(tmp_path / "bsds300")
+    data = instantiate(config.data, _convert_="all")
+    assert len(data.sources["train"].images("train")) == 4 + 200
+    assert len(data.sources["test"].images("test")) == 100
