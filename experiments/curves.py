@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from codec.results import read_results
+from experiments.points import CURVE_HELP, read_curves
 
 mpl.use("Agg")
 
@@ -21,26 +21,22 @@ def main() -> None:
         "curves",
         nargs="+",
         metavar="NAME=FOLDERS",
-        help="a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out",
+        help=CURVE_HELP,
     )
     parser.add_argument("--label", default="", help="write this key of the results beside the points, e.g. codec")
     parser.add_argument("--title", default="", help="what the figure shows: data set, number of images")
     parser.add_argument("--out", required=True, type=Path, help="the figure; its suffix says the format")
     arguments = parser.parse_args()
 
-    curves = {}
-    for curve in arguments.curves:
-        name, _, patterns = curve.rpartition("=")
-        points = curves[name] = []
-        for pattern in patterns.split(","):
-            found = [*Path().glob(f"{pattern}/results.json"), *Path().glob(f"{pattern}-????????/results.json")]
-            if not found:
-                parser.error(f"{curve}: no results.json in {pattern or 'nothing'}; give NAME=runs/a,runs/b")
-            points += [read_results(file) for file in found]
-        points.sort(key=lambda point: point["bpp"])
+    try:
+        curves = read_curves(arguments.curves)
+    except ValueError as error:
+        parser.error(str(error))
     label = arguments.label
     if label and not any(label in point for points in curves.values() for point in points):
-        parser.error(f"--label {label}: no result has that key; they have {', '.join(points[0])}")
+        parser.error(
+            f"--label {label}: no result has that key; they have {', '.join(next(iter(curves.values()))[0])}"
+        )
 
     figure, axes = plt.subplots(1, len(QUALITY), figsize=(5 * len(QUALITY), 4.4), layout="constrained")
     for name, points in curves.items():
