@@ -7,6 +7,7 @@ import hydra
 import lightning
 import torch
 import wandb
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
@@ -85,10 +86,12 @@ def main(config: DictConfig) -> float | None:
             return None
         val_loss = torch.load(find_checkpoint(run.path), map_location="cpu", weights_only=True)["val_loss"]
         if config.test:
+            clocks = [c.time_elapsed("train") for c in trainer.callbacks if isinstance(c, Timer)]
             about = {
                 "run": run.path.name,
                 "val_loss": val_loss,
                 "epochs": trainer.current_epoch,
+                **({"train_minutes": round(sum(clocks) / 60, 1)} if clocks else {}),
                 "commit": commit(),
             }
             results = measure(

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from codec.image_codec import ImageCodec
 from codec.metrics import Lpips
 from codec.results import write_results
+from codec.runs import hardware
 
 
 def parse_device(device: str) -> tuple[str, int | list[int]]:
@@ -51,6 +52,7 @@ def measure(
         enable_model_summary=False,
     )
     tester.test(codec, data, verbose=False)
+    about = {**about, "hardware": hardware(tester.strategy.root_device)}
     results = write_results(folder, codec.test_rows, about)
     # Not by the tester, which counts no steps: the curves would end at step 0.
     means = {f"test/{k}": v for k, v in results.items() if k not in about and not isinstance(v, str)}

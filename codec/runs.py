@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import platform
 import re
 import shlex
 import shutil
@@ -11,6 +13,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -22,7 +25,7 @@ from codec.results import read_results
 _NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
 _NOT_IDENTITY_BELOW = {
     "data": ("num_workers", "cache"),
-    "callbacks": ("progress", "panel"),
+    "callbacks": ("progress", "panel", "timer"),
     "trainer": ("default_root_dir", "log_every_n_steps", "profiler"),
 }
 
@@ -104,6 +107,17 @@ def commit() -> str:
         if head
         else "unknown"
     )
+
+
+def hardware(device: torch.device) -> str:
+    """What codes or trains there, in words: "1 thread of 2, AMD EPYC 7B13", "NVIDIA H200"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpus = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", cpus.read_text()) if cpus.is_file() else None
+    threads = torch.get_num_threads()
+    processor = " ".join(named[1].split()) if named else platform.processor() or platform.machine()
+    return f"{threads} thread{'s' * (threads > 1)} of {os.cpu_count()}, {processor}"
 
 
 def choices(*groups: str) -> list[str]:

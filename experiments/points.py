@@ -1,16 +1,76 @@
-"""Rate–distortion curves from the results that evaluations left behind."""
+"""Rate–distortion points: those in points.csv, which tables and figures are made from, and those of finished runs."""
 
-from collections.abc import Sequence
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codec.data.image_file import whole_file
 from codec.results import read_results
+
+POINTS = Path(__file__).resolve().parent / "results/points.csv"
+
+TEXTS = ("codec", "setting", "dataset", "hardware", "commit", "command")
+COLUMNS = (
+    *("codec", "setting", "dataset", "images", "bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips"),
+    *("encode_ms", "decode_ms", "train_minutes", "hardware", "commit", "command"),
+)
 
 # What a command line says of them.
 CURVE_HELP = "a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out"
 
+Point = dict[str, Any]
 
-def read_curves(texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+
+def point(results: dict[str, Any], **texts: str) -> Point:
+    """What points.csv keeps of a run's results; `texts` are codec, setting, dataset and command."""
+    known = {**results, **texts}
+    return {column: known[column] for column in COLUMNS if column in known}
+
+
+def read_points(file: Path = POINTS) -> list[Point]:
+    """All points of a points.csv: texts and floats (a lossless codec's psnr is inf), without what is not known."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as rows:
+        return [
+            {column: value if column in TEXTS else float(value) for column, value in row.items() if value}
+            for row in csv.DictReader(rows)
+        ]
+
+
+def record(points: Iterable[Point], file: Path = POINTS) -> None:
+    """Writes `points` to a points.csv, each in place of one of the same codec, setting and dataset."""
+    kept = {_key(row): row for row in [*read_points(file), *points]}
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in sorted(kept.values(), key=lambda row: (row["dataset"], row["codec"], row["bpp"])):
+        writer.writerow({column: _cell(row[column]) for column in COLUMNS if column in row})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as out:
+        out.write(text.getvalue().encode())
+
+
+def curves_of(points: Iterable[Point], dataset: str, codecs: Sequence[str] | None = None) -> dict[str, list[Point]]:
+    """`{codec: its points on the dataset, by rising bpp}`, of all codecs or of `codecs` in their order.
+
+    Raises ValueError naming what is not there.
+    """
+    of_codec: dict[str, list[Point]] = {}
+    for row in sorted(points, key=lambda row: row["bpp"]):
+        if row["dataset"] == dataset:
+            of_codec.setdefault(row["codec"], []).append(row)
+    missing = [codec for codec in codecs or () if codec not in of_codec]
+    if missing or not of_codec:
+        there = f"there are {', '.join(sorted(of_codec))}" if of_codec else "there are none of that data set"
+        raise ValueError(f"no points of {', '.join(missing) or 'any codec'} on {dataset}: {there}")
+    return {codec: of_codec[codec] for codec in codecs or of_codec}
+
+
+def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
     """`NAME=FOLDER,FOLDER…` → `{NAME: results}`, each curve's results by rising bpp.
 
     Raises ValueError where a folder holds no results.json.
@@ -26,3 +86,13 @@ def read_curves(texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
             points += [read_results(file) for file in dict.fromkeys(found)]  # both patterns may find one
         points.sort(key=lambda point: point["bpp"])
     return curves
+
+
+def _key(row: Point) -> tuple[str, str, str]:
+    return row["codec"], row["setting"], row["dataset"]
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "inf" if math.isinf(value) else f"{value:.6g}"
