@@ -1,4 +1,4 @@
-"""Rate–distortion points: those in points.csv, which tables and figures are made from, and those of finished runs."""
+"""Rate–distortion points: of points.csv, which tables and figures are made from, and of finished runs."""
 
 import csv
 import io
