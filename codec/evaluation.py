@@ -8,6 +8,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from codec.image_codec import ImageCodec
+from codec.loggers import CodecWandbLogger, rate_distortion_point
 from codec.metrics import Lpips
 from codec.results import write_results
 from codec.runs import hardware
@@ -35,12 +36,14 @@ def measure(
 ) -> dict[str, Any]:
     """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
 
-    `about` is written with the means, which `loggers` get as `test/*` at `step`; `device` is one of
-    `parse_device`; `limit` is Lightning's `limit_test_batches`; `lpips` is measured too, if given. Returns what
-    results.json holds.
+    `about` is written with the means, which `loggers` get as `test/*` at `step`; W&B also gets a table of the
+    images, with thumbnails, and one with this rate–distortion point. `device` is one of `parse_device`; `limit` is
+    Lightning's `limit_test_batches`; `lpips` is measured too, if given. Returns what results.json holds.
     """
     codec.keep_files_in = folder if save_files else None
     codec.lpips = lpips
+    tables = [logger for logger in loggers if isinstance(logger, CodecWandbLogger)]
+    codec.keep_thumbnails = max((logger.thumbnails for logger in tables), default=0)
     accelerator, devices = parse_device(device)
     tester = Trainer(
         accelerator=accelerator,
@@ -55,8 +58,12 @@ def measure(
     about = {**about, "hardware": hardware(tester.strategy.root_device)}
     results = write_results(folder, codec.test_rows, about)
     # Not by the tester, which counts no steps: the curves would end at step 0.
-    means = {f"test/{k}": v for k, v in results.items() if k not in about and not isinstance(v, str)}
+    others = {*about, "conventions", "images"}
+    means = {f"test/{k}": v for k, v in results.items() if k not in others}
     for logger in loggers:
         logger.log_metrics(means, step=step)
+    for logger in tables:
+        logger.log_tables(codec.test_rows, codec.thumbnails, rate_distortion_point(codec, results), step)
+    for logger in loggers:
         logger.save()
     return results

@@ -7,9 +7,12 @@ from pathlib import Path
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
 from codec.data.image_file import NamedImage, write_image
 from codec.metrics import Lpips, image_quality, mean_of_rows
+
+THUMBNAIL_SIDE = 256
 
 
 class ImageCodec(LightningModule):
@@ -18,8 +21,9 @@ class ImageCodec(LightningModule):
     After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
     encode_ms, decode_ms, estimated_bpp if the codec has an estimate, and lpips if `lpips` is set) and the `test/*`
     metrics are their means (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is
-    left in its `files/` and what it decodes to, as PNG, in its `decoded/`. `suffix` is what is added to an image's
-    name for its file. Where `lossless` is true, a test ends at the first image that does not come back exactly.
+    left in its `files/` and what it decodes to, as PNG, in its `decoded/`. `thumbnails` holds what `thumbnail`
+    makes of the first `keep_thumbnails` images, by name. `suffix` is what is added to an image's name for its file.
+    Where `lossless` is true, a test ends at the first image that does not come back exactly.
     """
 
     suffix: str = ".qnt"
@@ -29,6 +33,8 @@ class ImageCodec(LightningModule):
         super().__init__()
         self.test_rows: list[dict[str, float | str]] = []
         self.keep_files_in: Path | None = None
+        self.keep_thumbnails = 0
+        self.thumbnails: dict[str, Tensor] = {}
         self.lpips: Lpips | None = None
 
     @abstractmethod
@@ -46,7 +52,7 @@ class ImageCodec(LightningModule):
     def on_test_start(self) -> None:
         if self.trainer.world_size > 1:
             raise RuntimeError("real files are measured on one device: test with strategy=auto")
-        self.test_rows = []
+        self.test_rows, self.thumbnails = [], {}
 
     def test_step(self, item: NamedImage, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -70,6 +76,8 @@ class ImageCodec(LightningModule):
         decoded = decoded.to(item.image.device)
         if self.lossless and not torch.equal(decoded, item.image):
             raise RuntimeError(f"{item.name}: its file decodes to another image, but this codec is lossless")
+        if len(self.thumbnails) < self.keep_thumbnails:
+            self.thumbnails[item.name] = thumbnail(item.image, decoded)
         channels, height, width = item.image.shape
         lpips = None if self.lpips is None else self.lpips(decoded, item.image)
         estimate = self.estimated_bits(item.image)
@@ -94,6 +102,14 @@ class ImageCodec(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def thumbnail(original: Tensor, decoded: Tensor) -> Tensor:
+    """Two uint8 images `[C, H, W]` beside each other, each shrunk to at most 256 pixels a side: `[C, h, 2w]`."""
+    height, width = original.shape[-2:]
+    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return torch.cat([resize(image, size, antialias=True) for image in (original, decoded)], dim=2)
 
 
 def check_image(image: Tensor) -> None:

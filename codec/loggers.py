@@ -1,21 +1,92 @@
 """The W&B logger, which must never ask and never fail for want of a network or a key."""
 
+import hashlib
+import math
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torchvision.transforms.v2.functional import to_pil_image
 
+from codec.checks import check_integer
 from codec.image_codec import ImageCodec
 from codec.runs import choices
 
 MODES = ("online", "offline", "disabled", "shared")
+X_AXIS = "trainer/global_step"
+CHOICES = ("experiment", "model", "data", "quantization", "loss")
+
+# The table of this name has one row a run, which W&B's charts put under those of the other runs shown.
+RATE_DISTORTION = "test/rate_distortion"
+POINT_TEXTS = ("curve", "codec", "setting", "dataset")
+POINT_NUMBERS = ("images", "bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms", "decode_ms")
+
+# Overrides that say where and how a job runs, or what has a column of its own.
+_NO_SETTING = re.compile(r"(model|data|name|runs|resume|device|save_files|strategy|logger[.\w]*)=")
+_GROUP_LENGTH = 128  # W&B refuses longer ones
+
+
+class CodecWandbLogger(WandbLogger):
+    """Lightning's, with x-axes of ours, the lowest `val/loss` in the summary, and tables of what a test measured.
+
+    Of the tested images, the first `thumbnails` are shown. Infinite values, such as a lossless codec's PSNR, are
+    left out: W&B's charts cannot draw them.
+    """
+
+    def __init__(self, thumbnails: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.thumbnails = thumbnails
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> wandb.Run:
+        begins = self._experiment is None
+        run = super().experiment
+        if begins:
+            for names in ("train/*", "val/*", "test/*"):
+                run.define_metric(names, step_metric=X_AXIS)
+            run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
+        return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        finite = {k: v for k, v in metrics.items() if not (isinstance(v, float) and math.isinf(v))}
+        super().log_metrics(finite, step)
+
+    @rank_zero_only
+    def log_tables(
+        self,
+        rows: Sequence[dict[str, float | str]],
+        thumbnails: dict[str, Tensor],
+        point: dict[str, Any],
+        step: int,
+    ) -> None:
+        """`test/images`: `rows`, one an image, and their `thumbnails`; `test/rate_distortion`: the `point`."""
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        images = wandb.Table(columns=["original | decoded", *columns])
+        for row in rows:
+            pair = thumbnails.get(row["name"])
+            picture = None if pair is None else wandb.Image(to_pil_image(pair.cpu()))
+            images.add_data(picture, *(_drawable(row.get(column)) for column in columns))
+        columns = [*POINT_TEXTS, *POINT_NUMBERS]
+        points = wandb.Table(columns=columns, data=[[_drawable(point.get(column)) for column in columns]])
+        with _staged_below(self.save_dir):
+            self.log_metrics({"test/images": images, RATE_DISTORTION: points}, step)
 
 
 def wandb_logger(
@@ -25,24 +96,30 @@ def wandb_logger(
     group: str | None = None,
     tags: Sequence[str] = (),
     job_type: str = "train",
-) -> WandbLogger:
-    """A WandbLogger that writes below `folder`, whose name becomes the run's; tagged with the chosen options too.
+    thumbnails: int = 24,
+) -> CodecWandbLogger:
+    """A logger that writes below `folder`, whose name becomes the run's; tagged with the chosen options too.
 
-    The run's id is the folder's name, so that a resumed run continues its curves. Offline where no API key is
-    configured, or the server cannot be reached with it, unless the environment variable WANDB_MODE says otherwise.
+    Without a `group`, the jobs of a sweep share one named after its overrides. Of a test, `thumbnails` images are
+    shown. The run's id is the folder's name, so that a resumed run continues its curves. Offline where no API key
+    is configured, or the server cannot be reached with it, unless the environment variable WANDB_MODE says
+    otherwise.
+    Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
+    check_integer("thumbnails", thumbnails, 0)
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
     wandb.setup()  # reads that before there is anything to say
-    mode = _mode()
+    mode = wandb_mode()
     name = Path(folder).name
-    return WandbLogger(
+    return CodecWandbLogger(
+        thumbnails,
         name=name.rpartition("-")[0] or name,
         id=name,
         save_dir=folder,
         project=project,
         entity=entity,
-        group=group,
-        tags=list(dict.fromkeys([*choices("experiment", "model", "data", "quantization", "loss"), *tags])),
+        group=group or sweep_group(),
+        tags=list(dict.fromkeys([*choices(*CHOICES), *tags])),
         job_type=job_type,
         mode=mode,
         resume="allow" if mode == "online" else None,
@@ -50,10 +127,36 @@ def wandb_logger(
     )
 
 
+def sweep_group() -> str | None:
+    """What the jobs of a sweep have in common: its overrides, swept ones first; None for a job by itself."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    typed = [argument for argument in sys.argv[1:] if re.match(r"(?!hydra|logger)[+~\w][\w.@/]*=", argument)]
+    parsed = OverridesParser.create().parse_overrides(typed)
+    group = " ".join(override.input_line for override in sorted(parsed, key=lambda o: not o.is_sweep_override()))
+    if len(group) <= _GROUP_LENGTH:
+        return group or None
+    digest = hashlib.sha256(group.encode()).hexdigest()[:8]
+    return f"{group[: _GROUP_LENGTH - len(digest) - 2]}… {digest}"
+
+
+def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[str, Any]:
+    """The row of `test/rate_distortion`: `results`, and which codec, with which settings, was measured on what.
+
+    `setting` holds the job's other overrides. Points of one `curve` are of one codec and data set.
+    """
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    name = next(iter(choices("model")), type(codec).__name__)
+    dataset = next(iter(choices("data")), "its own test images")
+    setting = " ".join(override for override in overrides if not _NO_SETTING.match(override))
+    return {**results, "curve": f"{name} on {dataset}", "codec": name, "setting": setting, "dataset": dataset}
+
+
 def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec) -> None:
-    """Gives every logger the whole resolved config, the layers and the number of parameters."""
+    """Gives every logger the whole resolved config, the chosen options, the layers and the number of parameters."""
     summary = ModelSummary(codec, max_depth=2)
     described = OmegaConf.to_container(config, resolve=True)
+    described["choices"] = {group: option for group in CHOICES for option in choices(group)}
     described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
     for logger in loggers:
         logger.log_hyperparams(described)
@@ -72,7 +175,7 @@ def where_to_look(loggers: Sequence[Logger]) -> str | None:
     return None
 
 
-def _mode() -> str:
+def wandb_mode() -> str:
     """What WANDB_MODE asks for; without it, whether the server knows a configured key. Nothing is asked."""
     if rank_zero_only.rank != 0:
         return "disabled"  # only the first process logs
@@ -92,3 +195,19 @@ def _mode() -> str:
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"
+
+
+@contextmanager
+def _staged_below(folder: str) -> Iterator[None]:
+    """Has W&B keep the pictures of tables until their upload in the run's folder instead of the home folder."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = before or str(Path(folder, "wandb").resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+def _drawable(value: float | str | None) -> float | str | None:
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -1,27 +1,23 @@
 """What a W&B run holds, read back from the file that an offline training writes; nothing asks, nothing fails."""
 
+import csv
 import json
-import os
-import struct
-import subprocess
-import sys
-import zlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import wandb
 from conftest import ROOT
 from PIL import Image
 from torchvision.transforms.v2.functional import center_crop
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb_files import folder_of, read_back, rows, run_without_key
 
 from codec.checkpoint import load_codec
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
-from codec.loggers import wandb_logger, where_to_look
+from experiments.dashboard import Panel, describe, sections
 
 TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
 SMALL = (
@@ -36,75 +32,6 @@ SMALL = (
     "model.widths=[8,8]",
     "model.latent_channels=4",
 )
-
-
-def run_without_key(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """A Python process that finds no W&B key, no W&B settings and no keyboard."""
-    home = cwd / "home"
-    home.mkdir(exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # torchac is compiled there already
-    places = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), "NETRC": str(home / "netrc")}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**kept, **places, "XDG_CACHE_HOME": cache, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-
-
-def records(path: Path) -> Iterator[Record]:
-    """The records of a `.wandb` file: LevelDB's log format after a header of seven bytes, blocks of 32 KiB."""
-    data = path.read_bytes()
-    assert data[:4] == b":W&B"
-    position, parts = 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        checksum, length, kind = struct.unpack_from("<IHB", data, position)
-        part = data[position + 7 : position + 7 + length]
-        assert checksum == zlib.crc32(part, zlib.crc32(bytes([kind])))
-        position += 7 + length
-        parts = parts + part if kind in (3, 4) else part  # 1 whole, 2 first, 3 middle, 4 last
-        if kind in (1, 4):
-            yield Record.FromString(parts)
-
-
-def values(items: Iterator) -> dict:
-    """Keys, nested ones joined by a dot, and values of the items of a config, history or summary record."""
-    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
-
-
-def read_back(run: Path) -> SimpleNamespace:
-    """What the W&B file below a run's folder says, by kind of record."""
-    (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    found = SimpleNamespace(folder=file.parent, config={}, history=[], summary={}, texts="", exit=None, run=None)
-    for record in records(file):
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found.run = record.run
-        elif kind == "config":
-            found.config |= values(record.config.update)
-        elif kind == "history":
-            found.history.append(values(record.history.item))
-        elif kind == "summary":
-            found.summary |= values(record.summary.update)
-        elif kind == "output_raw":
-            found.texts += record.output_raw.line
-        elif kind == "exit":
-            found.exit = record.exit
-    return found
-
-
-def folder_of(runs: Path, name: str) -> Path:
-    (found,) = (path for path in runs.glob(f"{name}-*"))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +75,8 @@ def test_the_config_is_whole_and_resolved(trained: SimpleNamespace) -> None:
     assert config["folder"] == f"runs/{trained.run.name}"
     assert {"prior", "scheduler", "strategy", "trainer", "callbacks", "seed", "epochs"} <= config.keys()
     assert "${" not in json.dumps(config)
+    chosen = {"model": "conv_baseline", "data": "samples", "quantization": "6bit", "loss": "mse"}
+    assert config["choices"] == chosen
 
 
 def test_the_config_holds_the_model_summary(trained: SimpleNamespace) -> None:
@@ -182,6 +111,44 @@ def test_the_summary_ends_with_what_results_json_holds(trained: SimpleNamespace)
     results = json.loads((trained.run / "results.json").read_text())
     for name in ("psnr", "bpp", "ssim", "ms_ssim", "ratio"):
         assert trained.wandb.summary[f"test/{name}"] == pytest.approx(results[name], rel=1e-6)
+
+
+def test_the_x_axes_are_ours_and_the_summary_holds_the_lowest_val_loss(trained: SimpleNamespace) -> None:
+    metrics = trained.wandb.metrics
+    for names in ("train/*", "val/*", "test/*", "val/loss"):
+        assert metrics[names].step_metric == "trainer/global_step"
+    losses = [row["val/loss"] for row in trained.wandb.history if "val/loss" in row]
+    assert len(losses) == 2
+    assert trained.wandb.summary["val/loss"] == {"min": min(losses)}
+
+
+def test_a_table_holds_every_test_image_with_a_thumbnail_of_what_its_file_decodes_to(
+    trained: SimpleNamespace,
+) -> None:
+    with (trained.run / "per_image.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    found = rows(trained.wandb.tables["test/images"])
+    assert [row["name"] for row in found] == [row["name"] for row in expected]
+    codec = load_codec(trained.run)
+    originals = {path.name: path for path in SamplesSource().images("test")}
+    for row, measured in zip(found, expected, strict=True):
+        for column in ("bytes", "bpp", "psnr", "ssim", "ms_ssim", "encode_ms"):
+            assert row[column] == pytest.approx(float(measured[column]))
+        picture = trained.wandb.pictures[row["original | decoded"]["path"]]
+        assert picture.is_relative_to(trained.run)  # not in the home folder, where others would not find it
+        shown = read_image(picture, channels=3)
+        original = center_crop(read_image(originals[row["name"]], channels=3), [192, 192])
+        assert torch.equal(shown, torch.cat([original, codec.decode(codec.encode(original))], dim=2))
+
+
+def test_a_table_holds_the_rate_distortion_point(trained: SimpleNamespace) -> None:
+    results = json.loads((trained.run / "results.json").read_text())
+    (point,) = rows(trained.wandb.tables["test/rate_distortion"])
+    assert (point["codec"], point["dataset"]) == ("conv_baseline", "samples")
+    assert "model.widths=[8,8]" in point["setting"]
+    assert "logger" not in point["setting"]
+    for column in ("images", "bpp", "psnr", "ssim", "ms_ssim"):
+        assert point[column] == pytest.approx(results[column])
 
 
 def test_the_panels_show_original_and_decoded_side_by_side(trained: SimpleNamespace) -> None:
@@ -227,18 +194,50 @@ def test_a_failed_training_ends_its_run_too(tmp_path: Path) -> None:
     assert any("train/loss" in row for row in written.history)
 
 
-def test_evaluate_writes_a_run_of_its_own_kind(tmp_path: Path) -> None:
-    overrides = ("model=jpeg", "model.quality=50", "data=samples", "data.limit=1", "logger=wandb", "device=cpu")
-    process = run_without_key(EVALUATE, *overrides, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """JPEG and PNG, lossless, evaluated in one sweep; the folders and what W&B wrote for each."""
+    folder = tmp_path_factory.mktemp("sweep")
+    overrides = ("data=samples", "data.limit=2", "logger=wandb", "logger.wandb.thumbnails=1", "device=cpu")
+    process = run_without_key(EVALUATE, "-m", *overrides, "model=jpeg,png", cwd=folder)
     assert process.returncode == 0, process.stderr[-6000:]
-    folder = folder_of(tmp_path / "runs", "jpeg_samples")
-    written = read_back(folder)
+    runs = {name: folder_of(folder / "runs", f"{name}_samples") for name in ("jpeg", "png")}
+    return SimpleNamespace(**runs, wandb={name: read_back(run) for name, run in runs.items()})
+
+
+def test_evaluate_writes_a_run_of_its_own_kind(swept: SimpleNamespace) -> None:
+    written = swept.wandb["jpeg"]
     assert (written.run.display_name, written.run.job_type) == ("jpeg_samples", "eval")
     assert list(written.run.tags) == ["jpeg", "samples"]
-    results = json.loads((folder / "results.json").read_text())
-    assert written.summary["test/psnr"] == pytest.approx(results["psnr"], rel=1e-6)
+    results = json.loads((swept.jpeg / "results.json").read_text())
+    for name in ("bpp", "psnr", "ssim", "ms_ssim", "ratio", "encode_ms", "decode_ms"):
+        assert written.summary[f"test/{name}"] == pytest.approx(results[name], rel=1e-6)
     assert written.config["model"]["quality"] == 50
     assert written.exit is not None
+
+
+def test_the_jobs_of_a_sweep_share_a_group_that_begins_with_what_is_swept(swept: SimpleNamespace) -> None:
+    groups = {written.run.run_group for written in swept.wandb.values()}
+    assert groups == {"model=jpeg,png data=samples data.limit=2 device=cpu"}
+
+
+def test_a_lossless_codec_logs_no_infinite_psnr(swept: SimpleNamespace) -> None:
+    written = swept.wandb["png"]
+    assert written.summary["test/lossless"] == 2
+    assert written.summary["test/bpsp"] > 1
+    assert "test/psnr" not in written.summary
+    assert [row["psnr"] for row in rows(written.tables["test/images"])] == [None, None]
+    assert rows(written.tables["test/rate_distortion"])[0]["psnr"] is None
+    assert "Infinity" not in json.dumps(written.history)
+
+
+def test_only_so_many_thumbnails_are_kept_and_they_are_small(swept: SimpleNamespace) -> None:
+    written = swept.wandb["jpeg"]
+    shown = [row["original | decoded"] for row in rows(written.tables["test/images"])]
+    assert shown[0] is not None
+    assert shown[1:] == [None]
+    with Image.open(written.pictures[shown[0]["path"]]) as image:
+        assert image.size == (2 * 256, 170)  # of 451×300
 
 
 def test_disabled_trains_and_writes_no_wandb_run(tmp_path: Path) -> None:
@@ -249,91 +248,23 @@ def test_disabled_trains_and_writes_no_wandb_run(tmp_path: Path) -> None:
     assert list(tmp_path.glob("runs/debug_one_step-*/results.json"))
 
 
-# ---- which mode, and with what arguments; no server is spoken to
+def test_the_dashboard_shows_what_runs_log(trained: SimpleNamespace) -> None:
+    written = trained.wandb
+    logged = {name for row in written.history for name in row} | set(written.tables)
+    pictures = {name.rpartition(".")[0] for name in logged if name.startswith("val/reconstruction_")}
+    shown = {metric for section in sections("me") for panel in section.panels for metric in metrics(panel)}
+    assert {"test/psnr", "test/bpp", "test/bpsp", "val/loss", "val/reconstruction_0", "loss.rate_weight"} <= shown
+    known = logged | pictures | set(leaves(written.config)) | set(written.tables["test/rate_distortion"]["columns"])
+    assert shown - known == {"val/reconstruction_2", "val/reconstruction_3"}  # here are two validation images
 
 
-@pytest.fixture
-def initialised(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """The arguments of the last `wandb.init`, which is replaced."""
-    arguments: dict = {}
-
-    def init(**given: object) -> SimpleNamespace:
-        arguments.update(given)
-        settings = SimpleNamespace(mode=given["mode"])
-        return SimpleNamespace(
-            settings=settings, url="https://wandb.example/r", dir=f"{given['dir']}/wandb/x/files"
-        )
-
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(wandb, "init", init)
-    return arguments
+def metrics(panel: Panel) -> set[str]:
+    """The names of what a panel shows, which are all words of its description with a dot, a slash or a table."""
+    words = set(re.findall(r"[\w./]+", describe(panel)))
+    return {word for word in words if re.search(r"\w[./]\w", word)} | words & {"psnr", "ssim", "ms_ssim", "curve"}
 
 
-def login(monkeypatch: pytest.MonkeyPatch, answer: bool | Exception) -> None:
-    def replaced(prompt: bool = True) -> bool:
-        assert not prompt
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(wandb, "login", replaced)
-
-
-def test_with_a_key_the_run_is_online_and_a_resumed_one_continues_it(
-    initialised: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    login(monkeypatch, True)
-    logger = wandb_logger("runs/small-0123abcd", "quintet", entity="us", group="g", tags=["a", "b", "a"])
-    assert where_to_look([logger]) == "W&B: https://wandb.example/r"
-    assert initialised["mode"] == "online"
-    assert (initialised["id"], initialised["resume"]) == ("small-0123abcd", "allow")
-    assert (initialised["name"], initialised["dir"]) == ("small", "runs/small-0123abcd")
-    assert (initialised["project"], initialised["entity"], initialised["group"]) == ("quintet", "us", "g")
-    assert (initialised["tags"], initialised["job_type"]) == (["a", "b"], "train")
-
-
-def test_without_a_key_it_is_offline_and_silent(
-    initialised: dict, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    login(monkeypatch, False)
-    assert wandb_logger("runs/small-0123abcd", "quintet").experiment is not None
-    assert (initialised["mode"], initialised["resume"]) == ("offline", None)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_with_a_key_and_no_way_to_the_server_it_is_offline_and_says_so_in_one_line(
-    initialised: dict, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    login(monkeypatch, wandb.errors.AuthenticationError("cannot reach the server\nat all"))
-    assert wandb_logger("runs/small-0123abcd", "quintet").experiment is not None
-    assert initialised["mode"] == "offline"
-    assert capfd.readouterr().err == "W&B: offline, since cannot reach the server\n"
-
-
-@pytest.mark.parametrize(
-    ("mode", "answer", "message"),
-    [
-        ("online", False, "WANDB_MODE=online: no API key"),
-        ("online", wandb.errors.AuthenticationError("the key is wrong"), "WANDB_MODE=online: the key is wrong"),
-        ("ofline", True, "WANDB_MODE=ofline: allowed are online, offline"),
-    ],
-)
-def test_a_mode_that_cannot_be_had_is_refused(
-    mode: str, answer: bool | Exception, message: str, initialised: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    login(monkeypatch, answer)
-    monkeypatch.setenv("WANDB_MODE", mode)
-    with pytest.raises(ValueError, match=message):
-        wandb_logger("runs/small-0123abcd", "quintet")
-    assert not initialised
-
-
-def test_every_start_of_an_offline_run_is_named_for_the_upload(
-    initialised: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    login(monkeypatch, False)
-    run = tmp_path / "my run-0123abcd"
-    for start in ("offline-run-2", "offline-run-1"):
-        (run / "wandb" / start).mkdir(parents=True)
-    line = where_to_look([wandb_logger(str(run), "quintet")])
-    assert line.endswith(f"wandb sync '{run}/wandb/offline-run-1' '{run}/wandb/offline-run-2'")
+def leaves(config: dict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a nested config."""
+    for key, value in config.items():
+        yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
