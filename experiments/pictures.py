@@ -1,60 +1,88 @@
-"""`python -m experiments.pictures RUN … --out docs/picture.jpg`: decoded images beside JPEG's at the same size."""
+"""Images, what runs make of them, and beside that the differences or JPEGs of the same size: a row an image.
+
+python -m experiments.pictures runs/conv_baseline runs/conv_enhanced --images photos --out docs/grid.png
+python -m experiments.pictures runs/diffusion --images photos --beside jpeg --names kodim03,kodim07 --out docs/x.jpg
+"""
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.progress import track
 from torch import Tensor
 
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
-from codec.data.image_file import NamedImage, list_images, read_image
-from experiments.comparison import Panel, nearest, save_comparison
+from codec.data.image_file import ImageFileError, NamedImage, list_images, read_image
+from codec.learned_codec import LearnedCodec
+from experiments.comparison import Panel, coded, difference, middle, nearest, save_comparison
+from experiments.figures import figure_file
+
+BESIDE = {"difference": "difference × 4", "jpeg": "JPEG, nearest size"}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.pictures", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="runs or checkpoints, a column each, beside a JPEG each")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the picture that the command line names."""
+    summary, _, examples = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.pictures",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs or checkpoints, a column each")
     parser.add_argument("--images", required=True, type=Path, help="a folder of images, or one image")
     parser.add_argument("--names", help="of a folder's images only these, by the starts of their names: kodim03,…")
+    parser.add_argument(
+        "--beside",
+        default="difference",
+        metavar="A,B",
+        help=f"of every run also {' or '.join(BESIDE)}, or both (default: difference)",
+    )
     parser.add_argument("--crop", type=int, default=256, help="what is shown: the middle N×N pixels (default 256)")
-    parser.add_argument("--out", required=True, type=Path, help="the picture; its suffix says the format")
-    arguments = parser.parse_args()
+    parser.add_argument("--out", required=True, type=figure_file, help="the picture; its suffix says the format")
+    options = parser.parse_args(arguments)
+    beside = options.beside.split(",")
+    if not set(beside) <= BESIDE.keys():
+        parser.error(f"--beside {options.beside}: allowed are {', '.join(BESIDE)}")
+    if options.crop < 1:
+        parser.error(f"--crop {options.crop}: allowed are integers from 1")
 
-    paths = list_images(arguments.images) if arguments.images.is_dir() else [arguments.images]
-    if arguments.names:
-        paths = [path for path in paths if path.name.startswith(tuple(arguments.names.split(",")))]
+    paths = list_images(options.images) if options.images.is_dir() else [options.images]
+    if options.names:
+        paths = [path for path in paths if path.name.startswith(tuple(options.names.split(",")))]
     if not paths:
-        parser.error(f"no images at {arguments.images} (--names {arguments.names})")
+        parser.error(f"no images at {options.images} (--names {options.names})")
     try:
-        codecs = [load_codec(run) for run in arguments.runs]
-    except CheckpointError as error:
+        codecs = [load_codec(run) for run in options.runs]
+        images = [read_image(path, channels=max(codec.image_channels for codec in codecs)) for path in paths]
+        grid = [
+            _row(codecs, path, image, beside, options.crop)
+            for path, image in track(list(zip(paths, images, strict=True)), "coding", transient=True)
+        ]
+    except (CheckpointError, ImageFileError) as error:
         parser.error(str(error))
-    grid = []
-    for path in paths:
-        original = read_image(path, channels=3)
-        row = [Panel(_middle(original, arguments.crop), path.name)]
-        for codec in codecs:
-            item = NamedImage(path.name, read_image(path, channels=codec.image_channels))
-            measured = codec.measure(item)
-            jpeg = nearest([Jpeg(quality) for quality in range(1, 96)], item, measured["bytes"])
-            for shown, values in [(codec, measured), (jpeg, jpeg.measure(item))]:
-                decoded = shown.decode(shown.encode(item.image))
-                row.append(
-                    Panel(_middle(decoded, arguments.crop), f"{values['bpp']:.3f} bpp, {values['psnr']:.2f} dB")
-                )
-        grid.append(row)
-    titles = [
-        title for run in arguments.runs for title in (re.sub("-[0-9a-f]{8}$", "", run.name), "JPEG, nearest size")
-    ]
-    save_comparison(grid, ["original", *titles], arguments.out)
-    print(arguments.out)
+    names = [re.sub("-[0-9a-f]{8}$", "", run.stem) for run in options.runs]
+    titles = [f"{name}:\n{BESIDE[kind]}" if len(names) > 1 else BESIDE[kind] for kind in beside for name in names]
+    save_comparison(grid, ["original", *names, *titles], options.out)
+    print(options.out)
 
 
-def _middle(image: Tensor, size: int) -> Tensor:
-    height, width = image.shape[-2:]
-    top, left = max(0, height - size) // 2, max(0, width - size) // 2
-    return image[:, top : top + size, left : left + size]
+def _row(codecs: list[LearnedCodec], path: Path, image: Tensor, beside: list[str], crop: int) -> list[Panel]:
+    """The original, every codec's image, then for every kind of `beside` a panel for every codec."""
+    decoded, others = [], {kind: [] for kind in beside}
+    for codec in codecs:
+        own = image if codec.image_channels == len(image) else read_image(path, channels=codec.image_channels)
+        ours = coded(codec, own)
+        decoded.append(Panel(middle(ours.image, crop), ours.caption))
+        if "difference" in beside:
+            others["difference"].append(Panel(middle(difference(ours.image, own), crop), ours.caption))
+        if "jpeg" in beside:
+            item = NamedImage(path.name, own)
+            jpeg = coded(nearest([Jpeg(quality) for quality in range(1, 96)], item, ours.bytes), own)
+            others["jpeg"].append(Panel(middle(jpeg.image, crop), jpeg.caption))
+    return [Panel(middle(image, crop), path.name), *decoded, *(panel for kind in beside for panel in others[kind])]
 
 
 if __name__ == "__main__":

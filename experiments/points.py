@@ -9,6 +9,7 @@ from typing import Any
 
 from codec.data.image_file import whole_file
 from codec.results import read_results
+from experiments.run_folders import find_runs
 
 POINTS = Path(__file__).resolve().parent / "results/points.csv"
 
@@ -73,17 +74,19 @@ def curves_of(points: Iterable[Point], dataset: str, codecs: Sequence[str] | Non
 def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
     """`NAME=FOLDER,FOLDER…` → `{NAME: results}`, each curve's results by rising bpp.
 
-    Raises ValueError where a folder holds no results.json.
+    Raises ValueError where a folder holds no results.json, or two curves have one name.
     """
     curves = {}
     for text in texts:
         name, _, patterns = text.rpartition("=")
+        if not name or name in curves:
+            raise ValueError(f"{text}: every curve has a name of its own; give NAME=runs/a,runs/b")
         points = curves[name] = []
         for pattern in patterns.split(","):
-            found = [*Path().glob(f"{pattern}/results.json"), *Path().glob(f"{pattern}-????????/results.json")]
-            if not found:
-                raise ValueError(f"{text}: no results.json in {pattern or 'nothing'}; give NAME=runs/a,runs/b")
-            points += [read_results(file) for file in dict.fromkeys(found)]  # both patterns may find one
+            try:
+                points += [read_results(folder / "results.json") for folder in find_runs(pattern)]
+            except ValueError as error:
+                raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
         points.sort(key=lambda point: point["bpp"])
     return curves
 
