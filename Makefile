@@ -7,10 +7,11 @@ READY := .venv/.ready
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench clean
+.PHONY: help setup test lint demo bench dashboard clean tables table-conv table-quantized table-diffusion table-comcnn \
+	table-lossless table-baselines figures
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 setup: $(READY)  ## create .venv with the locked packages and the command `codec`; quick when it is there already
 
@@ -33,6 +34,42 @@ demo: $(READY)  ## train a codec on packaged photographs for some minutes and co
 
 bench: $(READY)  ## images/s in training, megapixels/s in coding, split into network, tables and coder
 	$(BIN)/python -m experiments.bench
+
+# What the tables below cost: BUDGET=smoke (minutes), small (an hour a scheme on 2 cores), paper (a GPU); SEEDS=3 trains
+# three times; PHOTOS=folder: the lossless codecs are trained on these photographs too.
+BUDGET ?= small
+SEEDS ?= 1
+MAKE_TABLES = QUINTET_PHOTOS="$(PHOTOS)" $(BIN)/python -m experiments.tables --budget $(BUDGET) --seeds $(SEEDS)
+
+tables: $(READY)  ## all tables: find or train what they need, measure files; BUDGET=smoke|small|paper SEEDS=n PHOTOS=folder
+	$(MAKE_TABLES) all
+
+table-conv: $(READY)  ## the two convolutional autoencoders
+	$(MAKE_TABLES) conv
+
+table-quantized: $(READY)  ## the quantised autoencoder at 2, 4 and 6 bits
+	$(MAKE_TABLES) quantized
+
+table-diffusion: $(READY)  ## the diffusion autoencoder at five rates
+	$(MAKE_TABLES) diffusion
+
+table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
+	$(MAKE_TABLES) comcnn
+
+table-lossless: $(READY)  ## the lossless U-Nets against PNG, JPEG 2000, WebP, JPEG XL
+	$(MAKE_TABLES) lossless
+
+table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best reasonable settings
+	$(MAKE_TABLES) baselines
+
+dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME --report' and others, --help lists them
+	@$(BIN)/python -m experiments.dashboard $(ARGS)
+
+figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
+	$(BIN)/python -m experiments.curves --data kodak --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
+	$(BIN)/python -m experiments.curves --data bsd300 --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
+	$(BIN)/python -m experiments.bd_rate --data kodak --anchor jpeg > experiments/results/bd_rate_kodak.md
+	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg > experiments/results/bd_rate_bsd300.md
 
 clean:  ## remove .venv and caches; runs and results stay
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

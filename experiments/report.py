@@ -1,0 +1,209 @@
+"""A table as Markdown and CSV, from what was measured and what its paper says."""
+
+import csv
+import datetime
+import io
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from codec.results import COLUMNS
+from codec.runs import commit
+from experiments.bd_rate import bd_table
+from experiments.plan import Evaluation, Plan
+from experiments.points import Point, curves_of, point
+
+PAPER_FIGURES = Path(__file__).resolve().parent / "data/paper_figures.csv"
+BUDGET_LINE = "Budget "
+_SHOWN = ("bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms", "decode_ms")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and its results.json, with `train_minutes` where there was a training."""
+
+    evaluation: Evaluation
+    results: dict[str, Any]
+
+    @property
+    def point(self) -> Point:
+        """Its row of points.csv."""
+        evaluation = self.evaluation
+        seed = 0 if evaluation.training is None else evaluation.training.seed
+        return point(
+            self.results,
+            codec=evaluation.codec,
+            setting=", ".join(filter(None, (evaluation.setting, f"seed {seed}" if seed else ""))),
+            dataset=evaluation.dataset,
+            command=shlex.join(["python", "evaluate.py", *evaluation.command_overrides()]),
+        )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What runs of several seeds share."""
+        return self.evaluation.dataset, self.evaluation.codec, self.evaluation.setting
+
+
+def as_markdown(plan: Plan, measured: Sequence[Measured], figures: Sequence[str]) -> str:
+    """The whole page: how it was obtained, the paper's figures beside ours, all points, BD-rates, commands."""
+    datasets = list(dict.fromkeys(row.evaluation.dataset for row in measured))
+    parts = [f"# {plan.title}", _header(plan, measured)]
+    if plan.source is not None:
+        parts += ["## Beside the paper", f"“{plan.source}”.", _beside_paper(plan, measured)]
+    parts.append("## Measured")
+    for dataset in datasets:
+        rows = [row for row in measured if row.evaluation.dataset == dataset]
+        parts += [f"{dataset}, {rows[0].results['images']:g} images:", _means(plan, rows)]
+        below = _below_anchor(plan, rows)
+        if below:
+            parts.append(below)
+    if plan.anchor is not None:
+        points = [row.point for row in measured if not row.evaluation.training or not row.evaluation.training.seed]
+        for dataset in datasets:
+            parts += [
+                f"## BD-rate against {plan.anchor}, {dataset}",
+                bd_table(curves_of(points, dataset), plan.anchor),
+            ]
+    parts += [f"![{Path(figure).stem}]({figure})" for figure in figures]
+    parts += ["## Commands", _commands(plan)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_csv(plan: Plan, measured: Sequence[Measured]) -> str:
+    """One row an evaluation, with every number of its results."""
+    rows = []
+    for row in measured:
+        training = row.evaluation.training
+        numbers = {k: v for k, v in row.results.items() if isinstance(v, int | float)}
+        described = {"dataset": row.evaluation.dataset, "codec": row.evaluation.codec, "budget": plan.budget}
+        described |= {"setting": row.evaluation.setting, "seed": "" if training is None else training.seed}
+        rows.append({**described, **numbers})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def budget_of(text: str) -> str | None:
+    """The budget that a page of `as_markdown` was made with."""
+    lines = [line for line in text.splitlines() if line.startswith(BUDGET_LINE)]
+    return lines[0].removeprefix(BUDGET_LINE).split("`")[1] if lines else None
+
+
+def _header(plan: Plan, measured: Sequence[Measured]) -> str:
+    hardware = " and ".join(dict.fromkeys(str(row.results["hardware"]) for row in measured))
+    images = {row.evaluation.dataset: row.results["images"] for row in measured}
+    lines = [
+        f"{BUDGET_LINE}`{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, commit {commit()}; "
+        f"`make table-{plan.table} BUDGET={plan.budget}`.",
+        f"Tested on {', '.join(f'{name} ({count:g} images)' for name, count in images.items())}; whole files, "
+        f"header included. On {hardware}.",
+    ]
+    minutes = {
+        f"{t.name}{f', seed {t.seed}' if t.seed else ''}": row.results.get("train_minutes")
+        for row in measured
+        if (t := row.evaluation.training) is not None
+    }
+    if minutes:
+        each = (f"{name} {'?' if value is None else f'{value:.0f}'} min" for name, value in minutes.items())
+        lines.append(f"Trained for (wall clock, not alone on the machine): {', '.join(each)}.")
+    return "\n".join(lines)
+
+
+def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:
+    with PAPER_FIGURES.open(encoding="utf-8", newline="") as file:
+        figures = [row for row in csv.DictReader(file) if row["table"] == plan.table]
+    if not figures:
+        return "It reports no figures."
+    lines = ["| figure | paper | ours | difference | ours is | the paper's is |", "|---|---|---|---|---|---|"]
+    for figure in figures:
+        name, value = figure["figure"], float(figure["value"])
+        paper = f"{'' if figure['relation'] == '=' else figure['relation'] + ' '}{figure['value']}"
+        claim = plan.claims.get(name)
+        ours = [] if claim is None else [row.results[claim["column"]] for row in measured if _fits(row, claim)]
+        if ours:
+            form = COLUMNS[claim["column"]]
+            said = f"{claim['codec']} {claim.get('setting', '')}".strip()
+            cells = [_spread(ours, form), f"{mean(ours) - value:+.5g}", f"{said}, {claim['dataset']}"]
+        else:
+            cells = ["–", "–", "not measured with this budget"]
+        lines.append(f"| {' | '.join([name, paper, *cells, figure['source']])} |")
+    return "\n".join(lines)
+
+
+def _fits(row: Measured, claim: dict[str, str]) -> bool:
+    evaluation = row.evaluation
+    same = (evaluation.codec, evaluation.dataset) == (claim["codec"], claim["dataset"])
+    return same and claim.get("setting", evaluation.setting) == evaluation.setting
+
+
+def _means(plan: Plan, rows: Sequence[Measured]) -> str:
+    groups: dict[tuple[str, str, str], list[Measured]] = {}
+    for row in rows:
+        groups.setdefault(row.key, []).append(row)
+    columns = [column for column in _SHOWN if any(column in row.results for row in rows)]
+    if not any(math.isinf(row.results["psnr"]) for row in rows):
+        columns.remove("bpsp")
+    anchored = plan.anchor is not None
+    heads = ["codec", "setting", *columns, *([f"PSNR − {plan.anchor}'s at this bpp"] if anchored else [])]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
+    for (_, codec, setting), group in groups.items():
+        cells = [
+            _spread([row.results[column] for row in group if column in row.results], COLUMNS[column])
+            for column in columns
+        ]
+        if anchored:
+            above = [gain for row in group if (gain := _above_anchor(plan, rows, row)) is not None]
+            cells.append(_spread(above, "{:+.2f}"))
+        lines.append(f"| {' | '.join([codec, setting, *cells])} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "–"
+    if math.isinf(values[0]):
+        return "lossless"
+    middle = form.format(mean(values))
+    return middle if len(values) == 1 else f"{middle} ± {form.replace('+', '').format(stdev(values))}"
+
+
+def _above_anchor(plan: Plan, rows: Sequence[Measured], row: Measured) -> float | None:
+    """By how many dB a point lies above the anchor's curve; None outside its rates, and for the anchor itself."""
+    curve = sorted(
+        (other.results["bpp"], other.results["psnr"]) for other in rows if other.evaluation.codec == plan.anchor
+    )
+    bpp = row.results["bpp"]
+    if row.evaluation.codec == plan.anchor or len(curve) < 2 or not curve[0][0] <= bpp <= curve[-1][0]:
+        return None
+    rates, psnrs = np.array(curve).T
+    return row.results["psnr"] - float(PchipInterpolator(np.log(rates), psnrs)(math.log(bpp)))
+
+
+def _below_anchor(plan: Plan, rows: Sequence[Measured]) -> str:
+    """A sentence that names what loses."""
+    gains = [(row, _above_anchor(plan, rows, row)) for row in rows if plan.anchor is not None]
+    losing = {
+        f"{row.evaluation.codec} {row.evaluation.setting}".strip(): gain
+        for row, gain in gains
+        if gain is not None and gain < 0
+    }
+    if not losing:
+        return ""
+    return f"Loses to {plan.anchor}: " + ", ".join(f"{k} ({v:+.2f} dB)" for k, v in losing.items()) + "."
+
+
+def _commands(plan: Plan) -> str:
+    lines = [
+        *(shlex.join(["python", "train.py", *training.overrides]) for training in plan.trainings),
+        *(shlex.join(["python", "evaluate.py", *e.command_overrides()]) for e in plan.evaluations),
+    ]
+    return "\n".join(["```", *lines, "```"])

@@ -1,0 +1,200 @@
+"""Tables are made of real runs and real files, once; what changed, and only that, is made again."""
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments import plan as planning
+from experiments import report, tables
+from experiments.plan import Evaluation, PlanError, Training, read_plan
+from experiments.points import read_points
+from experiments.report import Measured, budget_of
+
+TRAINING = (
+    'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '
+    "data.crop_size=32, data.num_workers=0, data.limit=3, epochs=1, trainer.limit_train_batches=1, "
+    "trainer.limit_test_batches=1, logger=csv"
+)
+PLAN = f"""
+title: Tiny
+source: A paper about nothing
+datasets: {{samples: [data=samples, data.limit=2, data.eval_crop=192]}}
+trainings:
+  first: {{small: [name=first, loss.rate_weight=0.001, {TRAINING}]}}
+  second: {{start_from: first, small: [name=second, loss.rate_weight=0.002, {TRAINING}]}}
+evaluations:
+  - {{codec: tiny, setting: small, run: first, data: [samples]}}
+  - {{codec: tiny, setting: smaller, run: second, data: [samples]}}
+  - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 5, 20, 60, 90]}}, data: [samples]}}
+anchor: jpeg
+claims:
+  PSNR (dB): {{codec: tiny, setting: small, dataset: samples, column: psnr}}
+"""
+FIGURES = "table,figure,relation,value,source\ntiny,PSNR (dB),<,12.5,page 3\ntiny,SSIM,=,0.5,page 4\n"
+
+
+@pytest.fixture
+def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plan `tiny`, the only one, whose runs and results lie in a folder of their own."""
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(PLAN)
+    (folder / "budgets.yaml").write_text((planning.PLANS / "budgets.yaml").read_text())
+    (tmp_path / "figures.csv").write_text(FIGURES)
+    for module in (planning, tables):
+        monkeypatch.setattr(module, "TABLES", ["tiny"])
+    monkeypatch.setattr(planning, "PLANS", folder)
+    monkeypatch.setattr(report, "PAPER_FIGURES", tmp_path / "figures.csv")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is trained and measured from now on."""
+    done: list[str] = []
+    train, measure = tables.train, tables.evaluate.evaluate
+    monkeypatch.setattr(tables, "train", lambda training: (done.append(training.name), train(training)))
+    monkeypatch.setattr(tables.evaluate, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
+    return done
+
+
+def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
+    plans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = count_work(monkeypatch)
+    assert tables.main(["tiny"]) == 0
+    qualities = [f"jpeg_quality-{quality}_samples" for quality in (2, 5, 20, 60, 90)]
+    assert done == ["first", "second", "tiny_small_samples", "tiny_smaller_samples", *qualities]
+
+    page = (plans.parent / "results/tiny.md").read_text()
+    points = read_points(plans.parent / "results/points.csv")
+    assert budget_of(page) == "small"
+    assert len(points) == 7
+    (tiny,) = [row for row in points if row["setting"] == "small"]
+    assert f"| PSNR (dB) | < 12.5 | {tiny['psnr']:.2f} | {tiny['psnr'] - 12.5:+.5g}"[:30] in page
+    assert "| SSIM | 0.5 | – | – |" in page
+    assert "Loses to jpeg: tiny small" in page
+    assert "python train.py name=first" in page
+    assert tiny["train_minutes"] >= 0
+    assert tiny["images"] == 2
+    with (plans.parent / "results/tiny.csv").open() as file:
+        assert float(next(csv.DictReader(file))["psnr"]) == pytest.approx(tiny["psnr"], abs=1e-3)
+    assert (plans.parent / "results/tiny_samples.png").is_file()
+
+    done.clear()
+    before = (plans.parent / "results/tiny.md").stat().st_mtime_ns
+    assert tables.main(["tiny"]) == 0
+    assert done == []
+    assert (plans.parent / "results/tiny.md").stat().st_mtime_ns == before
+
+    (lost,) = (plans.parent / "runs").glob("jpeg_quality-20_samples-*/results.json")
+    lost.unlink()
+    assert tables.main(["tiny"]) == 0
+    assert done == ["jpeg_quality-20_samples"]
+
+    done.clear()
+    (plans / "tiny.yaml").write_text(PLAN.replace("loss.rate_weight=0.002", "loss.rate_weight=0.003"))
+    assert tables.main(["tiny"]) == 0
+    assert done == ["second", "tiny_smaller_samples"]
+    assert len(read_points(plans.parent / "results/points.csv")) == 7
+
+
+def test_a_change_reaches_all_that_starts_from_it(plans: Path) -> None:
+    first, second = (training.folder for training in read_plan("tiny", "small").trainings)
+    (plans / "tiny.yaml").write_text(PLAN.replace("loss.rate_weight=0.001", "loss.rate_weight=0.005"))
+    changed = [training.folder for training in read_plan("tiny", "small").trainings]
+    assert changed[0] != first
+    assert changed[1] != second
+
+
+def test_weights_that_are_newer_than_the_results_are_measured_again(
+    plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (plans / "tiny.yaml").write_text(
+        PLAN.replace("  - {codec: tiny, setting: smaller, run: second, data: [samples]}\n", "")
+    )
+    tables.main(["tiny"])
+    done = count_work(monkeypatch)
+    (weights,) = (plans.parent / "runs").glob("first-*/checkpoints/best.ckpt")
+    weights.touch()
+    tables.main(["tiny"])
+    assert done == ["tiny_small_samples"]
+
+
+def test_smoke_lies_apart_and_says_what_it_is(plans: Path) -> None:
+    assert tables.main(["all", "--budget", "smoke"]) == 0
+    assert not (plans.parent / "results/tiny.md").exists()
+    page = (plans.parent / "results/smoke/tiny.md").read_text()
+    assert budget_of(page) == "smoke"
+    assert "its figures mean nothing" in page
+
+
+def test_a_lesser_budget_does_not_replace_a_better_table(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = plans.parent / "results"
+    folder.mkdir()
+    (folder / "tiny.md").write_text("# Tiny\n\nBudget `paper` (the papers' epochs), 2026-01-01\n")
+    assert tables.main(["tiny"]) == 2
+    assert "made with BUDGET=paper" in capsys.readouterr().err
+    assert not (plans.parent / "runs").exists()
+
+
+def test_a_training_that_fails_is_one_line_with_its_command(plans: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (plans / "tiny.yaml").write_text(PLAN.replace("epochs=1", "epochs=0"))
+    assert tables.main(["tiny"]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert said[-2] == "error: epochs=0: allowed are the integers from 1"
+    assert said[-1].startswith("error: training first ended with status 2")
+    assert "python train.py name=first" in said[-1]
+
+
+def test_unknown_tables_and_budgets_are_named(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["nothing"]) == 2
+    assert "table=nothing: allowed are tiny" in capsys.readouterr().err
+    assert tables.main(["tiny", "--budget", "huge"]) == 2
+    assert "BUDGET=huge: allowed are smoke, small, paper" in capsys.readouterr().err
+
+
+def row(codec: str, bpp: float, psnr: float, seed: int | None = None) -> Measured:
+    training = None if seed is None else Training("x", ("model=conv_baseline",), seed)
+    results = {"bpp": bpp, "bpsp": bpp / 3, "psnr": psnr, "images": 2, "hardware": "a machine", "ratio": 24 / bpp}
+    setting = "" if seed is not None else f"at {bpp}"
+    return Measured(Evaluation(codec, setting, "samples", training, ()), results)
+
+
+def test_seeds_become_mean_and_spread(plans: Path) -> None:
+    rows = [
+        row("ours", bpp, psnr, seed) for seed, (bpp, psnr) in enumerate([(0.5, 30.0), (0.5, 31.0), (0.5, 32.0)])
+    ]
+    page = report.as_markdown(replace(read_plan("tiny", "small"), anchor=None), rows, [])
+    assert "31.00 ± 1.00" in page
+    assert "0.5000 ± 0.0000" in page
+    assert [row.point["setting"] for row in rows] == ["", "seed 1", "seed 2"]
+
+
+def test_the_distance_to_the_anchor_is_taken_at_equal_rate(plans: Path) -> None:
+    plan = read_plan("tiny", "small")
+    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]  # straight over log bpp
+    above, below, outside = row("ours", 0.5, 30.0), row("ours", math.sqrt(0.5), 30.0), row("ours", 9.0, 50.0)
+    rows = [*anchor, above, below, outside]
+    gains = [report._above_anchor(plan, rows, each) for each in (above, below, outside, anchor[0])]
+    assert gains[0] == pytest.approx(1.0)
+    assert gains[1] == pytest.approx(-0.5, abs=0.01)
+    assert gains[2:] == [None, None]
+    page = report.as_markdown(plan, rows, [])
+    assert "+1.00" in page
+    assert "Loses to jpeg: ours at 0.707" in page
+
+
+def test_a_lossless_codec_is_shown_as_such(plans: Path) -> None:
+    page = report.as_markdown(replace(read_plan("tiny", "small"), anchor=None), [row("png", 9.0, math.inf)], [])
+    assert "lossless" in page
+    assert "| 3.0000 |" in page
+
+
+def test_wrong_plans_are_errors(plans: Path) -> None:
+    with pytest.raises(PlanError, match="SEEDS=0"):
+        read_plan("tiny", "small", seeds=0)
