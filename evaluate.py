@@ -1,7 +1,8 @@
-"""Measure a codec - a trained run or a standard codec - on the real files it writes. `--help` tells more."""
+"""Measure a codec - trained, pretrained or a standard one - on the real files it writes. `--help` tells more."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning
@@ -16,6 +17,7 @@ from codec.evaluation import measure, parse_device
 from codec.image_codec import ImageCodec
 from codec.loggers import log_config, where_to_look
 from codec.metrics import Lpips
+from codec.pretrained import pretrained, stem
 from codec.results import table
 from codec.runs import RunFolder, commit
 
@@ -24,23 +26,19 @@ from codec.runs import RunFolder, commit
 @user_errors()
 def main(config: DictConfig) -> None:
     """Measures the codec that `config` names and writes results.json and per_image.csv."""
-    if (config.run is None) == (config.get("model") is None):
-        given = "neither run nor model is" if config.run is None else "both run and model are"
-        raise ConfigError(f"{given} named: name one of them, run=runs/NAME, or model=jpeg and the like")
-    if config.run is None and config.model._target_.startswith("codec.schemes."):
-        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
-    with open_dict(config):
-        config.data = data_config(config)
-        if config.run is not None:
-            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
-            config.name = config.name or f"{Path(config.run).stem}_on_{measured_on}"
+    evaluate(config)
+
+
+def evaluate(config: DictConfig) -> dict[str, Any]:
+    """Does what the command line does with this config; returns what results.json holds. Raises ConfigError."""
+    run = results_folder(config)
     with Builder(config) as build:
         build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
-        codec = build.codec("model") if config.run is None else build.attempt("run", lambda: load_codec(config.run))
+        codec = named_codec(config, build)
         data = build.part("data")
         if codec is not None and config.steps is not None:
             build.attempt("steps", lambda: set_steps(codec, config.steps))
-        if codec is not None and config.quality is not None:
+        if codec is not None and config.quality is not None and config.pretrained is None:
             build.attempt("quality", lambda: set_quality(codec, config.quality))
         build.attempt("device", lambda: parse_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
@@ -52,7 +50,6 @@ def main(config: DictConfig) -> None:
                 f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
             )
     with Builder(config) as build:
-        run = RunFolder.of(config)
         config.folder = str(run.path)
         loggers = build.group("logger")
     try:
@@ -64,8 +61,40 @@ def main(config: DictConfig) -> None:
         )
         print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
         print(where_to_look(loggers) or "")
+        return results
     finally:
         wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+def results_folder(config: DictConfig) -> RunFolder:
+    """Where `evaluate` leaves its results; fills in the data and the name that `config` leaves open.
+
+    Raises ConfigError where not exactly one trained or standard codec and its images are named.
+    """
+    named = [key for key in ("run", "model", "pretrained") if config.get(key) is not None]
+    if len(named) != 1:
+        given = f"{' and '.join(named)} are" if named else "neither run nor model nor pretrained is"
+        raise ConfigError(
+            f"{given} named: name one of them, run=runs/NAME, pretrained=NAME, or model=jpeg and the like"
+        )
+    if named == ["model"] and config.model._target_.startswith("codec.schemes."):
+        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
+    with open_dict(config):
+        config.data = data_config(config)
+        if named != ["model"]:
+            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
+            measured = Path(config.run).stem if config.run is not None else stem(config.pretrained, config.quality)
+            config.name = config.name or f"{measured}_on_{measured_on}"
+    return RunFolder.of(config)
+
+
+def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
+    """The trained, pretrained or standard codec that `config` names; None where that is a fault of `build`."""
+    if config.run is not None:
+        return build.attempt("run", lambda: load_codec(config.run))
+    if config.pretrained is not None:
+        return build.attempt("pretrained", lambda: pretrained(config.pretrained, config.quality))
+    return build.codec("model")
 
 
 def set_steps(codec: ImageCodec, steps: int) -> None:
@@ -80,7 +109,8 @@ def set_quality(codec: ImageCodec, quality: int) -> None:
     """Has a learned codec that takes a quality write its files at that one."""
     if not hasattr(codec, "set_quality"):
         raise ConfigError(
-            f"quality={quality}: only a run of model=comcnn_reccnn takes it; JPEG and the like have model.quality"
+            f"quality={quality}: only a run of model=comcnn_reccnn takes it, and pretrained=NAME; "
+            "JPEG and the like have model.quality"
         )
     codec.set_quality(quality)
 

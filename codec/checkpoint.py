@@ -19,12 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codec.entropy import EntropyBottleneck, LogisticMixture
+from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the text is one line that says why."""
 
 
 def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
@@ -89,9 +86,34 @@ def start_from(codec: LearnedCodec, path: str | Path) -> str:
     return f"starting from {path}: {len(fitting)} of {len(learned)} weights fit"
 
 
-def save_weights(codec: LearnedCodec, path: str | Path) -> None:
-    """Writes the weights, the tables and the model config as safetensors: all that coding needs, nothing else."""
+def round_to_half(codec: LearnedCodec) -> None:
+    """Rounds every parameter to a half-precision number and makes the coding tables anew from them.
+
+    They stay float32, and buffers, BatchNorm's statistics among them, as they are. Raises ValueError if a parameter
+    is not finite or beyond half precision's range.
+    """
+    with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            rounded = parameter.half().to(parameter.dtype)
+            if not bool(torch.isfinite(rounded).all()):
+                raise ValueError(f"{name} holds numbers that half precision, up to ±65504, does not have")
+            parameter.copy_(rounded)
+    for bottleneck in codec.bottlenecks_in_order():
+        bottleneck.current_tables()
+
+
+def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> None:
+    """Writes the weights, the tables and the model config as safetensors: all that coding needs, nothing else.
+
+    With `half`, parameters take two bytes each. Raises ValueError if that would change one, see `round_to_half`:
+    what is loaded then would not read the files that this codec wrote.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in codec.state_dict().items()}
+    if half:
+        for name, _ in codec.named_parameters():
+            exact, state[name] = state[name], state[name].half()
+            if not torch.equal(state[name].to(exact.dtype), exact):
+                raise ValueError(f"{name} is not in half precision: call round_to_half first")
     save_file(state, path, metadata={"model_config": json.dumps(codec.model_config)})
 
 

@@ -1,4 +1,4 @@
-"""`codec compress | decompress | extract | info`: learned codecs on the command line."""
+"""`codec compress | decompress | extract | info | models`: learned codecs on the command line."""
 
 import argparse
 import io
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from codec import bitstream
+from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError
 from codec.jobs import SUFFIX, UsageError, check_target, each, list_files, planned, reason
+from codec.listing import listing
 from codec.streams import Stream, stream_of
 
-if TYPE_CHECKING:  # torch is imported only where an image is coded: help and info answer at once
+if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
+    import torch
+
     from codec.learned_codec import LearnedCodec
 
 
@@ -40,15 +43,29 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compress(options: argparse.Namespace) -> int:
-    """Images → files, with the codec of a checkpoint."""
+    """Images → files, with a pretrained model or the codec of a checkpoint."""
+    if options.checkpoint and options.model:
+        raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
+    weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
+    # Imports that take seconds come after what can be refused at once.
     from codec.data.image_file import list_images, read_image, whole_file
 
     jobs = planned(options, list_images, SUFFIX)
-    codec = _load(options)
-    if options.quality is not None:
-        if not hasattr(codec, "set_quality"):
-            raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
-        codec.set_quality(options.quality)
+    _limit_pixels(options)
+    from codec.checkpoint import load_codec
+
+    device = _device(options)
+    if weights is None:
+        codec = load_codec(options.checkpoint)
+        if options.quality is not None:
+            if not hasattr(codec, "set_quality"):
+                raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
+            codec.set_quality(options.quality)
+    else:
+        codec = pretrained.load(weights, options.quality)
+        if options.model is None:
+            print(f"codec: with the pretrained model {weights.label}; `codec models` lists others", file=sys.stderr)
+    codec.to(device)
 
     def one(source: Path, target: Path) -> str:
         image = read_image(source, channels=1 if codec.image_channels == 1 else None)
@@ -63,14 +80,32 @@ def compress(options: argparse.Namespace) -> int:
 
 
 def decompress(options: argparse.Namespace) -> int:
-    """Files → images, with the codec of the checkpoint that wrote them."""
+    """Files → images, with the pretrained model or the checkpoint that wrote them."""
     from codec.data.image_file import write_image
 
     jobs = planned(options, list_files, ".png")
-    codec = _load(options)
+    _limit_pixels(options)
+    from codec.checkpoint import load_codec
+
+    device = _device(options)
+    named = load_codec(options.checkpoint).to(device) if options.checkpoint else None
+    loaded: dict[bytes, LearnedCodec] = {}
+
+    def codec_of(data: bytes) -> "LearnedCodec":
+        fingerprint = bitstream.unpack(data)[0].fingerprint
+        if fingerprint not in loaded:
+            weights = pretrained.written_by(fingerprint)
+            if weights is None:
+                raise BitstreamError(
+                    f"the file was written with weights {fingerprint.hex()}, those of no pretrained model: "
+                    "name what wrote it with --checkpoint"
+                )
+            loaded[fingerprint] = pretrained.load(weights).to(device)
+        return loaded[fingerprint]
 
     def one(source: Path, target: Path) -> str:
-        image = codec.decode(source.read_bytes())
+        data = source.read_bytes()
+        image = (named or codec_of(data)).decode(data)
         write_image(target, image)
         return f"{image.shape[2]}×{image.shape[1]}"
 
@@ -116,18 +151,25 @@ def info(options: argparse.Namespace) -> int:
             status = 1
             continue
         pixels = header.height * header.width
+        weights = pretrained.written_by(header.fingerprint)
         overhead = len(data) - sum(map(len, sections))
         parts = " + ".join(_described(section) for section in sections)
         print(
             f"{path}: {header.width}×{header.height}, {header.channels} channel{'s' * (header.channels > 1)}\n"
             f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
-            f"  weights      {header.fingerprint.hex()}\n"
+            f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
             f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
             f"1:{header.channels * pixels / len(data):.2f}\n"
             f"  sections     {parts} bytes, {overhead} around\n"
             f"  checksum     good"
         )
     return status
+
+
+def models(_: argparse.Namespace) -> int:
+    """The pretrained models, what they reach, and how large they are; needs no image."""
+    print(listing(pretrained.pretrained_models()))
+    return 0
 
 
 def _described(section: bytes) -> str:
@@ -138,9 +180,9 @@ def _described(section: bytes) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="codec",
-        description="Compress images with a trained learned codec, and get them back.",
-        epilog="Train one with `python train.py`, or see `make demo`. Exit status: 0 all done, 1 a file failed, "
-        "2 wrong arguments.",
+        description="Compress images with a learned codec, pretrained or your own, and get them back.",
+        epilog="Train your own with `python train.py`, or see `make demo`. Exit status: 0 all done, 1 a file "
+        "failed, 2 wrong arguments.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, summary, paths in [
@@ -155,7 +197,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="OUT",
             help="a folder if there are several inputs, or with / at its end",
         )
-        command.add_argument("--checkpoint", required=True, type=_path, help="a .ckpt file or a run's folder")
+        if run is compress:
+            command.add_argument("--model", metavar="NAME", help="a pretrained model; `codec models` lists them")
+            command.add_argument(
+                "--quality", type=int, metavar="N", help="one of the model's: larger files, better images"
+            )
+        command.add_argument(
+            "--checkpoint", type=_path, help="your own model instead: a .ckpt file or a run's folder"
+        )
         command.add_argument("--force", action="store_true", help="overwrite what exists")
         command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
         command.add_argument(
@@ -164,13 +213,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help="the largest image to open; Pillow's 89 megapixels by default",
         )
-        if run is compress:
-            command.add_argument(
-                "--quality",
-                type=int,
-                metavar="N",
-                help="of a codec that was trained for a range of them, instead of its own",
-            )
         command.set_defaults(run=run)
     command = commands.add_parser("extract", help="the JPEG, WebP, … in a file", description=extract.__doc__)
     command.add_argument("input", type=_path, metavar="FILE", help=f"a {SUFFIX} file")
@@ -180,6 +222,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("info", help="what a file's header says", description=info.__doc__)
     command.add_argument("files", nargs="+", type=_path, metavar="FILE", help=f"a {SUFFIX} file")
     command.set_defaults(run=info)
+    command = commands.add_parser("models", help="the pretrained models", description=models.__doc__)
+    command.set_defaults(run=models)
     return parser
 
 
@@ -193,19 +237,19 @@ def _path(text: str) -> Path:
     return Path(_not_empty(text))
 
 
-def _load(options: argparse.Namespace) -> "LearnedCodec":
-    import torch
-
-    from codec.checkpoint import load_codec
-
+def _limit_pixels(options: argparse.Namespace) -> None:
     if options.max_pixels is not None:
         if options.max_pixels < 1:
             raise UsageError(f"--max-pixels {options.max_pixels}: allowed are integers from 1")
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
-    codec = load_codec(options.checkpoint)
+
+
+def _device(options: argparse.Namespace) -> "torch.device":
+    import torch
+
     try:
-        return codec.to(torch.device(options.device))
+        return torch.empty(0, device=options.device).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
 

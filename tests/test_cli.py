@@ -53,7 +53,11 @@ def run(checkpoint: Path, capsys: pytest.CaptureFixture):
     """Runs a command with the checkpoint; gives the exit status and what it printed."""
 
     def run(command: str, *arguments: str | Path) -> tuple[int, str, str]:
-        model = [] if command == "info" or "--checkpoint" in arguments else ["--checkpoint", str(checkpoint)]
+        model = (
+            []
+            if command in ("info", "models") or "--checkpoint" in arguments
+            else ["--checkpoint", str(checkpoint)]
+        )
         try:
             status = main([command, *map(str, arguments), *model])
         except SystemExit as stopped:
@@ -546,7 +550,7 @@ def test_the_console_script_compresses_and_decompresses(checkpoint: Path, here: 
     assert files("back") == ["my photo.png"]
 
 
-@pytest.mark.parametrize("command", ["compress", "decompress", "info"])
+@pytest.mark.parametrize("command", ["compress", "decompress", "info", "models"])
 def test_the_help_of_a_command_names_every_argument(command: str, run) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0
@@ -564,7 +568,7 @@ def test_the_help_names_every_command_and_the_exit_status(run) -> None:
         assert text in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["compress"], ["squeeze"], ["info"], ["compress", "a.png", "b.qnt"]])
+@pytest.mark.parametrize("arguments", [[], ["compress"], ["squeeze"], ["info"], ["decompress", "a.qnt"]])
 def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

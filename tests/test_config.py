@@ -150,13 +150,16 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        ([], r"error: neither run nor model is named: name one of them"),
+        ([], r"error: neither run nor model nor pretrained is named: name one of them"),
         (["model=jpeg"], r"error: data=null: name the images"),
         (
             ["model=jpeg", "model.quality=101", "data=samples"],
             r"error: model\.quality=101: allowed are the integers",
         ),
         (["run=nowhere"], r"error: no checkpoint at nowhere"),
+        (["run=nowhere", "pretrained=best"], r"error: run and pretrained are named: name one of them"),
+        (["pretrained=best"], r"error: data=null: name the images"),
+        (["pretrained=best", "data=samples"], r"error: pretrained: no pretrained model is called best: there are"),
         (["model=conv_baseline", "data=samples"], r"error: model: a learned codec is measured once it is trained"),
         (["model=jpeg", "data=samples", "device=tpu"], r"error: device=tpu: allowed are auto, cpu"),
         (["model=jpeg", "data=samples", "quality=30"], r"error: quality=30: only a run of model=comcnn_reccnn"),

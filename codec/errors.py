@@ -1,0 +1,5 @@
+"""Errors that are raised where torch is not needed, and caught where it is."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used, or is not there; the text is one line that says why."""

@@ -1,0 +1,51 @@
+"""The table of `codec models`."""
+
+from codec.pretrained import PretrainedModel, Weights
+
+HEADS = ("model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB")
+RIGHT = {"bpp", "PSNR (dB)", "MB"}
+
+
+def listing(models: list[PretrainedModel]) -> str:
+    """A text table of the models, a line for each file of weights; the default one has a star.
+
+    Figures are means over the first data set that was measured; where weights write at several qualities, from the
+    lowest to the highest that was measured.
+    """
+    if not models:
+        return "this installation has no pretrained models"
+    default = models[0].at()
+    rows = [HEADS, *(_row(weights, weights == default) for model in models for weights in model.weights)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if head in RIGHT else cell.ljust(width)
+            for head, cell, width in zip(HEADS, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    about = [f"{model.name}: {model.weights[0].description}" for model in models]
+    return "\n".join([*lines, "", "* is what compress takes if none is named.", *about])
+
+
+def _row(weights: Weights, default: bool) -> tuple[str, ...]:
+    data_set, points = next(iter(weights.measured.items()))
+    if weights.lossless:
+        quality = f"lossless, {points[0]['bpsp']:.2f} bpsp"
+    else:
+        quality = _span([point["psnr"] for point in points])
+    return (
+        weights.name + "*" * default,
+        "–".join(map(str, weights.accepts)) if weights.accepts else str(weights.quality or ""),
+        weights.scheme,
+        "grey" if weights.image_channels == 1 else "colour",
+        _span([point["bpp"] for point in points]),
+        quality,
+        data_set,
+        f"{weights.size / 1e6:.2f}",
+    )
+
+
+def _span(values: list[float]) -> str:
+    ends = [f"{value:.2f}" for value in (min(values), max(values))]
+    return "–".join(dict.fromkeys(ends))

@@ -1,0 +1,157 @@
+"""The trained models that come with the package: what there is, and how one is loaded.
+
+Beside this file there are, for a model NAME, or for each rate N of a model that has several, NAME-qN:
+
+    .safetensors   parameters in half precision, coding tables, model config (see codec.checkpoint)
+    .json          what is known of them: the fields of `Weights`
+    .yaml          the resolved config of their training
+    NAME.md        the model card, made of the .json of all its rates
+
+`python -m experiments.export` writes them. Nothing here needs torch but `load`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codec.errors import CheckpointError
+
+if TYPE_CHECKING:  # so that listing models takes no time
+    from codec.learned_codec import LearnedCodec
+
+FOLDER = Path(__file__).parent
+
+# What files are written with if no model is named: colours, lossy, any photograph.
+DEFAULT = "diffusion_dct"
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights, as its .json describes it.
+
+    `quality` counts the rates of a model that has one file for each, 1 for the smallest files; else None.
+    `accepts`: the lowest and highest quality that these weights can write at, where there is a choice; else None.
+    `sha256` and `size`, in bytes, are of the .safetensors; `fingerprint`, in hex, is in the header of every file
+    that these weights write.
+
+    `training` holds the texts `data`, `command`, `time`, `commit` and the numbers `epochs` and `steps`.
+    `measured` is `{data set: points}`, one point for each quality measured: `images`, means as in results.json (a
+    lossless `psnr` is "inf"), `encode_ms_per_megapixel`, `decode_ms_per_megapixel`, `hardware`. `per_image` is
+    `{"samples": {image: {"bytes", "psnr"}}}` at the weights' own quality, and the same of the images' middle
+    192×192 pixels, "samples_192".
+    """
+
+    name: str
+    quality: int | None
+    accepts: list[int] | None
+    scheme: str
+    description: str
+    source: str
+    image_channels: int
+    lossless: bool
+    fingerprint: str
+    sha256: str
+    size: int
+    training: dict[str, Any]
+    measured: dict[str, list[Point]]
+    per_image: dict[str, dict[str, dict[str, float | str]]]
+
+    @property
+    def stem(self) -> str:
+        return stem(self.name, self.quality)
+
+    @property
+    def label(self) -> str:
+        """The name and, of a model with several rates, which one: "diffusion_dct, quality 2"."""
+        return self.name if self.quality is None else f"{self.name}, quality {self.quality}"
+
+    @property
+    def path(self) -> Path:
+        """The .safetensors file."""
+        return FOLDER / f"{self.stem}.safetensors"
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model by its name: `weights` of each of its rates, from small to large files."""
+
+    name: str
+    weights: tuple[Weights, ...]
+
+    @property
+    def qualities(self) -> Sequence[int]:
+        """What can be asked for, rising; empty where there is no choice."""
+        first = self.weights[0]
+        if first.accepts:
+            return range(first.accepts[0], first.accepts[1] + 1)
+        return () if first.quality is None else tuple(weights.quality for weights in self.weights)
+
+    def at(self, quality: int | None = None) -> Weights:
+        """The weights for a quality; None: the middle one's. Raises CheckpointError if there are none."""
+        if quality is None:
+            return self.weights[(len(self.weights) - 1) // 2]
+        if not self.qualities:
+            raise CheckpointError(f"quality {quality}: the model {self.name} has one quality only, name none")
+        if quality not in self.qualities:
+            lowest, highest = self.qualities[0], self.qualities[-1]
+            raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
+        return self.weights[0] if self.weights[0].accepts else self.weights[self.qualities.index(quality)]
+
+
+def stem(name: str, quality: int | None) -> str:
+    """What the files of a model, or of one of its rates, are called."""
+    return name if quality is None else f"{name}-q{quality}"
+
+
+def pretrained_models() -> list[PretrainedModel]:
+    """All models that there are: the default one first, the others by name."""
+    by_name: dict[str, list[Weights]] = {}
+    for file in FOLDER.glob("*.json"):
+        weights = Weights(**json.loads(file.read_text(encoding="utf-8")))
+        by_name.setdefault(weights.name, []).append(weights)
+    names = sorted(by_name, key=lambda name: (name != DEFAULT, name))
+    return [PretrainedModel(name, tuple(sorted(by_name[name], key=lambda w: w.quality or 0))) for name in names]
+
+
+def choose(name: str | None = None, quality: int | None = None) -> Weights:
+    """The weights of the model called `name`, None being the default one, for `quality`, None being its own.
+
+    Raises CheckpointError that says what there is.
+    """
+    models = {model.name: model for model in pretrained_models()}
+    if not models:
+        raise CheckpointError("this installation has no pretrained models: name a checkpoint")
+    if name is not None and name not in models:
+        raise CheckpointError(f"no pretrained model is called {name}: there are {', '.join(models)}")
+    return models[name or next(iter(models))].at(quality)
+
+
+def pretrained(name: str | None = None, quality: int | None = None) -> "LearnedCodec":
+    """The codec of a pretrained model, on the CPU, in evaluation mode, writing files at `quality`.
+
+    Raises CheckpointError if there is no such model or quality, or its file is damaged.
+    """
+    return load(choose(name, quality), quality)
+
+
+def load(weights: Weights, quality: int | None = None) -> "LearnedCodec":
+    """The codec of these weights, as `pretrained` gives it. Raises CheckpointError if their file is damaged."""
+    from codec.checkpoint import load_codec
+    from codec.data.download import file_sha256
+
+    if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
+        raise CheckpointError(f"{weights.path} is missing or is not the file it was: install the package again")
+    codec = load_codec(weights.path)
+    if weights.accepts and quality is not None:
+        codec.set_quality(quality)
+    return codec
+
+
+def written_by(fingerprint: bytes) -> Weights | None:
+    """The pretrained weights that a file with this fingerprint in its header was written with, if any."""
+    found = (weights for model in pretrained_models() for weights in model.weights)
+    return next((weights for weights in found if weights.fingerprint == fingerprint.hex()), None)

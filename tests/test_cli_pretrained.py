@@ -1,0 +1,195 @@
+"""`codec` with the models that come with it: chosen by name and quality, found again by their files."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, make_codec, run_python
+from torch import Tensor
+
+from codec import bitstream, pretrained
+from codec.bitstream import Header
+from codec.checkpoint import load_codec, round_to_half, save_weights
+from codec.cli import main
+from codec.data.download import file_sha256
+from codec.data.image_file import read_image, write_image
+from codec.learned_codec import LearnedCodec
+from codec.pretrained import Weights
+
+POINT = {"images": 3, "bpp": 0.5, "bpsp": 0.17, "psnr": 30.0}
+# What test models are, but for their weights.
+ABOUT = Weights(
+    name="",
+    quality=None,
+    accepts=None,
+    scheme="",
+    description="for tests.",
+    source="",
+    image_channels=3,
+    lossless=False,
+    fingerprint="",
+    sha256="",
+    size=0,
+    training={},
+    measured={"kodak": [POINT]},
+    per_image={},
+)
+NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory):
+    """Pretrained models of tiny codecs: `diffusion_dct` at three rates and `ranged`, grey, at qualities 5 to 60."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("pretrained")
+        patch.setattr(pretrained, "FOLDER", folder)
+        for quality in (1, 2, 3):
+            codec = make_codec("conv_baseline", seed=quality, overrides=NARROW)
+            put(codec, name="diffusion_dct", quality=quality, scheme="conv_autoencoder")
+        small = ("model.layers=6", "model.width=8", "model.train_quality=[5,60]")
+        points = [{**POINT, "quality": 5, "bpp": 0.2}, {**POINT, "quality": 60, "psnr": 34.0}]
+        about = {"accepts": [5, 60], "image_channels": 1, "measured": {"bsd300": points}, "scheme": "comcnn_reccnn"}
+        put(make_codec("comcnn_reccnn", channels=1, overrides=small), name="ranged", **about)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: Path, photograph: Tensor) -> Path:
+    """A current folder with one small photograph in it."""
+    monkeypatch.chdir(tmp_path)
+    write_image(tmp_path / "a.png", photograph[:, :32, :48].contiguous())
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture):
+    """Runs a command; gives the exit status and what it printed."""
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        status = main([*map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def put(codec: LearnedCodec, **about: object) -> None:
+    codec.encode(torch.zeros(1, 8, 8, dtype=torch.uint8))  # compiles the coder where that has not been done
+    round_to_half(codec)
+    weights = replace(ABOUT, fingerprint=codec.fingerprint().hex(), **about)
+    save_weights(codec, weights.path, half=True)
+    weights = replace(weights, sha256=file_sha256(weights.path), size=weights.path.stat().st_size)
+    weights.path.with_suffix(".json").write_text(json.dumps(asdict(weights)))
+
+
+def header(path: str) -> Header:
+    return bitstream.unpack(Path(path).read_bytes())[0]
+
+
+def written_with(path: str) -> str:
+    return pretrained.written_by(header(path).fingerprint).stem
+
+
+def test_with_no_model_named_the_default_one_s_middle_quality_is_taken_and_said(run) -> None:
+    status, out, err = run("compress", "a.png", "a.qnt")
+    assert status == 0
+    assert out.startswith("a.png → a.qnt: 48×32")
+    assert err == ("codec: with the pretrained model diffusion_dct, quality 2; `codec models` lists others\n")
+    assert written_with("a.qnt") == "diffusion_dct-q2"
+
+
+@pytest.mark.parametrize(
+    ("options", "stem"),
+    [
+        (("--quality", 3), "diffusion_dct-q3"),
+        (("--model", "diffusion_dct", "--quality", 1), "diffusion_dct-q1"),
+        (("--model", "diffusion_dct"), "diffusion_dct-q2"),
+        (("--model", "ranged"), "ranged"),
+    ],
+)
+def test_a_model_and_its_quality_are_chosen(options: tuple, stem: str, run) -> None:
+    status, _, err = run("compress", "a.png", "a.qnt", *options)
+    assert (status, "--model" in options and err) in [(0, ""), (0, False)]
+    assert written_with("a.qnt") == stem
+    assert run("decompress", "a.qnt", "b.png") == (0, "a.qnt → b.png: 48×32\n", "")
+    expected = load_codec(pretrained.FOLDER / f"{stem}.safetensors").decode(Path("a.qnt").read_bytes())
+    assert torch.equal(read_image("b.png"), expected)
+
+
+def test_a_quality_within_a_range_reaches_the_file(run) -> None:
+    for quality in (5, 60):
+        assert run("compress", "a.png", f"{quality}.qnt", "--model", "ranged", "--quality", quality)[0] == 0
+        assert bitstream.unpack(Path(f"{quality}.qnt").read_bytes())[1][0] == bytes([quality])
+
+
+def test_files_of_several_models_are_decoded_together(run) -> None:
+    Path("files").mkdir()
+    for quality in (1, 3):
+        run("compress", "a.png", f"files/{quality}.qnt", "--quality", quality)
+    run("compress", "a.png", "files/grey.qnt", "--model", "ranged")
+    foreign = bitstream.pack(Header("CONB", bytes(4), 16, 16, 3), [b"abc"])
+    Path("files/z.qnt").write_bytes(foreign)
+    status, out, err = run("decompress", "files", "back")
+    assert status == 1
+    assert len(out.splitlines()) == 3
+    assert read_image("back/grey.png").shape == (1, 32, 48)
+    first, last = err.splitlines()
+    assert first == (
+        "codec: files/z.qnt: the file was written with weights 00000000, those of no pretrained model: "
+        "name what wrote it with --checkpoint"
+    )
+    assert last == "codec: 1 of 4 files failed"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--model", "best"), "no pretrained model is called best: there are diffusion_dct, ranged"),
+        (("--quality", 4), "quality 4: the model diffusion_dct has 1 to 3"),
+        (("--model", "ranged", "--quality", 4), "quality 4: the model ranged has 5 to 60"),
+        (("--model", "ranged", "--checkpoint", "x"), "--checkpoint x, --model ranged: name one of them"),
+        (("--device", "abacus"), "--device abacus: "),
+    ],
+)
+def test_a_choice_that_is_none_is_one_line(options: tuple, line: str, run) -> None:
+    status, out, err = run("compress", "a.png", "a.qnt", *options)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith(f"codec: error: {line}")
+    assert not Path("a.qnt").exists()
+
+
+def test_info_names_the_model_that_wrote_a_file(run) -> None:
+    run("compress", "a.png", "a.qnt")
+    assert (
+        f"weights      {header('a.qnt').fingerprint.hex()}, pretrained diffusion_dct, quality 2\n"
+        in run("info", "a.qnt")[1]
+    )
+    Path("b.qnt").write_bytes(bitstream.pack(Header("CONB", bytes(4), 16, 16, 3), [b"abc"]))
+    assert "weights      00000000\n" in run("info", "b.qnt")[1]
+
+
+def test_models_are_listed_with_what_they_reach(run) -> None:
+    status, out, err = run("models")
+    assert (status, err) == (0, "")
+    rows = [re.split(r"\s{2,}", line) for line in out.split("\n\n")[0].splitlines()]
+    assert rows[0] == ["model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB"]
+    assert [row[:4] for row in rows[1:]] == [
+        ["diffusion_dct", "1", "conv_autoencoder", "colour"],
+        ["diffusion_dct*", "2", "conv_autoencoder", "colour"],
+        ["diffusion_dct", "3", "conv_autoencoder", "colour"],
+        ["ranged", "5–60", "comcnn_reccnn", "grey"],
+    ]
+    assert rows[-1][4:7] == ["0.20–0.50", "30.00–34.00", "bsd300"]
+
+
+def test_models_of_the_package_are_listed_without_torch(here: Path) -> None:
+    script = (
+        "import json, sys; from codec.cli import main; status = main(['models']); "
+        "print(json.dumps([status, sorted({'torch', 'torchac', 'numpy', 'lightning'} & set(sys.modules))]))"
+    )
+    *listed, last = run_python("-c", script, cwd=here, PYTHONPATH=str(ROOT)).stdout.splitlines()
+    assert json.loads(last) == [0, []]
+    assert "lossless_unet" in "\n".join(listed)
