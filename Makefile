@@ -38,6 +38,7 @@ bench: $(READY)  ## images/s in training, megapixels/s in coding, split into net
 # What the tables below cost: BUDGET=smoke (minutes), small (an hour a scheme on 2 cores), paper (a GPU); SEEDS=3 trains
 # three times; PHOTOS=folder: the lossless codecs are trained on these photographs too.
 BUDGET ?= small
+PHOTOS ?= $(QUINTET_PHOTOS)
 SEEDS ?= 1
 MAKE_TABLES = QUINTET_PHOTOS="$(PHOTOS)" $(BIN)/python -m experiments.tables --budget $(BUDGET) --seeds $(SEEDS)
 
@@ -68,8 +69,8 @@ dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME -
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
 	$(BIN)/python -m experiments.curves --data kodak --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
 	$(BIN)/python -m experiments.curves --data bsd300 --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
-	$(BIN)/python -m experiments.bd_rate --data kodak --anchor jpeg > experiments/results/bd_rate_kodak.md
-	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg > experiments/results/bd_rate_bsd300.md
+	$(BIN)/python -m experiments.bd_rate --data kodak --anchor jpeg --out experiments/results/bd_rate_kodak.md
+	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md
 
 clean:  ## remove .venv and caches; runs and results stay
 	rm -rf .venv .pytest_cache .ruff_cache *.egg-info

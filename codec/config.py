@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 
 
 # Faults that the user can mend; anything else is ours, and its traceback is wanted.
-_USER_ERRORS = (
+USER_ERRORS = (
     ConfigError,
     CheckpointError,
     BitstreamError,
@@ -81,7 +81,7 @@ class Builder:
         """What `step` gives; None if it raises, which is then a fault of `key`."""
         try:
             return step()
-        except (ValueError, TypeError, *_USER_ERRORS) as error:
+        except (ValueError, TypeError, *USER_ERRORS) as error:
             for line in _messages(error):
                 named = name_keys(self.config, line, key)
                 self.faults.append(
@@ -130,7 +130,7 @@ def user_errors() -> Iterator[None]:
         os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
     try:
         yield
-    except _USER_ERRORS as error:
+    except USER_ERRORS as error:
         if _WANTS_TRACEBACK:
             raise
         for line in _messages(error):

@@ -11,11 +11,13 @@ monotone cubic pieces (as VCEG-AL22 has it).
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from codec.data.image_file import whole_file
 from experiments.curve_options import Curves, add_curve_options, read_chosen
 from experiments.published import read_published
 from experiments.qualities import LABELS, lossy, quality_of
@@ -106,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quality", default="psnr", choices=QUALITIES, help="default: psnr")
     parser.add_argument("--low", type=float, help="leave out qualities below, of the BD-rate")
     parser.add_argument("--high", type=float, help="leave out qualities above, of the BD-rate")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the table goes instead of the terminal")
     options = parser.parse_args(arguments)
     if not options.anchor and not options.curves:
         parser.error("name the codec that the others are compared with: --anchor jpeg")
@@ -130,7 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bd_rate(*pairs, options.low, options.high)
         except ValueError as error:
             parser.error(f"{others[0]} against {anchor}: {error}")
-    print(table)
+    if options.out is None:
+        print(table)
+        return
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(options.out) as file:
+        file.write(f"{table}\n".encode())
+    print(options.out)
 
 
 def _pairs(points: list[dict], quality: str) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -22,13 +23,14 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Training:
-    """A run of train.py; `folder` follows from the resolved config, and so do those of all that start from it."""
+    """A run of train.py; `folder` follows from the resolved config, and so do those of all that `start` from it."""
 
     name: str
     overrides: tuple[str, ...]
     seed: int
+    start: "Training | None" = None
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         return train_folder(self.overrides)
 
@@ -82,10 +84,17 @@ class Plan:
     budget: str
     about_budget: str
     anchor: str | None
-    claims: dict[str, dict[str, str]]
+    claims: dict[str, list[dict[str, str]]]
+    seeds: int = 1
+    photos: bool = False
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     figures: list[PlannedFigure] = field(default_factory=list)
+
+    @property
+    def file(self) -> Path:
+        """Where it is stated."""
+        return PLANS / f"{self.table}.yaml"
 
 
 def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
@@ -114,9 +123,10 @@ def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
             chosen = [*overrides, *(entry.get("photos", []) if photos else []), *limits["train"]]
             if seed:
                 chosen.append(f"seed={seed}")
-            if "start_from" in entry:
-                chosen.append(f"start_from={trainings[entry['start_from'], seed].folder}")
-            trainings[name, seed] = Training(name, tuple(chosen), seed)
+            start = trainings[entry["start_from"], seed] if "start_from" in entry else None
+            if start is not None:
+                chosen.append(f"start_from={start.folder}")
+            trainings[name, seed] = Training(name, tuple(chosen), seed, start)
     evaluations = [
         Evaluation(entry["codec"], setting, dataset, training, (*stated["datasets"][dataset], *overrides))
         for entry in stated["evaluations"]
@@ -138,6 +148,8 @@ def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
         about_budget=limits["about"],
         anchor=stated.get("anchor"),
         claims=stated["claims"],
+        seeds=seeds,
+        photos=bool(photos) and any("photos" in entry for entry in stated["trainings"].values()),
         trainings=list(trainings.values()),
         evaluations=evaluations,
         figures=figures,

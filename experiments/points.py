@@ -3,8 +3,10 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from codec.data.image_file import whole_file
@@ -37,7 +39,11 @@ def read_points(file: Path = POINTS) -> list[Point]:
         return []
     with file.open(encoding="utf-8", newline="") as rows:
         return [
-            {column: value if column in TEXTS else float(value) for column, value in row.items() if value}
+            {
+                column: value if column in TEXTS else float(value)
+                for column, value in row.items()
+                if value or column in TEXTS
+            }
             for row in csv.DictReader(rows)
         ]
 
@@ -58,12 +64,17 @@ def record(points: Iterable[Point], file: Path = POINTS) -> None:
 def curves_of(points: Iterable[Point], dataset: str, codecs: Sequence[str] | None = None) -> dict[str, list[Point]]:
     """`{codec: its points on the dataset, by rising bpp}`, of all codecs or of `codecs` in their order.
 
-    Raises ValueError naming what is not there.
+    A setting that was trained with several seeds is one point, their mean. Raises ValueError naming what is
+    missing.
     """
-    of_codec: dict[str, list[Point]] = {}
-    for row in sorted(points, key=lambda row: row["bpp"]):
+    of_setting: dict[tuple[str, str], list[Point]] = {}
+    for row in points:
         if row["dataset"] == dataset:
-            of_codec.setdefault(row["codec"], []).append(row)
+            setting = re.sub(r"(, )?seed \d+$", "", row.get("setting", ""))
+            of_setting.setdefault((row["codec"], setting), []).append({**row, "setting": setting})
+    of_codec: dict[str, list[Point]] = {}
+    for row in sorted(map(_mean, of_setting.values()), key=lambda row: row["bpp"]):
+        of_codec.setdefault(row["codec"], []).append(row)
     missing = [codec for codec in codecs or () if codec not in of_codec]
     if missing or not of_codec:
         there = f"there are {', '.join(sorted(of_codec))}" if of_codec else "there are none of that data set"
@@ -89,6 +100,15 @@ def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
                 raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
         points.sort(key=lambda point: point["bpp"])
     return curves
+
+
+def _mean(rows: Sequence[Point]) -> Point:
+    """Texts of the first, means of all numbers that every row has."""
+    numbers = [c for c in rows[0] if c not in TEXTS and all(isinstance(row.get(c), int | float) for row in rows)]
+    return {
+        **{c: v for c, v in rows[0].items() if c in TEXTS},
+        **{c: mean(row[c] for row in rows) for c in numbers},
+    }
 
 
 def _key(row: Point) -> tuple[str, str, str]:

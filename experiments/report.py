@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from codec.results import COLUMNS
-from codec.runs import commit
+from codec.runs import RunFolder
 from experiments.bd_rate import bd_table
-from experiments.plan import Evaluation, Plan
+from experiments.plan import Evaluation, Plan, Training
 from experiments.points import Point, curves_of, point
 
 PAPER_FIGURES = Path(__file__).resolve().parent / "data/paper_figures.csv"
@@ -27,7 +28,7 @@ _SHOWN = ("bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation and its results.json, with `train_minutes` where there was a training."""
+    """An evaluation and its results.json."""
 
     evaluation: Evaluation
     results: dict[str, Any]
@@ -37,13 +38,23 @@ class Measured:
         """Its row of points.csv."""
         evaluation = self.evaluation
         seed = 0 if evaluation.training is None else evaluation.training.seed
+        trained = {} if evaluation.training is None or self.minutes is None else {"train_minutes": self.minutes}
         return point(
-            self.results,
+            {**self.results, **trained},
             codec=evaluation.codec,
             setting=", ".join(filter(None, (evaluation.setting, f"seed {seed}" if seed else ""))),
             dataset=evaluation.dataset,
             command=shlex.join(["python", "evaluate.py", *evaluation.command_overrides()]),
         )
+
+    @property
+    def minutes(self) -> float | None:
+        """Of training, with those of what it started from; None where they are not known."""
+        training, minutes = self.evaluation.training, 0.0
+        while training is not None:
+            minutes += (RunFolder(training.folder).results or {}).get("train_minutes", math.nan)
+            training = training.start
+        return None if math.isnan(minutes) else minutes
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -65,7 +76,7 @@ def as_markdown(plan: Plan, measured: Sequence[Measured], figures: Sequence[str]
         if below:
             parts.append(below)
     if plan.anchor is not None:
-        points = [row.point for row in measured if not row.evaluation.training or not row.evaluation.training.seed]
+        points = [row.point for row in measured]
         for dataset in datasets:
             parts += [
                 f"## BD-rate against {plan.anchor}, {dataset}",
@@ -92,30 +103,38 @@ def as_csv(plan: Plan, measured: Sequence[Measured]) -> str:
     return text.getvalue()
 
 
-def budget_of(text: str) -> str | None:
-    """The budget that a page of `as_markdown` was made with."""
-    lines = [line for line in text.splitlines() if line.startswith(BUDGET_LINE)]
-    return lines[0].removeprefix(BUDGET_LINE).split("`")[1] if lines else None
+def made_with(text: str) -> tuple[str, int, bool] | None:
+    """Budget, seeds and whether there were photographs, of a page of `as_markdown`."""
+    found = re.search(r"^Budget `(\w+)`.* SEEDS=(\d+)( PHOTOS=)?", text, re.MULTILINE)
+    return None if found is None else (found[1], int(found[2]), found[3] is not None)
 
 
 def _header(plan: Plan, measured: Sequence[Measured]) -> str:
     hardware = " and ".join(dict.fromkeys(str(row.results["hardware"]) for row in measured))
     images = {row.evaluation.dataset: row.results["images"] for row in measured}
+    photos = " PHOTOS=folder" if plan.photos else ""
+    commits = ", ".join(dict.fromkeys(str(row.results["commit"]) for row in measured))
     lines = [
-        f"{BUDGET_LINE}`{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, commit {commit()}; "
-        f"`make table-{plan.table} BUDGET={plan.budget}`.",
+        f"{BUDGET_LINE}`{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, measured at commit "
+        f"{commits}: `make table-{plan.table} BUDGET={plan.budget} SEEDS={plan.seeds}{photos}`.",
         f"Tested on {', '.join(f'{name} ({count:g} images)' for name, count in images.items())}; whole files, "
         f"header included. On {hardware}.",
     ]
-    minutes = {
-        f"{t.name}{f', seed {t.seed}' if t.seed else ''}": row.results.get("train_minutes")
-        for row in measured
-        if (t := row.evaluation.training) is not None
-    }
-    if minutes:
-        each = (f"{name} {'?' if value is None else f'{value:.0f}'} min" for name, value in minutes.items())
-        lines.append(f"Trained for (wall clock, not alone on the machine): {', '.join(each)}.")
+    trained = dict.fromkeys(_trained(training) for training in plan.trainings)
+    if trained:
+        lines.append(f"Trained, by the wall clock: {'; '.join(trained)}.")
+    if plan.photos:
+        lines.append("Besides the preset's images, photographs in $QUINTET_PHOTOS were trained on.")
     return "\n".join(lines)
+
+
+def _trained(training: Training) -> str:
+    results = RunFolder(training.folder).results or {}
+    minutes = results.get("train_minutes")
+    seed = f", seed {training.seed}" if training.seed else ""
+    after = "" if training.start is None else f" after {training.start.name}"
+    took = "in unknown time" if minutes is None else f"{minutes:.0f} min"
+    return f"{training.name}{seed} {took}{after} on {results.get('hardware', 'unknown hardware')}"
 
 
 def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:
@@ -123,19 +142,24 @@ def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:
         figures = [row for row in csv.DictReader(file) if row["table"] == plan.table]
     if not figures:
         return "It reports no figures."
-    lines = ["| figure | paper | ours | difference | ours is | the paper's is |", "|---|---|---|---|---|---|"]
+    heads = ["figure", "paper", "ours", "difference", "ours is of", "where in the paper", "remark"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for figure in figures:
-        name, value = figure["figure"], float(figure["value"])
-        paper = f"{'' if figure['relation'] == '=' else figure['relation'] + ' '}{figure['value']}"
-        claim = plan.claims.get(name)
-        ours = [] if claim is None else [row.results[claim["column"]] for row in measured if _fits(row, claim)]
-        if ours:
-            form = COLUMNS[claim["column"]]
-            said = f"{claim['codec']} {claim.get('setting', '')}".strip()
-            cells = [_spread(ours, form), f"{mean(ours) - value:+.5g}", f"{said}, {claim['dataset']}"]
-        else:
-            cells = ["–", "–", "not measured with this budget"]
-        lines.append(f"| {' | '.join([name, paper, *cells, figure['source']])} |")
+        name, bound, value = figure["figure"], figure["relation"] == "<", float(figure["value"])
+        paper = f"< {figure['value']}" if bound else figure["value"]
+        rows = []
+        for claim in plan.claims.get(name, []):
+            ours = [row.results[claim["column"]] for row in measured if _fits(row, claim)]
+            if ours:
+                said = f"{claim['codec']} {claim.get('setting', '')}".strip()
+                difference = f"{mean(ours) - value:+.4g}"
+                if bound:
+                    difference = "reached" if mean(ours) < value else "not reached"
+                rows.append([_spread(ours, COLUMNS[claim["column"]]), difference, f"{said}, {claim['dataset']}"])
+        lines += [
+            f"| {' | '.join([name, paper, *cells, figure['source'], figure['remark']])} |"
+            for cells in rows or [["–", "–", "nothing measured"]]
+        ]
     return "\n".join(lines)
 
 
@@ -177,25 +201,32 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def _above_anchor(plan: Plan, rows: Sequence[Measured], row: Measured) -> float | None:
-    """By how many dB a point lies above the anchor's curve; None outside its rates, and for the anchor itself."""
+    """By how many dB a point lies above the anchor's curve; None for the anchor itself.
+
+    Beyond the anchor's highest rate a point below its last one loses in any case, by that much at least; other
+    points outside its rates are not compared: None.
+    """
     curve = sorted(
         (other.results["bpp"], other.results["psnr"]) for other in rows if other.evaluation.codec == plan.anchor
     )
     bpp = row.results["bpp"]
-    if row.evaluation.codec == plan.anchor or len(curve) < 2 or not curve[0][0] <= bpp <= curve[-1][0]:
+    if row.evaluation.codec == plan.anchor or len(curve) < 2 or bpp < curve[0][0]:
         return None
     rates, psnrs = np.array(curve).T
+    if bpp > rates[-1]:
+        behind = row.results["psnr"] - psnrs[-1]
+        return behind if behind < 0 else None
     return row.results["psnr"] - float(PchipInterpolator(np.log(rates), psnrs)(math.log(bpp)))
 
 
 def _below_anchor(plan: Plan, rows: Sequence[Measured]) -> str:
     """A sentence that names what loses."""
-    gains = [(row, _above_anchor(plan, rows, row)) for row in rows if plan.anchor is not None]
-    losing = {
-        f"{row.evaluation.codec} {row.evaluation.setting}".strip(): gain
-        for row, gain in gains
-        if gain is not None and gain < 0
-    }
+    gains: dict[str, list[float]] = {}
+    for row in rows if plan.anchor is not None else ():
+        gain = _above_anchor(plan, rows, row)
+        if gain is not None:
+            gains.setdefault(f"{row.evaluation.codec} {row.evaluation.setting}".strip(), []).append(gain)
+    losing = {name: mean(of_seeds) for name, of_seeds in gains.items() if mean(of_seeds) < 0}
     if not losing:
         return ""
     return f"Loses to {plan.anchor}: " + ", ".join(f"{k} ({v:+.2f} dB)" for k, v in losing.items()) + "."

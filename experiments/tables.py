@@ -21,18 +21,19 @@ from typing import Any
 
 import evaluate
 from codec.checkpoint import find_checkpoint
-from codec.config import user_errors
+from codec.config import USER_ERRORS, user_errors
 from codec.data.image_file import whole_file
 from codec.runs import RunFolder
 from experiments.compose import composed
 from experiments.curves import draw
 from experiments.plan import TABLES, Evaluation, Plan, PlanError, Training, read_plan
-from experiments.points import Point, curves_of, record
-from experiments.published import read_published
-from experiments.report import BUDGET_LINE, Measured, as_csv, as_markdown, budget_of
+from experiments.points import curves_of, record
+from experiments.published import DATASET, IMAGES, read_published
+from experiments.report import BUDGET_LINE, Measured, as_csv, as_markdown, made_with
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments/results"
+BUDGETS = ("smoke", "small", "paper")  # from the least to the best
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,14 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for table in (TABLES if options.tables == ["all"] else options.tables)
         ]
         folder = RESULTS / "smoke" if options.budget == "smoke" else RESULTS
-        for plan in plans:
-            check_not_better(folder / f"{plan.table}.md", plan.budget)
-        for plan in plans:
-            make_table(plan, folder)
     except PlanError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    failed = False
+    for plan in plans:  # one that fails does not stop the others
+        try:
+            check_not_better(folder / f"{plan.table}.md", plan)
+            make_table(plan, folder)
+        except (PlanError, *USER_ERRORS) as error:
+            print(f"error: {plan.table}: {str(error).splitlines()[0]}", file=sys.stderr)
+            failed = True
+    return 2 if failed else 0
 
 
 def make_table(plan: Plan, folder: Path) -> Path:
@@ -75,44 +80,54 @@ def make_table(plan: Plan, folder: Path) -> Path:
             print(f"\n{plan.table}: measuring {n} of {len(plan.evaluations)}, {evaluation.name}", flush=True)
             with composed("evaluate", evaluation.command_overrides()) as config:
                 results = evaluate.evaluate(config)
-        trained = {} if evaluation.training is None else RunFolder(evaluation.training.folder).results
-        measured.append(Measured(evaluation, {**_minutes(trained), **results}))
+        measured.append(Measured(evaluation, results))
     points = [row.point for row in measured]
-    figures = draw_figures(plan, points, folder)
+    curves = {
+        dataset: folder / f"{plan.table}_{dataset}.png"
+        for dataset in dict.fromkeys(row["dataset"] for row in points if not math.isinf(row["psnr"]))
+    }
+    figures = [*curves.values(), *(folder / f"{plan.table}_{figure.file}" for figure in plan.figures)]
     record(points, folder / "points.csv")
     file = folder / f"{plan.table}.md"
     _write(file.with_suffix(".csv"), as_csv(plan, measured))
     _write(file, as_markdown(plan, measured, [figure.name for figure in figures]))
+    for dataset, out in curves.items():
+        published = read_published() if (dataset, points[0]["images"]) == (DATASET, IMAGES) else None
+        draw(curves_of(points, dataset), out, title=f"{plan.title}, {dataset}", published=published)
+    draw_figures(plan, folder)
     print(f"\n{file}")
     return file
 
 
-def draw_figures(plan: Plan, points: Sequence[Point], folder: Path) -> list[Path]:
-    """The plan's curves and figures; what is as new as what it shows is not drawn again."""
-    figures = []
-    for dataset in dict.fromkeys(row["dataset"] for row in points if not math.isinf(row["psnr"])):
-        figures.append(folder / f"{plan.table}_{dataset}.png")
-        published = read_published() if dataset == "kodak" else None
-        draw(curves_of(points, dataset), figures[-1], title=f"{plan.title}, {dataset}", published=published)
+def draw_figures(plan: Plan, folder: Path) -> None:
+    """Draws the plan's figures, but for those that are newer than the plan and what they show."""
+    stated = plan.file.stat().st_mtime
     for figure in plan.figures:
         out = folder / f"{plan.table}_{figure.file}"
-        figures.append(out)
         newest = max(find_checkpoint(training.folder).stat().st_mtime for training in figure.trainings)
-        if not out.is_file() or out.stat().st_mtime < newest:
+        if out.is_file() and out.stat().st_mtime > max(newest, stated):
+            continue
+        try:
             importlib.import_module(f"experiments.{figure.tool}").main(figure.arguments(out))
-    return figures
+        except SystemExit as error:  # of its own parser, which has said why
+            raise PlanError(f"{out.name} could not be drawn, for the reason above") from error
 
 
 def train(training: Training) -> None:
     """Runs train.py to its end. Raises PlanError if it fails; what it says is on the terminal."""
     environment = {"WANDB_RUN_GROUP": "tables", **os.environ}
     command = [sys.executable, str(ROOT / "train.py"), *training.overrides]
-    done = subprocess.run(command, env=environment, check=False)
-    if done.returncode == 130:
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the terminal's, which train.py got too: it finishes what it is writing
+            process.wait()
+            raise
+    if status == 130:
         raise KeyboardInterrupt
-    if done.returncode:
+    if status:
         raise PlanError(
-            f"training {training.name} ended with status {done.returncode}, for the reason above; "
+            f"training {training.name} ended with status {status}, for the reason above; "
             f"by itself: {shlex.join(['python', 'train.py', *training.overrides])}"
         )
 
@@ -129,14 +144,18 @@ def finished(evaluation: Evaluation) -> dict[str, Any] | None:
     return results
 
 
-def check_not_better(file: Path, budget: str) -> None:
-    """Raises PlanError if the table was made with a larger budget than `budget`."""
-    if file.is_file() and (budget, budget_of(file.read_text(encoding="utf-8"))) == ("small", "paper"):
-        raise PlanError(f"BUDGET={budget}: {file} was made with BUDGET=paper; delete it to make a lesser one")
-
-
-def _minutes(trained: dict[str, Any]) -> dict[str, float]:
-    return {"train_minutes": trained["train_minutes"]} if "train_minutes" in trained else {}
+def check_not_better(file: Path, plan: Plan) -> None:
+    """Raises PlanError if the table was made with a larger budget, more seeds, or photographs that `plan` lacks."""
+    made = made_with(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if made is None:
+        return
+    budget, seeds, photos = made
+    ours = (BUDGETS.index(plan.budget), plan.seeds, plan.photos)
+    if any(mine < theirs for mine, theirs in zip(ours, (BUDGETS.index(budget), seeds, photos), strict=True)):
+        with_photos = " PHOTOS=folder" if photos else ""
+        raise PlanError(
+            f"{file} was made with BUDGET={budget} SEEDS={seeds}{with_photos}; delete it to make a lesser one"
+        )
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """Tables are made of real runs and real files, once; what changed, and only that, is made again."""
 
 import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 
 from experiments import plan as planning
 from experiments import report, tables
-from experiments.plan import Evaluation, PlanError, Training, read_plan
-from experiments.points import read_points
-from experiments.report import Measured, budget_of
+from experiments.plan import Evaluation, Training, read_plan
+from experiments.points import curves_of, read_points, record
+from experiments.report import Measured, made_with
 
 TRAINING = (
     'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '
@@ -29,11 +30,17 @@ evaluations:
   - {{codec: tiny, setting: small, run: first, data: [samples]}}
   - {{codec: tiny, setting: smaller, run: second, data: [samples]}}
   - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 5, 20, 60, 90]}}, data: [samples]}}
+  - {{codec: png, model: png, data: [samples]}}
 anchor: jpeg
 claims:
-  PSNR (dB): {{codec: tiny, setting: small, dataset: samples, column: psnr}}
+  PSNR (dB): [{{codec: tiny, setting: small, dataset: samples, column: psnr}}]
+  SSIM: [{{codec: tiny, setting: small, dataset: samples, column: ssim}}]
+  MS-SSIM: [{{codec: elsewhere, dataset: samples, column: ms_ssim}}]
 """
-FIGURES = "table,figure,relation,value,source\ntiny,PSNR (dB),<,12.5,page 3\ntiny,SSIM,=,0.5,page 4\n"
+FIGURES = (
+    "table,figure,relation,value,source,remark\ntiny,PSNR (dB),<,99,page 3,\ntiny,SSIM,=,0.5,page 4,grey\n"
+    "tiny,MS-SSIM,=,0.9,page 5,\n"
+)
 
 
 @pytest.fixture
@@ -68,15 +75,17 @@ def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
     done = count_work(monkeypatch)
     assert tables.main(["tiny"]) == 0
     qualities = [f"jpeg_quality-{quality}_samples" for quality in (2, 5, 20, 60, 90)]
-    assert done == ["first", "second", "tiny_small_samples", "tiny_smaller_samples", *qualities]
+    assert done == ["first", "second", "tiny_small_samples", "tiny_smaller_samples", *qualities, "png_samples"]
 
     page = (plans.parent / "results/tiny.md").read_text()
     points = read_points(plans.parent / "results/points.csv")
-    assert budget_of(page) == "small"
-    assert len(points) == 7
+    assert made_with(page) == ("small", 1, False)
+    assert len(points) == 8
     (tiny,) = [row for row in points if row["setting"] == "small"]
-    assert f"| PSNR (dB) | < 12.5 | {tiny['psnr']:.2f} | {tiny['psnr'] - 12.5:+.5g}"[:30] in page
-    assert "| SSIM | 0.5 | – | – |" in page
+    assert f"| PSNR (dB) | < 99 | {tiny['psnr']:.2f} | reached | tiny small, samples | page 3 |" in page
+    assert f"| SSIM | 0.5 | {tiny['ssim']:.4f} | {tiny['ssim'] - 0.5:+.4g}"[:-1] in page
+    assert "| page 4 | grey |" in page
+    assert "| MS-SSIM | 0.9 | – | – | nothing measured |" in page
     assert "Loses to jpeg: tiny small" in page
     assert "python train.py name=first" in page
     assert tiny["train_minutes"] >= 0
@@ -100,7 +109,7 @@ def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
     (plans / "tiny.yaml").write_text(PLAN.replace("loss.rate_weight=0.002", "loss.rate_weight=0.003"))
     assert tables.main(["tiny"]) == 0
     assert done == ["second", "tiny_smaller_samples"]
-    assert len(read_points(plans.parent / "results/points.csv")) == 7
+    assert len(read_points(plans.parent / "results/points.csv")) == 8
 
 
 def test_a_change_reaches_all_that_starts_from_it(plans: Path) -> None:
@@ -129,16 +138,29 @@ def test_smoke_lies_apart_and_says_what_it_is(plans: Path) -> None:
     assert tables.main(["all", "--budget", "smoke"]) == 0
     assert not (plans.parent / "results/tiny.md").exists()
     page = (plans.parent / "results/smoke/tiny.md").read_text()
-    assert budget_of(page) == "smoke"
+    assert made_with(page) == ("smoke", 1, False)
     assert "its figures mean nothing" in page
 
 
-def test_a_lesser_budget_does_not_replace_a_better_table(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("with_which", "named"),
+    [
+        ("BUDGET=paper SEEDS=1", "BUDGET=paper SEEDS=1"),
+        ("BUDGET=small SEEDS=3", "SEEDS=3"),
+        ("BUDGET=small SEEDS=1 PHOTOS=folder", "PHOTOS=folder"),
+    ],
+)
+def test_a_lesser_table_does_not_replace_a_better_one(
+    plans: Path, with_which: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = plans.parent / "results"
     folder.mkdir()
-    (folder / "tiny.md").write_text("# Tiny\n\nBudget `paper` (the papers' epochs), 2026-01-01\n")
+    budget = with_which.split()[0].removeprefix("BUDGET=")
+    (folder / "tiny.md").write_text(
+        f"# Tiny\n\nBudget `{budget}` (long), 2026-01-01: `make table-tiny {with_which}`.\n"
+    )
     assert tables.main(["tiny"]) == 2
-    assert "made with BUDGET=paper" in capsys.readouterr().err
+    assert named in capsys.readouterr().err
     assert not (plans.parent / "runs").exists()
 
 
@@ -147,7 +169,7 @@ def test_a_training_that_fails_is_one_line_with_its_command(plans: Path, capfd: 
     assert tables.main(["tiny"]) == 2
     said = capfd.readouterr().err.splitlines()
     assert said[-2] == "error: epochs=0: allowed are the integers from 1"
-    assert said[-1].startswith("error: training first ended with status 2")
+    assert said[-1].startswith("error: tiny: training first ended with status 2")
     assert "python train.py name=first" in said[-1]
 
 
@@ -160,7 +182,8 @@ def test_unknown_tables_and_budgets_are_named(plans: Path, capsys: pytest.Captur
 
 def row(codec: str, bpp: float, psnr: float, seed: int | None = None) -> Measured:
     training = None if seed is None else Training("x", ("model=conv_baseline",), seed)
-    results = {"bpp": bpp, "bpsp": bpp / 3, "psnr": psnr, "images": 2, "hardware": "a machine", "ratio": 24 / bpp}
+    results = {"bpp": bpp, "bpsp": bpp / 3, "psnr": psnr, "images": 2, "ratio": 24 / bpp}
+    results |= {"hardware": "a machine", "commit": "abc1234"}
     setting = "" if seed is not None else f"at {bpp}"
     return Measured(Evaluation(codec, setting, "samples", training, ()), results)
 
@@ -179,14 +202,25 @@ def test_the_distance_to_the_anchor_is_taken_at_equal_rate(plans: Path) -> None:
     plan = read_plan("tiny", "small")
     anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]  # straight over log bpp
     above, below, outside = row("ours", 0.5, 30.0), row("ours", math.sqrt(0.5), 30.0), row("ours", 9.0, 50.0)
-    rows = [*anchor, above, below, outside]
-    gains = [report._above_anchor(plan, rows, each) for each in (above, below, outside, anchor[0])]
-    assert gains[0] == pytest.approx(1.0)
-    assert gains[1] == pytest.approx(-0.5, abs=0.01)
-    assert gains[2:] == [None, None]
+    wasteful, thrifty = row("ours", 8.0, 30.0), row("ours", 0.1, 10.0)
+    rows = [*anchor, above, below, outside, wasteful, thrifty]
+    gains = [report._above_anchor(plan, rows, each) for each in (above, below, wasteful)]
+    assert gains == pytest.approx([1.0, -0.5, -5.0], abs=0.01)
+    assert [report._above_anchor(plan, rows, each) for each in (outside, thrifty, anchor[0])] == [None] * 3
     page = report.as_markdown(plan, rows, [])
     assert "+1.00" in page
-    assert "Loses to jpeg: ours at 0.707" in page
+    assert "Loses to jpeg: ours at 0.7071067811865476 (-0.50 dB), ours at 8.0 (-5.00 dB)." in page
+
+
+def test_seeds_lose_by_their_mean_and_are_one_point_of_a_curve(plans: Path) -> None:
+    plan = read_plan("tiny", "small")
+    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]
+    seeds = [row("ours", 0.5, psnr, seed) for seed, psnr in enumerate((30.0, 28.0, 28.0))]
+    page = report.as_markdown(plan, [*anchor, *seeds], [])
+    assert "Loses to jpeg: ours (-0.33 dB)." in page
+    (mean,) = curves_of([each.point for each in seeds], "samples")["ours"]
+    assert mean["psnr"] == pytest.approx(86 / 3)
+    assert mean["setting"] == ""
 
 
 def test_a_lossless_codec_is_shown_as_such(plans: Path) -> None:
@@ -195,6 +229,21 @@ def test_a_lossless_codec_is_shown_as_such(plans: Path) -> None:
     assert "| 3.0000 |" in page
 
 
-def test_wrong_plans_are_errors(plans: Path) -> None:
-    with pytest.raises(PlanError, match="SEEDS=0"):
-        read_plan("tiny", "small", seeds=0)
+def test_points_without_a_setting_are_read_and_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    png, jpeg = row("png", 9.0, math.inf).point | {"setting": ""}, row("jpeg", 1.0, 30.0).point
+    for points in ([png], [jpeg], [png]):
+        record(points, file)
+    assert [(each["codec"], each["setting"]) for each in read_points(file)] == [("jpeg", "at 1.0"), ("png", "")]
+    assert read_points(file)[1]["psnr"] == math.inf
+
+
+def test_minutes_of_training_count_those_of_what_it_started_from(plans: Path) -> None:
+    first = Training("first", (), 0)
+    second = Training("second", (), 0, first)
+    for training, minutes in ((first, 5.0), (second, 2.5)):
+        training.__dict__["folder"] = plans.parent / training.name
+        training.folder.mkdir()
+        (training.folder / "results.json").write_text(json.dumps({"train_minutes": minutes}))
+    assert replace(row("ours", 1.0, 30.0), evaluation=Evaluation("ours", "", "samples", second, ())).minutes == 7.5
+    assert row("ours", 1.0, 30.0).minutes == 0.0
