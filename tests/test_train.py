@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -260,7 +261,9 @@ def test_a_debug_option_runs(option: str, tmp_path: Path) -> None:
 def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut"]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+        # Where the tests run in the background of a script, they were started with interrupts ignored.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, preexec_fn=heed)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")):
         assert process.poll() is None
