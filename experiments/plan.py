@@ -120,7 +120,7 @@ def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
             overrides = entry.get(budget, entry.get("small"))
             if overrides is None:
                 continue  # the paper's own setting, for its own budget only
-            chosen = [*overrides, *(entry.get("photos", []) if photos else []), *limits["train"]]
+            chosen = [*limits["train"], *overrides, *(entry.get("photos", []) if photos else [])]
             if seed:
                 chosen.append(f"seed={seed}")
             start = trainings[entry["start_from"], seed] if "start_from" in entry else None
