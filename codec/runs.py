@@ -54,6 +54,7 @@ class RunFolder:
         for group, keys in _NOT_IDENTITY_BELOW.items():
             if isinstance(identity.get(group), dict):
                 identity[group] = {k: v for k, v in identity[group].items() if k not in keys}
+        identity = _without_places(identity)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
         return cls(Path(plain["runs"]) / f"{name}-{digest[:8]}")
 
@@ -126,6 +127,16 @@ def choices(*groups: str) -> list[str]:
         return []
     chosen = HydraConfig.get().runtime.choices
     return [str(chosen[group]) for group in groups if chosen.get(group)]
+
+
+def _without_places(node: Any) -> Any:
+    """The config without where a data set lies that can be downloaded: it is the same everywhere."""
+    if isinstance(node, list):
+        return [_without_places(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    left_out = ("root", "download") if "download" in node else ()
+    return {key: _without_places(value) for key, value in node.items() if key not in left_out}
 
 
 def _git(*arguments: str, expected: int = 0) -> str:
