@@ -11,6 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from codec.checkpoint import find_checkpoint
+from codec.pretrained import Weights, pretrained_models
+from codec.runs import RunFolder
 from experiments.compose import train_folder
 
 PLANS = Path(__file__).resolve().parent / "plans"
@@ -34,6 +37,36 @@ class Training:
     def folder(self) -> Path:
         return train_folder(self.overrides)
 
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """Those of the run, once it is done here."""
+        return RunFolder(self.folder).results
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The pretrained weights that this very training made, where it was not run here too."""
+        if self.results is not None:
+            return None
+        every = (weights for model in pretrained_models() for weights in model.weights)
+        return next((weights for weights in every if weights.training["run"] == self.folder.name), None)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Raises CheckpointError where there is none yet."""
+        return find_checkpoint(self.folder) if self.weights is None else self.weights.path
+
+    @property
+    def minutes(self) -> float | None:
+        """How long it took, without what it started from; None where that is not known."""
+        if self.weights is not None:
+            return self.weights.training["minutes"]
+        return (self.results or {}).get("train_minutes")
+
+    @property
+    def hardware(self) -> str:
+        known = self.results if self.weights is None else self.weights.training
+        return (known or {}).get("hardware") or "unknown hardware"
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -54,8 +87,16 @@ class Evaluation:
 
     def command_overrides(self) -> list[str]:
         """All that evaluate.py is given."""
-        run = [] if self.training is None else [f"run={self.training.folder}"]
-        return [*run, *self.overrides, f"name={self.name}"]
+        return [*self._trained(), *self.overrides, f"name={self.name}"]
+
+    def _trained(self) -> list[str]:
+        if self.training is None:
+            return []
+        weights = self.training.weights
+        if weights is None:
+            return [f"run={self.training.folder}"]
+        quality = [] if weights.quality is None else [f"quality={weights.quality}"]
+        return [f"pretrained={weights.name}", *quality]
 
 
 @dataclass(frozen=True)
@@ -67,11 +108,17 @@ class PlannedFigure:
     trainings: tuple[Training, ...]
     options: tuple[str, ...]
 
+    @property
+    def of_runs(self) -> bool:
+        """Whether it shows what a training left on its way: weights alone do not do."""
+        return self.tool in ("losses", "over_epochs")
+
     def arguments(self, out: Path) -> list[str]:
         """What the tool's command line is given."""
         data = {"QUINTET_DATA": os.environ.get("QUINTET_DATA", "data")}
         options = [Template(option).substitute(data) for option in self.options]
-        return [*(str(training.folder) for training in self.trainings), *options, "--out", str(out)]
+        shown = [str(t.folder if t.weights is None else t.checkpoint) for t in self.trainings]
+        return [*shown, *options, "--out", str(out)]
 
 
 @dataclass(frozen=True)

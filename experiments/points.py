@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +25,7 @@ COLUMNS = (
 CURVE_HELP = "a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out"
 
 Point = dict[str, Any]
+PointKey = tuple[str, str, str]  # codec, setting without seed, data set
 
 
 def point(results: dict[str, Any], **texts: str) -> Point:
@@ -48,9 +49,19 @@ def read_points(file: Path = POINTS) -> list[Point]:
         ]
 
 
-def record(points: Iterable[Point], file: Path = POINTS) -> None:
-    """Writes `points` to a points.csv, each in place of one of the same codec, setting and dataset."""
-    kept = {_key(row): row for row in [*read_points(file), *points]}
+def record(points: Iterable[Point], file: Path, planned: Collection[PointKey] = ()) -> None:
+    """Writes `points` to a points.csv, each in place of one of the same codec, setting and dataset.
+
+    Of what was there, a row of a codec and data set of which `planned` has other settings only is left out: its
+    table names it no longer.
+    """
+    pairs = {(codec, dataset) for codec, _, dataset in planned}
+    there = [
+        row
+        for row in read_points(file)
+        if (row["codec"], row["dataset"]) not in pairs or _seedless(_key(row)) in planned
+    ]
+    kept = {_key(row): row for row in [*there, *points]}
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -70,7 +81,7 @@ def curves_of(points: Iterable[Point], dataset: str, codecs: Sequence[str] | Non
     of_setting: dict[tuple[str, str], list[Point]] = {}
     for row in points:
         if row["dataset"] == dataset:
-            setting = re.sub(r"(, )?seed \d+$", "", row.get("setting", ""))
+            _, setting, _ = _seedless(_key(row))
             of_setting.setdefault((row["codec"], setting), []).append({**row, "setting": setting})
     of_codec: dict[str, list[Point]] = {}
     for row in sorted(map(_mean, of_setting.values()), key=lambda row: row["bpp"]):
@@ -111,8 +122,13 @@ def _mean(rows: Sequence[Point]) -> Point:
     }
 
 
-def _key(row: Point) -> tuple[str, str, str]:
+def _key(row: Point) -> PointKey:
     return row["codec"], row["setting"], row["dataset"]
+
+
+def _seedless(key: PointKey) -> PointKey:
+    codec, setting, dataset = key
+    return codec, re.sub(r"(, )?seed \d+$", "", setting), dataset
 
 
 def _cell(value: str | float) -> str:

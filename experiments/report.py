@@ -16,7 +16,6 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from codec.results import COLUMNS
-from codec.runs import RunFolder
 from experiments.bd_rate import bd_table
 from experiments.plan import Evaluation, Plan, Training
 from experiments.points import Point, curves_of, point
@@ -52,7 +51,7 @@ class Measured:
         """Of training, with those of what it started from; None where they are not known."""
         training, minutes = self.evaluation.training, 0.0
         while training is not None:
-            minutes += (RunFolder(training.folder).results or {}).get("train_minutes", math.nan)
+            minutes += math.nan if training.minutes is None else training.minutes
             training = training.start
         return None if math.isnan(minutes) else minutes
 
@@ -129,12 +128,11 @@ def _header(plan: Plan, measured: Sequence[Measured]) -> str:
 
 
 def _trained(training: Training) -> str:
-    results = RunFolder(training.folder).results or {}
-    minutes = results.get("train_minutes")
     seed = f", seed {training.seed}" if training.seed else ""
     after = "" if training.start is None else f" after {training.start.name}"
-    took = "in unknown time" if minutes is None else f"{minutes:.0f} min"
-    return f"{training.name}{seed} {took}{after} on {results.get('hardware', 'unknown hardware')}"
+    took = "in unknown time" if training.minutes is None else f"{training.minutes:.0f} min"
+    packaged = "" if training.weights is None else f" (the package's weights `{training.weights.stem}`)"
+    return f"{training.name}{seed} {took}{after} on {training.hardware}{packaged}"
 
 
 def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:

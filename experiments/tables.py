@@ -5,7 +5,8 @@
   make table-diffusion SEEDS=3    trained with three seeds: mean ± standard deviation
 
 What was finished before is not done again, what was cut short goes on, and a changed config retrains only what
-depends on it: every run's folder below runs/ follows from its config.
+depends on it: every run's folder below runs/ follows from its config. Where a training's weights come with the
+package, they are measured and nothing is trained.
 """
 
 import argparse
@@ -19,15 +20,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
 import evaluate
-from codec.checkpoint import find_checkpoint
 from codec.config import USER_ERRORS, user_errors
 from codec.data.image_file import whole_file
-from codec.runs import RunFolder
 from experiments.compose import composed
 from experiments.curves import draw
-from experiments.plan import TABLES, Evaluation, Plan, PlanError, Training, read_plan
-from experiments.points import curves_of, record
+from experiments.plan import TABLES, Evaluation, Plan, PlanError, PlannedFigure, Training, read_plan
+from experiments.points import PointKey, curves_of, record
 from experiments.published import DATASET, IMAGES, read_published
 from experiments.report import BUDGET_LINE, Measured, as_csv, as_markdown, made_with
 
@@ -56,23 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlanError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed = False
-    for plan in plans:  # one that fails does not stop the others
-        try:
-            check_not_better(folder / f"{plan.table}.md", plan)
-            make_table(plan, folder)
-        except (PlanError, *USER_ERRORS) as error:
-            print(f"error: {plan.table}: {str(error).splitlines()[0]}", file=sys.stderr)
-            failed = True
+    possible, failed = [], False
+    for step in (check, make_table):  # one that fails does not stop the others
+        todo, possible = (plans if step is check else possible), []
+        for plan in todo:
+            try:
+                step(plan, folder)
+                possible.append(plan)
+            except (PlanError, *USER_ERRORS) as error:
+                print(f"error: {plan.table}: {str(error).splitlines()[0]}", file=sys.stderr)
+                failed = True
     return 2 if failed else 0
+
+
+def check(plan: Plan, folder: Path) -> None:
+    """Raises what would stop the table later: a better one that is there, or images that are not.
+
+    Images are fetched where $QUINTET_DOWNLOAD is true.
+    """
+    check_not_better(folder / f"{plan.table}.md", plan)
+    for command, overrides in data_sets(plan):
+        with composed(command, overrides) as config:
+            data = OmegaConf.to_container(config.data, resolve=True)
+        instantiate(data, _convert_="all").prepare_data()
 
 
 def make_table(plan: Plan, folder: Path) -> Path:
     """Does what the plan's table still lacks, writes it to `folder`, and returns the Markdown file."""
-    for n, training in enumerate(plan.trainings, 1):
-        if RunFolder(training.folder).results is None:
-            print(f"\n{plan.table}: training {n} of {len(plan.trainings)}, {training.name}", flush=True)
-            train(training)
+    needed = trainings_needed(plan, folder)
+    for n, training in enumerate(needed, 1):
+        print(f"\n{plan.table}: training {n} of {len(needed)}, {training.name}", flush=True)
+        train(training)
     measured = []
     for n, evaluation in enumerate(plan.evaluations, 1):
         results = finished(evaluation)
@@ -86,26 +102,57 @@ def make_table(plan: Plan, folder: Path) -> Path:
         dataset: folder / f"{plan.table}_{dataset}.png"
         for dataset in dict.fromkeys(row["dataset"] for row in points if not math.isinf(row["psnr"]))
     }
-    figures = [*curves.values(), *(folder / f"{plan.table}_{figure.file}" for figure in plan.figures)]
-    record(points, folder / "points.csv")
+    figures = [*curves.values(), *(_figure_file(plan, figure, folder) for figure in plan.figures)]
+    record(points, folder / "points.csv", planned())
     file = folder / f"{plan.table}.md"
-    _write(file.with_suffix(".csv"), as_csv(plan, measured))
-    _write(file, as_markdown(plan, measured, [figure.name for figure in figures]))
+    changed = _write(file.with_suffix(".csv"), as_csv(plan, measured))
+    changed |= _write(file, as_markdown(plan, measured, [figure.name for figure in figures]))
     for dataset, out in curves.items():
-        published = read_published() if (dataset, points[0]["images"]) == (DATASET, IMAGES) else None
-        draw(curves_of(points, dataset), out, title=f"{plan.title}, {dataset}", published=published)
+        if changed or not out.is_file():
+            published = read_published() if (dataset, points[0]["images"]) == (DATASET, IMAGES) else None
+            draw(curves_of(points, dataset), out, title=f"{plan.title}, {dataset}", published=published)
     draw_figures(plan, folder)
     print(f"\n{file}")
     return file
+
+
+def data_sets(plan: Plan) -> list[tuple[str, list[str]]]:
+    """The commands, with overrides, that between them read all images the plan needs."""
+    measured = {evaluation.dataset: evaluation for evaluation in plan.evaluations}
+    return [
+        *(("train", list(training.overrides)) for training in plan.trainings if training.weights is None),
+        *(("evaluate", evaluation.command_overrides()) for evaluation in measured.values()),
+    ]
+
+
+def trainings_needed(plan: Plan, folder: Path) -> list[Training]:
+    """Those that are neither done nor come with the package, and those that one of them starts from, in order.
+
+    A figure of what a training left on its way needs the training itself, unless it is there already.
+    """
+    lacking = [f for f in plan.figures if f.of_runs and not _figure_file(plan, f, folder).is_file()]
+    needed = {id(training) for figure in lacking for training in figure.trainings}
+    undone = [training for training in plan.trainings if training.results is None]
+    for training in reversed(undone):  # what one starts from stands before it
+        if training.weights is None or id(training) in needed:
+            needed |= {id(training), id(training.start)}
+    return [training for training in undone if id(training) in needed]
+
+
+def planned() -> set[PointKey]:
+    """All points that a table names, at any budget."""
+    plans = (read_plan(table, budget) for table in TABLES for budget in BUDGETS)
+    return {(e.codec, e.setting, e.dataset) for plan in plans for e in plan.evaluations}
 
 
 def draw_figures(plan: Plan, folder: Path) -> None:
     """Draws the plan's figures, but for those that are newer than the plan and what they show."""
     stated = plan.file.stat().st_mtime
     for figure in plan.figures:
-        out = folder / f"{plan.table}_{figure.file}"
-        newest = max(find_checkpoint(training.folder).stat().st_mtime for training in figure.trainings)
-        if out.is_file() and out.stat().st_mtime > max(newest, stated):
+        out = _figure_file(plan, figure, folder)
+        packaged = any(training.weights is not None for training in figure.trainings)
+        newest = max(training.checkpoint.stat().st_mtime for training in figure.trainings)
+        if out.is_file() and (packaged or out.stat().st_mtime > max(newest, stated)):
             continue
         try:
             importlib.import_module(f"experiments.{figure.tool}").main(figure.arguments(out))
@@ -138,7 +185,7 @@ def finished(evaluation: Evaluation) -> dict[str, Any] | None:
         folder = evaluate.results_folder(config)
     results = folder.results
     if results is not None and evaluation.training is not None:
-        weights = find_checkpoint(evaluation.training.folder)
+        weights = evaluation.training.checkpoint
         if weights.stat().st_mtime > (folder.path / "results.json").stat().st_mtime:
             return None
     return results
@@ -158,12 +205,17 @@ def check_not_better(file: Path, plan: Plan) -> None:
         )
 
 
-def _write(file: Path, text: str) -> None:
-    """Leaves a file that differs in its line of date and commit only as it is."""
+def _figure_file(plan: Plan, figure: PlannedFigure, folder: Path) -> Path:
+    return folder / f"{plan.table}_{figure.file}"
+
+
+def _write(file: Path, text: str) -> bool:
+    """Returns whether the file changed: one that differs in its line of date and commit only is left as it is."""
     if file.is_file() and _undated(file.read_text(encoding="utf-8")) == _undated(text):
-        return
+        return False
     with whole_file(file) as out:
         out.write(text.encode())
+    return True
 
 
 def _undated(text: str) -> list[str]:

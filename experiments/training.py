@@ -41,7 +41,10 @@ def training(checkpoint: Path, photographs: str | None = None, trained: str | No
     commands = (folder / "provenance/commands.txt").read_text(encoding="utf-8").splitlines()
     return {
         "data": _described(OmegaConf.load(folder / "config.yaml").data, photographs),
+        "run": folder.name,
         "command": _plain_command(commands[-1]),
+        "minutes": results.get("train_minutes"),
+        "hardware": results["hardware"],
         "time": trained or f"{results['train_minutes']:.0f} minutes on {results['hardware']}",
         "commit": results.get("commit", "unknown"),
         "epochs": results["epochs"],

@@ -3,13 +3,17 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from codec import pretrained
 from experiments import plan as planning
 from experiments import report, tables
+from experiments.compose import composed
+from experiments.export import export
 from experiments.plan import Evaluation, Training, read_plan
 from experiments.points import curves_of, read_points, record
 from experiments.report import Measured, made_with
@@ -247,3 +251,60 @@ def test_minutes_of_training_count_those_of_what_it_started_from(plans: Path) ->
         (training.folder / "results.json").write_text(json.dumps({"train_minutes": minutes}))
     assert replace(row("ours", 1.0, 30.0), evaluation=Evaluation("ours", "", "samples", second, ())).minutes == 7.5
     assert row("ours", 1.0, 30.0).minutes == 0.0
+
+
+def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
+    plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", plans.parent)
+    (plans / "tiny.yaml").write_text(PLAN.partition("anchor:")[0] + "claims: {}\n")
+    first, second = read_plan("tiny", "small").trainings
+    tables.train(first)
+    tables.train(second)
+    export(second.folder, "second", data=["samples"], golden=plans.parent / "golden")
+    shutil.rmtree(plans.parent / "runs")
+
+    done = count_work(monkeypatch)
+    assert tables.main(["tiny"]) == 0
+    assert done[:3] == ["first", "tiny_small_samples", "tiny_smaller_samples"]
+    page = (plans.parent / "results/tiny.md").read_text()
+    assert "python evaluate.py pretrained=second data=samples" in page
+    assert "(the package's weights `second`)" in page
+
+    (plans / "tiny.yaml").write_text(
+        (plans / "tiny.yaml").read_text().replace("rate_weight=0.002", "rate_weight=1")
+    )
+    done.clear()
+    assert tables.main(["tiny"]) == 0
+    assert done == ["second", "tiny_smaller_samples"]
+
+
+def test_images_that_are_not_there_are_told_of_before_anything_is_trained(
+    plans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUINTET_DATA", str(plans / "nowhere"))
+    monkeypatch.delenv("QUINTET_DOWNLOAD", raising=False)
+    (plans / "tiny.yaml").write_text(
+        PLAN.replace("[data=samples, data.limit=2, data.eval_crop=192]", "[data=kodak]")
+    )
+    done = count_work(monkeypatch)
+    assert tables.main(["tiny"]) == 2
+    assert done == []
+    assert "nowhere/kodak" in capsys.readouterr().err
+
+
+def test_data_sets_are_fetched_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, downloads in (("true", True), ("false", False)):
+        monkeypatch.setenv("QUINTET_DOWNLOAD", said)
+        for option in ("kodak", "bsd300"):
+            with composed("evaluate", ["model=jpeg", f"data={option}"]) as config:
+                assert config.data.test.download is downloads
+
+
+def test_points_of_settings_that_no_table_names_any_more_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "points.csv"
+    old, new, other = (row(codec, bpp, 30.0).point for codec, bpp in (("ours", 1.0), ("ours", 2.0), ("mine", 1.0)))
+    record([old, other, {**new, "setting": "at 2.0, seed 1"}], file)
+    record([new], file, planned={("ours", "at 2.0", "samples")})
+    kept = [(each["codec"], each["setting"]) for each in read_points(file)]
+    assert kept == [("mine", "at 1.0"), ("ours", "at 2.0, seed 1"), ("ours", "at 2.0")]
