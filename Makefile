@@ -7,8 +7,8 @@ READY := .venv/.ready
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench dashboard clean tables table-conv table-quantized table-diffusion table-comcnn \
-	table-lossless table-baselines figures
+.PHONY: help setup test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
+	table-comcnn table-lossless table-baselines figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -24,6 +24,10 @@ $(READY): pyproject.toml requirements.lock
 
 test: lint  ## lint, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+test-slurm: $(READY)  ## sweeps on a private SLURM, which is installed from Debian's packages where that can be done
+	@sh tests/slurm/install.sh
+	PATH="$$PATH:/usr/sbin" QUINTET_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_slurm.py
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
