@@ -1,6 +1,5 @@
 """The W&B logger, which must never ask and never fail for want of a network or a key."""
 
-import hashlib
 import math
 import os
 import re
@@ -13,7 +12,6 @@ from typing import Any
 
 import wandb
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -25,7 +23,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from codec.checks import check_integer
 from codec.image_codec import ImageCodec
+from codec.logged import read_logged
+from codec.offline_runs import cut_to_whole_records, files_of_starts, is_uploaded, last_value, set_aside
 from codec.runs import choices
+from codec.sweep import current_sweep, sweep_name
+from codec.sweep_names import shortened, what_differs
 
 MODES = ("online", "offline", "disabled", "shared")
 X_AXIS = "trainer/global_step"
@@ -38,7 +40,11 @@ POINT_NUMBERS = ("images", "bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "l
 
 # Overrides that say where and how a job runs, or what has a column of its own.
 _NO_SETTING = re.compile(r"(model|data|name|runs|resume|device|save_files|strategy|logger[.\w]*)=")
-_GROUP_LENGTH = 128  # W&B refuses longer ones
+# Options of a data set that leave its test images as they are.
+_TRAINING = {
+    f"data.{name}"
+    for name in ("val_fraction", "crop_size", "flip", "shuffle_channels", "crops_per_image", "batch_size", "seed")
+} | {"data.num_workers", "data.cache"}
 
 
 class CodecWandbLogger(WandbLogger):
@@ -55,13 +61,47 @@ class CodecWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> wandb.Run:
-        begins = self._experiment is None
+        if self._experiment is not None or hasattr(
+            self, "_attach_id"
+        ):  # made here, or by the process that started us
+            return super().experiment
+        reached = self._continue_or_begin()
         run = super().experiment
-        if begins:
-            for names in ("train/*", "val/*", "test/*"):
-                run.define_metric(names, step_metric=X_AXIS)
-            run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
+        for names in ("train/*", "val/*", "test/*"):
+            run.define_metric(names, step_metric=X_AXIS)
+        run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
+        if self._wandb_init["resume"]:
+            self._log_again_from(reached if reached is not None else run.summary.get(X_AXIS, -1))
         return run
+
+    def _continue_or_begin(self) -> float | None:
+        """A training that resumes continues its W&B run, wherever that is; any other begins it anew.
+
+        Known only now: the logger is made before the run's folder is. Returns the step that W&B has reached, as far
+        as its files tell.
+        """
+        if self._wandb_init["mode"] == "disabled":
+            return None
+        if not Path(self.save_dir, "checkpoints/last.ckpt").is_file():
+            set_aside(self.save_dir)
+            return None
+        self._wandb_init["resume"] = "allow"  # in an offline file it has `wandb sync` append to the run
+        earlier = files_of_starts(self.save_dir)
+        for file in earlier:
+            cut_to_whole_records(file)
+        if self._wandb_init["mode"] == "online" and not all(map(is_uploaded, earlier)):
+            self._wandb_init["mode"] = "offline"
+            print("W&B: offline, since the beginning of this run is not uploaded yet", file=sys.stderr)
+        if self._wandb_init["mode"] == "online":
+            return None
+        return max((step for file in earlier if (step := last_value(file, X_AXIS)) is not None), default=None)
+
+    def _log_again_from(self, step: float) -> None:
+        """Logs what the CSV files have from `step` on: W&B writes late, and a killed process loses that."""
+        for row in read_logged(Path(self.save_dir)):
+            if int(row["step"]) >= step:
+                values = {key: float(value) for key, value in row.items() if key != "step"}
+                self.log_metrics(values, int(row["step"]))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -100,10 +140,10 @@ def wandb_logger(
 ) -> CodecWandbLogger:
     """A logger that writes below `folder`, whose name becomes the run's; tagged with the chosen options too.
 
-    Without a `group`, the jobs of a sweep share one named after its overrides. Of a test, `thumbnails` images are
-    shown. The run's id is the folder's name, so that a resumed run continues its curves. Offline where no API key
-    is configured, or the server cannot be reached with it, unless the environment variable WANDB_MODE says
-    otherwise.
+    The jobs of a sweep are named by what differs; without a `group`, they share one of the sweep's name. Of a test,
+    `thumbnails` images are shown. The run's id is the folder's name: a training that resumes there continues its
+    curves, offline too. Offline where no API key is configured, or the server cannot be reached with it, unless the
+    environment variable WANDB_MODE says otherwise.
     Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
     check_integer("thumbnails", thumbnails, 0)
@@ -113,7 +153,7 @@ def wandb_logger(
     name = Path(folder).name
     return CodecWandbLogger(
         thumbnails,
-        name=name.rpartition("-")[0] or name,
+        name=run_name(folder),
         id=name,
         save_dir=folder,
         project=project,
@@ -122,34 +162,52 @@ def wandb_logger(
         tags=list(dict.fromkeys([*choices(*CHOICES), *tags])),
         job_type=job_type,
         mode=mode,
-        resume="allow" if mode == "online" else None,
+        resume=None,
         settings=wandb.Settings(silent=True, disable_git=mode == "offline"),
     )
 
 
 def sweep_group() -> str | None:
-    """What the jobs of a sweep have in common: its overrides, swept ones first; None for a job by itself."""
+    """The name of the sweep that this process is a job of, which its W&B runs share; None for a job by itself."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return None
-    typed = [argument for argument in sys.argv[1:] if re.match(r"(?!hydra|logger)[+~\w][\w.@/]*=", argument)]
-    parsed = OverridesParser.create().parse_overrides(typed)
-    group = " ".join(override.input_line for override in sorted(parsed, key=lambda o: not o.is_sweep_override()))
-    if len(group) <= _GROUP_LENGTH:
-        return group or None
-    digest = hashlib.sha256(group.encode()).hexdigest()[:8]
-    return f"{group[: _GROUP_LENGTH - len(digest) - 2]}… {digest}"
+        return current_sweep()
+    typed = [argument for argument in sys.argv[1:] if re.match(r"(?!hydra)[+~\w][\w.@/]*=", argument)]
+    return current_sweep() or sweep_name(typed)  # of a launcher that runs the jobs in the sweep's own process
+
+
+def run_name(folder: str | Path) -> str:
+    """What the W&B run of the job in `folder` is called: what differs in its sweep, else the folder's name."""
+    sweep = sweep_group()
+    if sweep is not None or "WANDB_SWEEP_ID" in os.environ:
+        differing = what_differs(_overrides(), Path(folder).parent / "sweeps" / (sweep or ""))
+        if differing:
+            return shortened(" ".join(differing))
+    return without_hash(Path(folder).name)
+
+
+def without_hash(name: str) -> str:
+    """The name of a run without the hash of its folder."""
+    return re.sub("-[0-9a-f]{8}$", "", name)
 
 
 def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[str, Any]:
     """The row of `test/rate_distortion`: `results`, and which codec, with which settings, was measured on what.
 
-    `setting` holds the job's other overrides. Points of one `curve` are of one codec and data set.
+    `setting` holds the job's other overrides. Points of one `curve` are of one codec, or of runs of one name, and
+    of the same images.
     """
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    given = dict(override.lstrip("+").partition("=")[::2] for override in _overrides())
+    run = Path(given.get("run", ""))
     name = next(iter(choices("model")), type(codec).__name__)
+    of_run = without_hash((run.parents[1] if run.suffix == ".ckpt" else run).name)
+    label = given.get("name") or of_run or given.get("pretrained") or name
     dataset = next(iter(choices("data")), "its own test images")
-    setting = " ".join(override for override in overrides if not _NO_SETTING.match(override))
-    return {**results, "curve": f"{name} on {dataset}", "codec": name, "setting": setting, "dataset": dataset}
+    cut = [
+        f"{key[5:]}={value}" for key, value in given.items() if re.match(r"data\.", key) and key not in _TRAINING
+    ]
+    images = f"{dataset} ({', '.join(cut)})" if cut else dataset
+    setting = " ".join(override for override in _overrides() if not _NO_SETTING.match(override))
+    return {**results, "curve": f"{label} on {images}", "codec": name, "setting": setting, "dataset": dataset}
 
 
 def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec) -> None:
@@ -168,8 +226,8 @@ def where_to_look(loggers: Sequence[Logger]) -> str | None:
         if isinstance(logger, WandbLogger):
             run = logger.experiment
             if run.settings.mode == "offline":
-                starts = sorted(Path(run.dir).parents[1].glob("offline-run-*"))  # one for every time it was resumed
-                return f"W&B: offline; to upload it: wandb sync {shlex.join(map(str, starts))}"
+                starts = Path(run.dir).parents[1]  # all of them, or a resumed run would lack its beginning
+                return f"W&B: offline; to upload it: wandb sync {shlex.quote(str(starts))}"
             if run.settings.mode != "disabled":
                 return f"W&B: {run.url}"
     return None
@@ -207,6 +265,11 @@ def _staged_below(folder: str) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["WANDB_DATA_DIR"]
+
+
+def _overrides() -> list[str]:
+    """The job's own overrides, without those of Hydra itself."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _drawable(value: float | str | None) -> float | str | None:

@@ -4,6 +4,7 @@ import argparse
 import os
 import unicodedata
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import NamedTuple
 
 import wandb
@@ -184,8 +185,11 @@ def create(kind: str, entity: str | None, project: str, group: str | None) -> st
         raise ValueError(f"{entity}/{project} has no runs{'' if group is None else f' of group {group!r}'}")
     try:
         api.create_custom_chart(entity, CHART, "Rate and distortion", "vega2", "private", CHART_SPEC)
-    except (wandb.Error, WandbApiFailedError) as error:  # above all where an earlier dashboard made it
-        print(f"{entity}/{CHART} is used as it is: {' '.join(str(error).split())}")
+    except (wandb.Error, WandbApiFailedError) as error:
+        answer = getattr(error, "response", None)
+        if getattr(answer, "http_status", None) != HTTPStatus.CONFLICT:  # which is an earlier dashboard's
+            raise ValueError(f"the chart {entity}/{CHART} cannot be made: {error}") from error
+        print(f"{entity}/{CHART} is there already, and used as it is")
     made = (report if kind == "report" else workspace)(entity, project, group).save()
     return made.url
 

@@ -4,8 +4,6 @@ python -m experiments.losses runs/conv_baseline runs/conv_enhanced --log --out d
 """
 
 import argparse
-import csv
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +11,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from codec.logged import FILES, read_logged
 from experiments.figures import COLOURS, figure_file, look, plain_numbers, save
 from experiments.run_folders import find_runs, named
 
@@ -26,24 +25,16 @@ class Logged(NamedTuple):
 
 
 def read_losses(run: Path) -> dict[str, list[Logged]]:
-    """`{"train": …, "val": …}` of a run's metrics/version_*/metrics.csv, as if it had never been cut short.
-
-    A resumed run begins at the last checkpoint: what an earlier start logged from there on does not count.
-    """
-    losses: dict[str, list[Logged]] = {"train": [], "val": []}
-    for file in sorted(run.glob("metrics/version_*/metrics.csv"), key=_version):
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-        first = min((int(row["step"]) for row in rows), default=None)
-        for name, logged in losses.items():
-            if first is not None:
-                logged[:] = [value for value in logged if value.step < first]
-            logged += [
-                Logged(int(row["epoch"]), int(row["step"]), float(row[f"{name}/loss"]))
-                for row in rows
-                if row.get(f"{name}/loss")
-            ]
-    return losses
+    """`{"train": …, "val": …}` of what a run has logged, as if it had never been cut short."""
+    rows = read_logged(run)
+    return {
+        name: [
+            Logged(int(row["epoch"]), int(row["step"]), float(row[f"{name}/loss"]))
+            for row in rows
+            if f"{name}/loss" in row
+        ]
+        for name in ("train", "val")
+    }
 
 
 def mean_of_epochs(logged: list[Logged]) -> list[Logged]:
@@ -101,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=figure_file, help="the figure, e.g. x.png; x.svg comes beside")
     options = parser.parse_args(arguments)
     try:
-        folders = [folder for run in options.runs for folder in find_runs(run, "metrics/version_*/metrics.csv")]
+        folders = [folder for run in options.runs for folder in find_runs(run, FILES)]
     except ValueError as error:
         parser.error(f"{error}: give the folder of a run of train.py")
     runs = {name: read_losses(folder) for name, folder in named(folders).items()}
@@ -111,10 +102,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.log and min(value.loss for logged in losses.values() for value in logged) <= 0:
             parser.error(f"{name} has losses of 0 or below: they have no place on --log")
     print(*draw(runs, options.out, over=options.over, log=options.log), sep="\n")
-
-
-def _version(file: Path) -> int:
-    return int(re.sub(r"\D", "", file.parent.name) or 0)
 
 
 def _xy(logged: list[Logged], over: str) -> tuple[list[int], list[float]]:

@@ -81,6 +81,8 @@ def test_every_panel_can_be_described() -> None:
 USER = {"id": "1", "name": "me", "username": "me", "email": "", "entity": "me", "admin": False, "flags": "{}"}
 VIEWER = {**USER, "teams": {"edges": []}, "apiKeys": {"edges": []}}
 
+EXISTS = (409, {"errors": [{"message": "a chart of that name exists"}], "data": None})
+
 
 def with_runs(count: int) -> dict:
     """The answer for a project with so many runs."""
@@ -90,26 +92,27 @@ def with_runs(count: int) -> dict:
 
 @pytest.fixture
 def server() -> Iterator[Callable]:
-    """Starts a server with a project (None: without); gives its address and the views that it is sent."""
+    """Starts a server with a project (None: without) that says this of a chart; gives its address and its views."""
     running: list[ThreadingHTTPServer] = []
 
-    def start(project: dict | None) -> SimpleNamespace:
+    def start(project: dict | None, of_chart: tuple[int, dict] = EXISTS) -> SimpleNamespace:
         views: list[dict] = []
 
-        def answer(query: str, variables: dict) -> dict:
+        def answer(query: str, variables: dict) -> tuple[int, dict]:
             if "upsertView" in query:
                 views.append(variables)
-                return {"data": {"upsertView": {"view": {"id": "1", "name": "nw-abc-v"}, "inserted": True}}}
+                return 200, {"data": {"upsertView": {"view": {"id": "1", "name": "nw-abc-v"}, "inserted": True}}}
             if "createCustomChart" in query:
-                return {"errors": [{"message": "there is one of that name"}], "data": None}
-            return {"data": {"viewer": VIEWER, "project": project}}
+                return of_chart
+            return 200, {"data": {"viewer": VIEWER, "project": project}}
 
         class Answers(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 sent = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 asked = json.loads(sent) if self.path == "/graphql" else {"query": ""}
-                data = json.dumps(answer(asked["query"], asked.get("variables"))).encode()
-                self.send_response(200)
+                status, answered = answer(asked["query"], asked.get("variables"))
+                data = json.dumps(answered).encode()
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -142,7 +145,7 @@ def test_online_it_saves_the_workspace_and_says_where(server: Callable, tmp_path
     status, said, errors = run_online(answers.url, tmp_path, "--group", "a=1,2")
     assert (status, errors) == (0, [])
     kept, address = said  # the chart of an earlier dashboard is kept
-    assert kept.startswith("me/quintet-rate-distortion is used as it is: ")
+    assert kept == "me/quintet-rate-distortion is there already, and used as it is"
     assert address == f"{answers.url}/me/quintet?nw=abc"
     (view,) = answers.views
     assert (view["entityName"], view["projectName"], view["displayName"]) == ("me", "quintet", "Quintet: a 1,2")
@@ -163,4 +166,13 @@ def test_what_is_not_there_is_one_line(
     status, said, errors = run_online(answers.url, tmp_path, *arguments)
     assert (status, said, len(errors)) == (2, [], 1)
     assert errors[0].startswith(message)
+    assert not answers.views
+
+
+def test_a_chart_that_cannot_be_made_is_an_error_and_nothing_is_saved(server: Callable, tmp_path: Path) -> None:
+    answers = server(with_runs(1), (403, {"errors": [{"message": "permission denied"}], "data": None}))
+    status, said, errors = run_online(answers.url, tmp_path)
+    assert (status, said, len(errors)) == (2, [], 1)
+    assert errors[0].startswith("error: the chart me/quintet-rate-distortion cannot be made: ")
+    assert "permission denied" in errors[0]
     assert not answers.views

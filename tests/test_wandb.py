@@ -48,9 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def test_without_a_key_the_run_is_offline_and_says_how_to_upload_it(trained: SimpleNamespace) -> None:
     (line,) = [line for line in trained.process.stdout.splitlines() if line.startswith("W&B:")]
-    assert (
-        line == f"W&B: offline; to upload it: wandb sync {trained.wandb.folder.relative_to(trained.run.parents[1])}"
-    )
+    assert line == f"W&B: offline; to upload it: wandb sync {trained.run.relative_to(trained.run.parents[1])}/wandb"
     for text in (trained.process.stdout, trained.process.stderr):
         assert "wandb: " not in text
         assert "API key" not in text
@@ -207,7 +205,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def test_evaluate_writes_a_run_of_its_own_kind(swept: SimpleNamespace) -> None:
     written = swept.wandb["jpeg"]
-    assert (written.run.display_name, written.run.job_type) == ("jpeg_samples", "eval")
+    assert (written.run.display_name, written.run.job_type) == ("model=jpeg", "eval")
     assert list(written.run.tags) == ["jpeg", "samples"]
     results = json.loads((swept.jpeg / "results.json").read_text())
     for name in ("bpp", "psnr", "ssim", "ms_ssim", "ratio", "encode_ms", "decode_ms"):
@@ -216,9 +214,11 @@ def test_evaluate_writes_a_run_of_its_own_kind(swept: SimpleNamespace) -> None:
     assert written.exit is not None
 
 
-def test_the_jobs_of_a_sweep_share_a_group_that_begins_with_what_is_swept(swept: SimpleNamespace) -> None:
-    groups = {written.run.run_group for written in swept.wandb.values()}
-    assert groups == {"model=jpeg,png data=samples data.limit=2 device=cpu"}
+def test_the_jobs_of_a_sweep_are_named_by_what_differs_and_share_its_name_as_group(swept: SimpleNamespace) -> None:
+    assert {written.run.display_name for written in swept.wandb.values()} == {"model=jpeg", "model=png"}
+    (group,) = {written.run.run_group for written in swept.wandb.values()}
+    assert group.startswith("model=jpeg,png_data=samples_data.limit=2_device=cpu-")
+    assert (swept.jpeg.parent / "sweeps" / group / "sweep.json").is_file()
 
 
 def test_a_lossless_codec_logs_no_infinite_psnr(swept: SimpleNamespace) -> None:

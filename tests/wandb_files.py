@@ -13,17 +13,22 @@ from types import SimpleNamespace
 from wandb.proto.wandb_internal_pb2 import Record
 
 
-def run_without_key(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """A Python process that finds no W&B key, no W&B settings and no keyboard."""
+def environment_without_key(cwd: Path) -> dict[str, str]:
+    """The environment of a process in `cwd` that finds no W&B key and no W&B settings."""
     home = cwd / "home"
     home.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")  # torchac is compiled there already
     places = {"HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), "NETRC": str(home / "netrc")}
+    return {**kept, **places, "XDG_CACHE_HOME": cache}
+
+
+def run_without_key(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A Python process that finds no W&B key, no W&B settings and no keyboard."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env={**kept, **places, "XDG_CACHE_HOME": cache, **environment},
+        env={**environment_without_key(cwd), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

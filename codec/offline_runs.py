@@ -1,0 +1,71 @@
+"""W&B's own folders of a run, one for every start: what a later start does with those of the earlier ones."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+# A `.wandb` file is LevelDB's log format after a header: blocks, and records that lie in one of them or go on in
+# the next, each part behind checksum, length and kind.
+_HEADER, _BLOCK, _PART = 7, 32768, struct.Struct("<IHB")
+_WHOLE, _FIRST, _LAST = 1, 2, 4
+
+SET_ASIDE = "set_aside"
+
+
+def files_of_starts(folder: str | Path) -> list[Path]:
+    """The `.wandb` files that earlier starts of the run in `folder` left."""
+    return sorted(Path(folder).glob("wandb/*run-*/run-*.wandb"))
+
+
+def is_uploaded(file: Path) -> bool:
+    """Whether W&B's server has this `.wandb` file: it was written online, or `wandb sync` has uploaded it."""
+    return not file.parent.name.startswith("offline-") or file.with_suffix(".wandb.synced").exists()
+
+
+def set_aside(folder: str | Path) -> None:
+    """Moves the earlier starts of a training that begins anew to where `wandb sync` does not find them."""
+    for file in files_of_starts(folder):
+        start = file.parent
+        aside = start.parent / SET_ASIDE
+        aside.mkdir(exist_ok=True)
+        start.rename(aside / start.name)
+
+
+def cut_to_whole_records(file: Path) -> None:
+    """Cuts off what a killed process wrote of a record: `wandb sync` stops there, and skips all later starts."""
+    data = file.read_bytes()
+    end = max((end for end, _ in _records(data)), default=min(_HEADER, len(data)))
+    if end < len(data):
+        with file.open("r+b") as opened:
+            opened.truncate(end)
+
+
+def last_value(file: Path, name: str) -> float | None:
+    """The last value that a `.wandb` file has of `name`, such as the step it reaches; None where it has none."""
+    last = None
+    for _, record in _records(file.read_bytes()):
+        for item in Record.FromString(record).history.item:
+            if (item.key or ".".join(item.nested_key)) == name:
+                last = json.loads(item.value_json)
+    return last
+
+
+def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The whole records of a `.wandb` file, each with the position where it ends."""
+    position, record = _HEADER, b""
+    while position + _PART.size <= len(data):
+        left = _BLOCK - position % _BLOCK
+        if left < _PART.size:
+            position += left
+            continue
+        _, length, kind = _PART.unpack_from(data, position)
+        part = data[position + _PART.size : position + _PART.size + length]
+        position += _PART.size + length
+        if position > len(data) or kind == 0:
+            return
+        record = part if kind in (_WHOLE, _FIRST) else record + part
+        if kind in (_WHOLE, _LAST):
+            yield position, record
