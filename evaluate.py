@@ -7,19 +7,19 @@ from typing import Any
 import hydra
 import lightning
 import wandb
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
-from codec.checkpoint import find_checkpoint, load_codec
+from codec.checkpoint import load_codec
 from codec.checks import check_integer
 from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
 from codec.image_codec import ImageCodec
 from codec.loggers import log_config, where_to_look
 from codec.metrics import Lpips
-from codec.pretrained import pretrained, stem
+from codec.pretrained import pretrained
 from codec.results import table
-from codec.runs import RunFolder, commit
+from codec.run_state import Recorder
+from codec.runs import RunFolder, commit, evaluation_folder
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="evaluate")
@@ -31,7 +31,12 @@ def main(config: DictConfig) -> None:
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """Does what the command line does with this config; returns what results.json holds. Raises ConfigError."""
-    run = results_folder(config)
+    run = evaluation_folder(config)
+    with Recorder(run.path) as record:
+        return _evaluate(config, run, record)
+
+
+def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str, Any]:
     with Builder(config) as build:
         build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
         codec = named_codec(config, build)
@@ -54,6 +59,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         loggers = build.group("logger")
     try:
         run.begin(config)
+        record.begin()
         log_config(loggers, config, codec)
         about = {"codec": run.path.name, "commit": commit()}
         results = measure(
@@ -64,28 +70,6 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         return results
     finally:
         wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
-
-
-def results_folder(config: DictConfig) -> RunFolder:
-    """Where `evaluate` leaves its results; fills in the data and the name that `config` leaves open.
-
-    Raises ConfigError where not exactly one trained or standard codec and its images are named.
-    """
-    named = [key for key in ("run", "model", "pretrained") if config.get(key) is not None]
-    if len(named) != 1:
-        given = f"{' and '.join(named)} are" if named else "neither run nor model nor pretrained is"
-        raise ConfigError(
-            f"{given} named: name one of them, run=runs/NAME, pretrained=NAME, or model=jpeg and the like"
-        )
-    if named == ["model"] and config.model._target_.startswith("codec.schemes."):
-        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
-    with open_dict(config):
-        config.data = data_config(config)
-        if named != ["model"]:
-            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
-            measured = Path(config.run).stem if config.run is not None else stem(config.pretrained, config.quality)
-            config.name = config.name or f"{measured}_on_{measured_on}"
-    return RunFolder.of(config)
 
 
 def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
@@ -113,19 +97,6 @@ def set_quality(codec: ImageCodec, quality: int) -> None:
             "JPEG and the like have model.quality"
         )
     codec.set_quality(quality)
-
-
-def data_config(config: DictConfig) -> DictConfig:
-    """The data asked for, or that of the run with what was asked for on top; without images to train on."""
-    data = config.get("data") or OmegaConf.create()
-    if "_target_" not in data and config.run is not None:
-        file = find_checkpoint(config.run).resolve().parents[1] / "config.yaml"
-        if file.is_file():
-            data = OmegaConf.merge(OmegaConf.load(file).data, data)
-    if "_target_" not in data:
-        raise ConfigError("data=null: name the images to measure on, e.g. data=kodak")
-    OmegaConf.set_struct(data, False)
-    return OmegaConf.create({**OmegaConf.to_container(data, resolve=True), "train": None, "val": None})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from codec.callbacks import ChannelsLast
-from codec.checkpoint import find_checkpoint, load_codec, start_from
-from codec.config import Builder, ConfigError, check_multirun_devices, user_errors
+from codec.callbacks import ChannelsLast, OneFate
+from codec.checkpoint import load_codec, start_from
+from codec.config import Builder, ConfigError, check_launcher, user_errors
 from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
 from codec.loggers import log_config, where_to_look
 from codec.results import table
+from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
 
 
@@ -25,18 +26,24 @@ from codec.runs import RunFolder, commit
 @user_errors()
 def main(config: DictConfig) -> float | None:
     """Trains what `config` describes; returns the best `val/loss`, which sweepers minimise."""
-    check_multirun_devices(config.strategy.devices)
+    check_launcher(config.strategy.devices)
     run = RunFolder.of(config)
     config.folder = str(run.path)
-    if config.resume and run.results:
-        print(f"{run.path} is done; resume=false trains it again\n\n{table({run.path.name: run.results})}")
-        return run.results["val_loss"]
+    if run.is_done(config):
+        measured = f"\n\n{table({run.path.name: run.results})}" if run.results else ""
+        print(f"{run.path} is done; resume=false trains it again{measured}")
+        return run.val_loss
+    with Recorder(run.path, rank_zero_only.rank) as record:
+        return train(config, run, record)
 
+
+def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
+    """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     with Builder(config) as build:
         build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
         codec, data = build.codec("model"), build.part("data")
         training = {name: build.part(name) for name in ("loss", "optimizer", "scheduler")}
-        callbacks = build.group("callbacks") + [ChannelsLast()] * config.strategy.channels_last
+        callbacks = [*build.group("callbacks"), OneFate(), *[ChannelsLast()] * config.strategy.channels_last]
         if not (isinstance(config.epochs, int) and config.epochs >= 1):
             build.faults.append(f"epochs={config.epochs}: allowed are the integers from 1")
         lr = config.optimizer.get("lr", 1)
@@ -73,6 +80,7 @@ def main(config: DictConfig) -> float | None:
     try:
         if trainer.is_global_zero:
             run.begin(config)
+            record.begin(trainer.world_size)
             log_config(loggers, config, codec)
             print("\n".join([*started, f"{'resuming' if resumed_from else 'training'} in {run.path}"]))
         codec.prepare_training(**training, prior_lr_factor=config.prior_lr_factor)
@@ -84,7 +92,7 @@ def main(config: DictConfig) -> float | None:
             torch.distributed.destroy_process_group()
         if not trainer.is_global_zero:
             return None
-        val_loss = torch.load(find_checkpoint(run.path), map_location="cpu", weights_only=True)["val_loss"]
+        val_loss = run.val_loss
         if config.test:
             clocks = [c.time_elapsed("train") for c in trainer.callbacks if isinstance(c, Timer)]
             about = {

@@ -1,11 +1,13 @@
 """Callbacks of our own; everything else is Lightning's."""
 
+import signal
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
@@ -37,6 +39,29 @@ class StopOnNaN(Callback):
             f"{named} at step {trainer.global_step}: training stopped; "
             f"try a smaller optimizer.lr, or trainer.gradient_clip_val"
         )
+
+
+class OneFate(Callback):
+    """Ends the processes that train together when the first of them raises or is interrupted.
+
+    They would wait for it in a collective for ever. When another one raises, Lightning kills them all itself.
+    SIGTERM does in training what it did when this was made: in Lightning's way processes meet in a collective of
+    its own, in the middle of others.
+    """
+
+    def __init__(self) -> None:
+        self.on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        signal.signal(signal.SIGTERM, self.on_sigterm)  # Lightning has just set its own
+
+    on_train_start = on_sanity_check_start  # a resumed training is not checked
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
+            launcher.procs.clear()  # or Lightning's observer takes their end for a fault and kills this process
 
 
 class ChannelsLast(Callback):

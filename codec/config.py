@@ -3,15 +3,19 @@
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,6 +26,7 @@ from codec.data.download import DownloadError
 from codec.data.image_file import ImageFileError
 from codec.data.source import SourceError
 from codec.image_codec import ImageCodec
+from codec.sweep import JobFailedError
 
 
 class ConfigError(ValueError):
@@ -82,7 +87,7 @@ class Builder:
         try:
             return step()
         except (ValueError, TypeError, *USER_ERRORS) as error:
-            for line in _messages(error):
+            for line in messages(error):
                 named = name_keys(self.config, line, key)
                 self.faults.append(
                     named if named.startswith((f"{key}.", f"{key}=")) or named != line else f"{key}: {line}"
@@ -103,16 +108,13 @@ def name_keys(config: DictConfig, message: str, within: str = "") -> str:
     return f"{keys[0]}{message[match.end(1) :]}" if keys else message
 
 
-def check_multirun_devices(devices: Any) -> None:
-    """Refuses `-m` with several devices: Lightning would start each further process as a whole sweep."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
+def check_launcher(devices: Any) -> None:
+    """Refuses several devices inside a sweep's own process, where Lightning would start the sweep once a device."""
     if HydraConfig.get().mode == RunMode.MULTIRUN and devices not in (1, "1"):
-        overrides = " ".join(HydraConfig.get().overrides.task)
+        launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
         raise ConfigError(
-            f"strategy.devices={devices} with -m: a sweep runs jobs of one device; run this job by itself, "
-            f"without -m: python train.py {overrides}"
+            f"strategy.devices={devices} with hydra/launcher={launcher}: such jobs have no processes of their own; "
+            "use hydra/launcher=local"
         )
 
 
@@ -121,27 +123,40 @@ def user_errors() -> Iterator[None]:
     """Prints a user's error as `error: …` on stderr and exits with status 2; used as decorator too.
 
     Stands around a Hydra entry point, where the config is composed, and again inside, around the job, before
-    Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback.
+    Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback. SIGTERM, unless
+    somebody else handles it, is an interrupt too: status 130. Where jobs of a sweep failed, the status is 1.
     """
     _quieten()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
     if not _WANTS_TRACEBACK:
         os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
+    heeds_sigterm = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if heeds_sigterm:
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
+    except JobFailedError:  # the launcher has said so
+        sys.exit(1)
     except USER_ERRORS as error:
         if _WANTS_TRACEBACK:
             raise
-        for line in _messages(error):
+        for line in messages(error):
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
+        if rank_zero_only.rank == 0:
+            print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
         os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
+        if heeds_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _quieten() -> None:
@@ -154,6 +169,7 @@ def _quieten() -> None:
         ".*model summary.*",
         ".*smaller than the logging interval.*",
         ".*lr_scheduler.step.*before.*",
+        ".*srun. command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -169,7 +185,7 @@ def _settable_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _messages(error: BaseException) -> list[str]:
+def messages(error: BaseException) -> list[str]:
     """What went wrong first, one line a fault; of Hydra's and OmegaConf's own texts, what helps, in one line."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__

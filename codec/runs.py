@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from codec.checkpoint import find_checkpoint
 from codec.config import ConfigError
+from codec.pretrained import stem
 from codec.results import read_results
+from codec.run_state import LOCK, RunState
 
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
@@ -36,11 +39,12 @@ class RunFolder:
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
     provenance/        command, commit, diff, packages    metrics/     the curves as CSV
     results.json       written last: the run is done      per_image.csv
+    state.json         running, done, failed or cut off
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock", is_singleton=True)
+        self._lock = FileLock(path / LOCK, is_singleton=True)
 
     @classmethod
     def of(cls, config: DictConfig) -> "RunFolder":
@@ -64,6 +68,20 @@ class RunFolder:
         file = self.path / "results.json"
         return read_results(file) if file.is_file() else None
 
+    def is_done(self, config: DictConfig) -> bool:
+        """Whether all that `config` asks of this training is there; with `resume: false` it never is."""
+        if not config.get("resume", False):
+            return False
+        state = None if config.test else RunState.read(self.path)
+        return self.results is not None or (state is not None and state.state == "done")
+
+    @property
+    def val_loss(self) -> float | None:
+        """The lowest `val/loss` of a finished training; None of an evaluation."""
+        if self.results is not None:
+            return self.results.get("val_loss")
+        return torch.load(find_checkpoint(self.path), map_location="cpu", weights_only=True)["val_loss"]
+
     @property
     def last_checkpoint(self) -> Path | None:
         file = self.path / "checkpoints/last.ckpt"
@@ -77,7 +95,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=1)  # and not 0: looking at its state takes the lock for a moment
         except Timeout:
             raise ConfigError(
                 f"{self.path} is being worked on by another process: wait for it, or stop it"
@@ -98,6 +116,33 @@ class RunFolder:
         (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
         packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
+
+
+def folder_of(config: DictConfig) -> RunFolder:
+    """The folder of a training or an evaluation. Raises ConfigError, and what `config` cannot be resolved for."""
+    return evaluation_folder(config) if "pretrained" in config else RunFolder.of(config)
+
+
+def evaluation_folder(config: DictConfig) -> RunFolder:
+    """Where evaluate.py leaves its results; fills in the data and the name that `config` leaves open.
+
+    Raises ConfigError where not exactly one trained or standard codec and its images are named.
+    """
+    named = [key for key in ("run", "model", "pretrained") if config.get(key) is not None]
+    if len(named) != 1:
+        given = f"{' and '.join(named)} are" if named else "neither run nor model nor pretrained is"
+        raise ConfigError(
+            f"{given} named: name one of them, run=runs/NAME, pretrained=NAME, or model=jpeg and the like"
+        )
+    if named == ["model"] and config.model._target_.startswith("codec.schemes."):
+        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
+    with open_dict(config):
+        config.data = _data_of_evaluation(config)
+        if named != ["model"]:
+            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
+            measured = Path(config.run).stem if config.run is not None else stem(config.pretrained, config.quality)
+            config.name = config.name or f"{measured}_on_{measured_on}"
+    return RunFolder.of(config)
 
 
 def commit() -> str:
@@ -127,6 +172,19 @@ def choices(*groups: str) -> list[str]:
         return []
     chosen = HydraConfig.get().runtime.choices
     return [str(chosen[group]) for group in groups if chosen.get(group)]
+
+
+def _data_of_evaluation(config: DictConfig) -> DictConfig:
+    """The data asked for, or that of the run with what was asked for on top; without images to train on."""
+    data = config.get("data") or OmegaConf.create()
+    if "_target_" not in data and config.run is not None:
+        file = find_checkpoint(config.run).resolve().parents[1] / "config.yaml"
+        if file.is_file():
+            data = OmegaConf.merge(OmegaConf.load(file).data, data)
+    if "_target_" not in data:
+        raise ConfigError("data=null: name the images to measure on, e.g. data=kodak")
+    OmegaConf.set_struct(data, False)
+    return OmegaConf.create({**OmegaConf.to_container(data, resolve=True), "train": None, "val": None})
 
 
 def _without_places(node: Any) -> Any:

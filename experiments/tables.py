@@ -26,6 +26,7 @@ from omegaconf import OmegaConf
 import evaluate
 from codec.config import USER_ERRORS, user_errors
 from codec.data.image_file import whole_file
+from codec.runs import evaluation_folder
 from experiments.compose import composed
 from experiments.curves import draw
 from experiments.plan import TABLES, Evaluation, Plan, PlanError, PlannedFigure, Training, read_plan
@@ -182,7 +183,7 @@ def train(training: Training) -> None:
 def finished(evaluation: Evaluation) -> dict[str, Any] | None:
     """The results of an evaluation that was made of the weights as they are now; None: it is still to be made."""
     with composed("evaluate", evaluation.command_overrides()) as config:
-        folder = evaluate.results_folder(config)
+        folder = evaluation_folder(config)
     results = folder.results
     if results is not None and evaluation.training is not None:
         weights = evaluation.training.checkpoint

@@ -5,8 +5,8 @@ import csv
 import pytest
 from conftest import ROOT
 
-import evaluate
 from codec.results import COLUMNS
+from codec.runs import evaluation_folder
 from experiments.compose import composed
 from experiments.plan import TABLES, PlanError, read_plan
 from experiments.report import PAPER_FIGURES
@@ -112,6 +112,6 @@ def test_wrong_arguments_are_named(arguments: tuple, said: str) -> None:
 
 def test_composing_leaves_no_trace_of_hydra() -> None:
     with composed("evaluate", ["model=jpeg", "data=samples"]) as config:
-        assert evaluate.results_folder(config).path.name.startswith("jpeg_samples")
+        assert evaluation_folder(config).path.name.startswith("jpeg_samples")
     with composed("evaluate", ["model=png", "data=samples"]) as config:
-        assert evaluate.results_folder(config).path.name.startswith("png_samples")
+        assert evaluation_folder(config).path.name.startswith("png_samples")

@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def checkout(tmp_path: Path, photographs: list[Tensor]) -> Path:
     """The code without its past, beside a few photographs of a user."""
-    for name in ("codec", "conf", "experiments", "train.py", "evaluate.py"):
+    for name in ("codec", "conf", "experiments", "hydra_plugins", "train.py", "evaluate.py"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / name)

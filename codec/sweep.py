@@ -1,0 +1,108 @@
+"""A sweep's record: what `python train.py -m …` was made of, in `<runs>/sweeps/<name of the sweep>/sweep.json`."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from codec.data.image_file import whole_file
+
+FILE = "sweep.json"
+ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
+_NAME_LENGTH = 80
+
+
+class JobFailedError(RuntimeError):
+    """A job of a sweep failed; the text is one line that says which, why, and where its log is."""
+
+
+@dataclass
+class SweepJob:
+    """One point: `folder` is where it leaves its results (None: its config cannot be resolved).
+
+    `error` is why its last start failed, where the launcher saw that; what the run itself knows is in its folder's
+    state.json.
+    """
+
+    number: int
+    overrides: list[str]
+    folder: str | None
+    log: str
+    error: str | None = None
+
+
+@dataclass
+class Sweep:
+    """The record of a sweep in `folder`, written anew with every change."""
+
+    folder: Path
+    command: str
+    script: str
+    launcher: str
+    jobs: list[SweepJob] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, folder: str | Path, script: str, launcher: str) -> "Sweep":
+        """The record of the sweep that this process was started for; what an earlier start left is replaced."""
+        command = shlex.join([Path(sys.executable).name, *sys.argv])
+        sweep = cls(Path(folder), command, script, launcher)
+        sweep.write()
+        return sweep
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Sweep":
+        """The record in a sweep's folder. Raises ValueError where there is none."""
+        file = Path(folder, FILE)
+        if not file.is_file():
+            raise ValueError(f"{folder} is not the folder of a sweep: it has no {FILE}")
+        record = json.loads(file.read_text(encoding="utf-8"))
+        jobs = [SweepJob(**job) for job in record.pop("jobs")]
+        return cls(Path(folder), **record, jobs=jobs)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def add(self, number: int, overrides: Sequence[str], folder: str | Path | None) -> SweepJob:
+        """A further job, in place of one of the same number."""
+        place = None if folder is None else str(folder)
+        job = SweepJob(number, list(overrides), place, str(self.folder / f"{number}.log"))
+        self.jobs = sorted([*(j for j in self.jobs if j.number != number), job], key=lambda j: j.number)
+        self.write()
+        return job
+
+    def write(self) -> None:
+        """Replaces sweep.json, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = {key: value for key, value in asdict(self).items() if key != "folder"}
+        with whole_file(self.folder / FILE) as file:
+            file.write((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """The sweep of these overrides, as a file's name: swept ones first, and a hash of them all.
+
+    Where its results are put and how it is watched is no part of it.
+    """
+    named = [override for override in overrides if not re.match(r"[+~]*(runs|logger)\b", override)]
+    parsed = OverridesParser.create().parse_overrides(named)
+    text = " ".join(override.input_line for override in sorted(parsed, key=lambda o: not o.is_sweep_override()))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    safe = re.sub(r"[^\w.,=+-]+", "_", text)[:_NAME_LENGTH]
+    return f"{safe}-{digest}".lstrip("-.")
+
+
+def current_sweep() -> str | None:
+    """The name of the sweep that this process is a job of; None for a job by itself."""
+    return os.environ.get(ENVIRONMENT)
+
+
+OmegaConf.register_new_resolver("sweep_name", lambda overrides: sweep_name(list(overrides)), replace=True)

@@ -1,0 +1,119 @@
+"""From a point's overrides to a job: the command that runs it, its folder, and the GPUs it wants."""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict, read_write
+
+from codec.config import USER_ERRORS
+from codec.run_state import first_line
+from codec.runs import RunFolder, folder_of
+from codec.sweep import JobFailedError, Sweep, SweepJob
+
+# What is the sweep's and not its jobs', of the overrides of Hydra itself.
+_OF_THE_SWEEP = ("hydra.mode=", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep")
+
+
+@dataclass
+class Job:
+    """A point of a sweep; `failure` says why it failed, `value` is the lowest val/loss of a finished training."""
+
+    record: SweepJob
+    config: DictConfig
+    run: RunFolder | None
+    command: list[str]
+    gpus: int
+    failure: JobFailedError | None = None
+    value: float | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.run is not None and self.run.is_done(self.config)
+
+    def fail(self, reason: str) -> None:
+        """Takes `reason` down as why this job failed."""
+        self.record.error = reason
+        self.failure = JobFailedError(f"job {self.record.number} failed: {reason}; log: {self.record.log}")
+
+
+def plan(sweep: Sweep, number: int, overrides: Sequence[str], config: DictConfig, gpus: int) -> Job:
+    """The job of `overrides`, entered into the record of `sweep`; `config` is composed, with Hydra's own part.
+
+    Where `config` cannot be resolved, or asks for more than the `gpus` that are there, the job has failed.
+    """
+    fault, run, wanted, plain = None, None, 0, task_config(config)
+    try:
+        run = run_folder(config)
+        wanted = gpus_wanted(plain, gpus)
+    except USER_ERRORS as error:
+        fault = first_line(error)
+    if wanted > gpus:
+        key = f"strategy.devices={plain.strategy.devices}" if "strategy" in plain else f"device={plain.device}"
+        fault = f"{key}: this job wants {wanted} GPU{'s' * (wanted > 1)}, and there are {gpus}"
+    record = sweep.add(number, overrides, None if run is None else run.path)
+    job = Job(record, plain, run, command_of(sweep.script, config), wanted)
+    if fault is not None:
+        job.fail(fault)
+    return job
+
+
+def task_config(config: DictConfig) -> DictConfig:
+    """What the script is given of a composed config: all but Hydra's own part."""
+    plain = copy.deepcopy(config)
+    with read_write(plain), open_dict(plain):
+        del plain["hydra"]
+    return plain
+
+
+def run_folder(config: DictConfig) -> RunFolder:
+    """Where the job of a composed config, which has Hydra's own part too, leaves its results.
+
+    Raises what the script would raise where it cannot be said.
+    """
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    hydra.set_config(config)
+    try:
+        return folder_of(task_config(config))
+    finally:
+        hydra.cfg = before
+
+
+def gpus_wanted(config: DictConfig, present: int) -> int:
+    """How many GPUs a training or an evaluation of this config works on, where so many are `present`."""
+    if "trainer" not in config:
+        device = str(config.device)
+        one = device == "cuda" or (device == "auto" and present > 0)
+        return 1 if one else max(1, present) if device.startswith("cuda:") else 0
+    accelerator, devices = str(config.trainer.accelerator), config.trainer.devices
+    if accelerator not in ("auto", "gpu", "cuda") or (accelerator == "auto" and not present):
+        return 0
+    if isinstance(devices, str) and devices.isdecimal():
+        devices = int(devices)
+    return devices if isinstance(devices, int) and devices > 0 else max(1, present)  # auto, -1, or a list of some
+
+
+def command_of(script: str, config: DictConfig) -> list[str]:
+    """The command line of one job, which shares with the sweep what the user told Hydra about where configs are."""
+    folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    name = config.hydra.job.config_name
+    hydra = [o for o in config.hydra.overrides.hydra if not o.startswith(_OF_THE_SWEEP)]
+    return [
+        *(sys.executable, script),
+        *(argument for folder in folders for argument in ("--config-dir", folder)),
+        *(("--config-name", name) if name != Path(script).stem else ()),
+        *hydra,
+        *config.hydra.overrides.task,
+    ]
+
+
+def script_of(task: Callable[..., Any]) -> str:
+    """The script that `task` is the main function of, as one would type it here."""
+    script = Path(inspect.unwrap(task).__globals__["__file__"]).resolve()
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)

@@ -1,0 +1,41 @@
+"""Callbacks for tests of sweeps: one leaves a trace of every process that trains, one raises where it is told."""
+
+import os
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class Witness(Callback):
+    """Writes down, in `witness.txt`, which process of how many begins to train in which folder, and in what job."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seen = (trainer.default_root_dir, trainer.global_rank, trainer.world_size, os.environ.get("QUINTET_SWEEP"))
+        with Path("witness.txt").open("a") as file:
+            file.write(" ".join(map(str, seen)) + "\n")
+
+
+class Fault(Callback):
+    """Raises `before_fit` or `in_training` in one rank's process: `at` is e.g. `before_fit-1`, or `nowhere`."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self._raise("before_fit", int(os.environ.get("LOCAL_RANK", 0)))
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._raise("in_training", trainer.global_rank)
+
+    def _raise(self, when: str, rank: int) -> None:
+        if self.at == f"{when}-{rank}":
+            raise RuntimeError(f"a fault {when} of rank {rank}")
+
+
+class FaultWhile(Callback):
+    """Raises in the first step of training while there is a file of this name in the working folder."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.file.exists():
+            raise RuntimeError(f"{self.file} is still there")
