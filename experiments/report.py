@@ -117,7 +117,7 @@ def _header(plan: Plan, measured: Sequence[Measured]) -> str:
         f"{BUDGET_LINE}`{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, measured at commit "
         f"{commits}: `make table-{plan.table} BUDGET={plan.budget} SEEDS={plan.seeds}{photos}`.",
         f"Tested on {', '.join(f'{name} ({count:g} images)' for name, count in images.items())}; whole files, "
-        f"header included. On {hardware}.",
+        f"header included. On {hardware}; times are by the clock, in ms an image.",
     ]
     trained = dict.fromkeys(_trained(training) for training in plan.trainings)
     if trained:

@@ -110,8 +110,9 @@ def make_table(plan: Plan, folder: Path) -> Path:
     changed |= _write(file, as_markdown(plan, measured, [figure.name for figure in figures]))
     for dataset, out in curves.items():
         if changed or not out.is_file():
-            published = read_published() if (dataset, points[0]["images"]) == (DATASET, IMAGES) else None
-            draw(curves_of(points, dataset), out, title=f"{plan.title}, {dataset}", published=published)
+            shown = [row for row in points if row["dataset"] == dataset]
+            published = read_published() if (dataset, shown[0]["images"]) == (DATASET, IMAGES) else None
+            draw(curves_of(shown, dataset), out, title=f"{plan.title}, {dataset}", published=published)
     draw_figures(plan, folder)
     print(f"\n{file}")
     return file
