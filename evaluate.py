@@ -26,6 +26,10 @@ from codec.runs import RunFolder, commit, evaluation_folder
 @user_errors()
 def main(config: DictConfig) -> None:
     """Measures the codec that `config` names and writes results.json and per_image.csv."""
+    run = evaluation_folder(config)
+    if run.is_done(config):
+        print(f"{run.path} is done; resume=false measures it again\n\n{table({run.path.name: run.results})}")
+        return
     evaluate(config)
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint
 from codec.config import ConfigError
-from codec.pretrained import stem
+from codec.pretrained import choose, stem
 from codec.results import read_results
 from codec.run_state import LOCK, RunState
 
@@ -69,11 +69,31 @@ class RunFolder:
         return read_results(file) if file.is_file() else None
 
     def is_done(self, config: DictConfig) -> bool:
-        """Whether all that `config` asks of this training is there; with `resume: false` it never is."""
-        if not config.get("resume", False):
+        """Whether all that `config` asks for is there; with `resume: false` it never is.
+
+        An evaluation is not, if its weights are newer or W&B was not told of it as `config` asks.
+        """
+        if not config.resume:
             return False
+        if _is_evaluation(config):
+            return self._is_measured(config)
         state = None if config.test else RunState.read(self.path)
         return self.results is not None or (state is not None and state.state == "done")
+
+    def _is_measured(self, config: DictConfig) -> bool:
+        file = self.path / "results.json"
+        if not file.is_file() or (config.save_files and not (self.path / "files").is_dir()):
+            return False
+        asked = OmegaConf.merge(config, {"folder": str(self.path)})
+        told = OmegaConf.load(self.path / "config.yaml")
+        if OmegaConf.select(asked, "logger.wandb") not in (None, OmegaConf.select(told, "logger.wandb")):
+            return False
+        weights = None
+        if config.run is not None:
+            weights = find_checkpoint(config.run)
+        elif config.pretrained is not None:
+            weights = choose(config.pretrained, config.quality).path
+        return weights is None or weights.stat().st_mtime <= file.stat().st_mtime
 
     @property
     def val_loss(self) -> float | None:
@@ -90,8 +110,9 @@ class RunFolder:
     def begin(self, config: DictConfig) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
 
-        With `resume: false` in the config, earlier results and checkpoints are deleted first. Until this process
-        ends no other can begin here: raises ConfigError if one is at work.
+        With `resume: false` in the config, earlier results and checkpoints are deleted first; of an evaluation the
+        earlier results always, since config.yaml tells how they were made. Until this process ends no other can
+        begin here: raises ConfigError if one is at work.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         try:
@@ -100,8 +121,9 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is being worked on by another process: wait for it, or stop it"
             ) from None
-        if not config.get("resume", True):
+        if not config.resume:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+        if _is_evaluation(config) or not config.resume:
             (self.path / "results.json").unlink(missing_ok=True)
         provenance = self.path / "provenance"
         provenance.mkdir(parents=True, exist_ok=True)
@@ -120,7 +142,7 @@ class RunFolder:
 
 def folder_of(config: DictConfig) -> RunFolder:
     """The folder of a training or an evaluation. Raises ConfigError, and what `config` cannot be resolved for."""
-    return evaluation_folder(config) if "pretrained" in config else RunFolder.of(config)
+    return evaluation_folder(config) if _is_evaluation(config) else RunFolder.of(config)
 
 
 def evaluation_folder(config: DictConfig) -> RunFolder:
@@ -172,6 +194,10 @@ def choices(*groups: str) -> list[str]:
         return []
     chosen = HydraConfig.get().runtime.choices
     return [str(chosen[group]) for group in groups if chosen.get(group)]
+
+
+def _is_evaluation(config: DictConfig) -> bool:
+    return "pretrained" in config
 
 
 def _data_of_evaluation(config: DictConfig) -> DictConfig:

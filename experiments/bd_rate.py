@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.codecs and options.anchor and options.anchor not in behind:
             options.codecs = ",".join(dict.fromkeys([options.anchor, *options.codecs.split(",")]))
         curves, published = read_chosen(options)
-        both = curves | {f"{name} (published)": points for name, points in published.items()}
+        named = curves | {f"{name} (published)": points for name, points in published.items()}
+        both = {name: points for name, points in named.items() if lossy(points)}
         anchor = options.anchor or next(iter(curves))
         if anchor not in both and anchor in published:
             anchor = f"{anchor} (published)"
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     others = [name for name in both if name != anchor]
     if not others:
-        parser.error(f"{anchor} is the only curve: name another to compare with it")
+        parser.error(f"{anchor} is the only lossy curve: name another to compare with it")
     if len(others) == 1:
         pairs = (_pairs(both[name], options.quality) for name in (anchor, *others))
         try:

@@ -185,12 +185,7 @@ def finished(evaluation: Evaluation) -> dict[str, Any] | None:
     """The results of an evaluation that was made of the weights as they are now; None: it is still to be made."""
     with composed("evaluate", evaluation.command_overrides()) as config:
         folder = evaluation_folder(config)
-    results = folder.results
-    if results is not None and evaluation.training is not None:
-        weights = evaluation.training.checkpoint
-        if weights.stat().st_mtime > (folder.path / "results.json").stat().st_mtime:
-            return None
-    return results
+        return folder.results if folder.is_done(config) else None
 
 
 def check_not_better(file: Path, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """BD-rate and BD-PSNR: published values, what they must give on curves whose difference is known, and refusals."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_the_command_reads_results(tmp_path: Path, monkeypatch, capsys) -> None:
     for arguments, message in [
         (["JPEG=a*", "ours=nothing"], "no results.json in nothing"),
         (["JPEG=a*", "ours=b0,b1,b2"], "ours against JPEG: the test curve has 3 points, 4 are the least"),
-        (["JPEG=a*"], "JPEG is the only curve"),
+        (["JPEG=a*"], "JPEG is the only lossy curve"),
         (["JPEG=a*", "a*"], "every curve has a name of its own"),
         (["--data", "kodak"], "--anchor jpeg"),
     ]:
@@ -169,6 +170,10 @@ def test_the_command_reads_points_and_published_curves(tmp_path: Path, capsys) -
     assert vtm.endswith("| 8 |")
     main([*command, "kodak", "--anchor", "vtm", "--codecs", "jpeg", "--published", "vtm"])
     assert "against vtm (published)" in capsys.readouterr().out
+    lossless = {"codec": "png", "setting": "", "dataset": "kodak", "images": 24, "bpp": 13.4, "psnr": math.inf}
+    record([lossless], tmp_path / "points.csv")
+    main([*command, "kodak", "--anchor", "jpeg"])
+    assert "png" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*command, "bsd300", "--anchor", "jpeg", "--published", "vtm"])
     assert "--published curves are of kodak" in capsys.readouterr().err

@@ -137,6 +137,28 @@ def test_the_same_command_finds_the_run_done(trained: Path) -> None:
     assert (run / "checkpoints/last.ckpt").stat().st_mtime_ns == before
 
 
+def test_what_was_measured_of_these_weights_is_not_measured_again(trained: Path) -> None:
+    def measures(*overrides: str) -> bool:
+        said = run_python(
+            EVALUATE, "run=runs/small", "+data.limit=1", *overrides, cwd=trained, WANDB_MODE="offline"
+        ).stdout
+        assert ("is done; resume=false measures it again" in said) != ("results: runs/small_on_its_own" in said)
+        assert "| psnr" in said or "psnr " in said
+        return "is done" not in said
+
+    assert measures()
+    assert not measures()
+    assert measures("save_files=true")
+    assert not measures("save_files=true")
+    assert measures("resume=false")
+    assert measures("logger=wandb")
+    assert not measures("logger=wandb")
+    assert not measures()
+    assert measures("logger=wandb", "logger.wandb.group=baselines")
+    (folder_of(trained / "runs", "small") / "checkpoints/best.ckpt").touch()
+    assert measures()
+
+
 def test_evaluate_gives_the_metrics_that_train_gave(trained: Path) -> None:
     run_python(EVALUATE, "run=runs/small", "save_files=true", cwd=trained)
     evaluation = folder_of(trained / "runs", "small_on_its_own_test_images")
