@@ -168,13 +168,15 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" where its files were changed; "unknown" outside a checkout."""
+    """The checkout's commit, with "+changes" where its files were changed; "unknown" outside a checkout.
+
+    Tables are no change: what they say depends on nothing in them.
+    """
     head = _git("rev-parse", "--short", "HEAD").strip()
-    return (
-        f"{head}{'+changes' if _git('status', '--porcelain', '--untracked-files=no') else ''}"
-        if head
-        else "unknown"
-    )
+    if not head:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
+    return f"{head}{'+changes' if changed else ''}"
 
 
 def hardware(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,29 +27,38 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Training:
-    """A run of train.py; `folder` follows from the resolved config, and so do those of all that `start` from it."""
+    """A run of train.py; `folder` follows from the resolved config, and so do those of all that `start` from it.
+
+    `stand_in`: pretrained weights that serve as well, though their training was another.
+    """
 
     name: str
     overrides: tuple[str, ...]
     seed: int
     start: "Training | None" = None
+    stand_in: str | None = None
 
     @cached_property
     def folder(self) -> Path:
         return train_folder(self.overrides)
 
     @property
+    def command(self) -> str:
+        return shlex.join(["python", "train.py", *self.overrides])
+
+    @property
     def results(self) -> dict[str, Any] | None:
         """Those of the run, once it is done here."""
         return RunFolder(self.folder).results
 
-    @cached_property
+    @property
     def weights(self) -> Weights | None:
-        """The pretrained weights that this very training made, where it was not run here too."""
+        """The pretrained weights that this very training made, or the stand-in; None once it was run here too."""
         if self.results is not None:
             return None
         every = (weights for model in pretrained_models() for weights in model.weights)
-        return next((weights for weights in every if weights.training["run"] == self.folder.name), None)
+        fitting = (w for w in every if w.training["run"] == self.folder.name or w.stem == self.stand_in)
+        return next(fitting, None)
 
     @property
     def checkpoint(self) -> Path:
@@ -117,7 +127,7 @@ class PlannedFigure:
         """What the tool's command line is given."""
         data = {"QUINTET_DATA": os.environ.get("QUINTET_DATA", "data")}
         options = [Template(option).substitute(data) for option in self.options]
-        shown = [str(t.folder if t.weights is None else t.checkpoint) for t in self.trainings]
+        shown = [str(t.folder if self.of_runs or t.weights is None else t.checkpoint) for t in self.trainings]
         return [*shown, *options, "--out", str(out)]
 
 
@@ -173,7 +183,8 @@ def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
             start = trainings[entry["start_from"], seed] if "start_from" in entry else None
             if start is not None:
                 chosen.append(f"start_from={start.folder}")
-            trainings[name, seed] = Training(name, tuple(chosen), seed, start)
+            stand_in = entry.get("stand_in") if budget == "small" and not (seed or photos) else None
+            trainings[name, seed] = Training(name, tuple(chosen), seed, start, stand_in)
     evaluations = [
         Evaluation(entry["codec"], setting, dataset, training, (*stated["datasets"][dataset], *overrides))
         for entry in stated["evaluations"]

@@ -102,10 +102,10 @@ def as_csv(plan: Plan, measured: Sequence[Measured]) -> str:
     return text.getvalue()
 
 
-def made_with(text: str) -> tuple[str, int, bool] | None:
-    """Budget, seeds and whether there were photographs, of a page of `as_markdown`."""
-    found = re.search(r"^Budget `(\w+)`.* SEEDS=(\d+)( PHOTOS=)?", text, re.MULTILINE)
-    return None if found is None else (found[1], int(found[2]), found[3] is not None)
+def made_with(text: str) -> tuple[str, int] | None:
+    """Budget and seeds of a page of `as_markdown`."""
+    found = re.search(r"^Budget `(\w+)`.* SEEDS=(\d+)", text, re.MULTILINE)
+    return None if found is None else (found[1], int(found[2]))
 
 
 def _header(plan: Plan, measured: Sequence[Measured]) -> str:
@@ -232,7 +232,7 @@ def _below_anchor(plan: Plan, rows: Sequence[Measured]) -> str:
 
 def _commands(plan: Plan) -> str:
     lines = [
-        *(shlex.join(["python", "train.py", *training.overrides]) for training in plan.trainings),
+        *(t.command if t.weights is None else t.weights.training["command"] for t in plan.trainings),
         *(shlex.join(["python", "evaluate.py", *e.command_overrides()]) for e in plan.evaluations),
     ]
     return "\n".join(["```", *lines, "```"])

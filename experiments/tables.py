@@ -6,14 +6,13 @@
 
 What was finished before is not done again, what was cut short goes on, and a changed config retrains only what
 depends on it: every run's folder below runs/ follows from its config. Where a training's weights come with the
-package, they are measured and nothing is trained.
+package, they are measured and nothing is trained. A table that was made with a larger budget is left alone.
 """
 
 import argparse
 import importlib
 import math
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import evaluate
-from codec.config import USER_ERRORS, user_errors
+from codec.config import USER_ERRORS, messages, user_errors
 from codec.data.image_file import whole_file
 from codec.runs import evaluation_folder
 from experiments.compose import composed
@@ -55,29 +54,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             read_plan(table, options.budget, options.seeds)
             for table in (TABLES if options.tables == ["all"] else options.tables)
         ]
-        folder = RESULTS / "smoke" if options.budget == "smoke" else RESULTS
     except PlanError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    folder = RESULTS / "smoke" if options.budget == "smoke" else RESULTS
+    plans = [plan for plan in plans if not better_is_there(folder / f"{plan.table}.md", plan)]
     possible, failed = [], False
-    for step in (check, make_table):  # one that fails does not stop the others
+    for step in (check, lambda plan: make_table(plan, folder)):  # one that fails does not stop the others
         todo, possible = (plans if step is check else possible), []
         for plan in todo:
             try:
-                step(plan, folder)
+                step(plan)
                 possible.append(plan)
             except (PlanError, *USER_ERRORS) as error:
-                print(f"error: {plan.table}: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(
+                    *(f"error: {plan.table}: {message}" for message in messages(error)), sep="\n", file=sys.stderr
+                )
                 failed = True
     return 2 if failed else 0
 
 
-def check(plan: Plan, folder: Path) -> None:
-    """Raises what would stop the table later: a better one that is there, or images that are not.
+def check(plan: Plan) -> None:
+    """Raises what would stop the table later: images that are not there.
 
-    Images are fetched where $QUINTET_DOWNLOAD is true.
+    They are fetched where $QUINTET_DOWNLOAD is true.
     """
-    check_not_better(folder / f"{plan.table}.md", plan)
     for command, overrides in data_sets(plan):
         with composed(command, overrides) as config:
             data = OmegaConf.to_container(config.data, resolve=True)
@@ -113,7 +114,7 @@ def make_table(plan: Plan, folder: Path) -> Path:
             shown = [row for row in points if row["dataset"] == dataset]
             published = read_published() if (dataset, shown[0]["images"]) == (DATASET, IMAGES) else None
             draw(curves_of(shown, dataset), out, title=f"{plan.title}, {dataset}", published=published)
-    draw_figures(plan, folder)
+    draw_figures(plan, folder, changed)
     print(f"\n{file}")
     return file
 
@@ -147,14 +148,12 @@ def planned() -> set[PointKey]:
     return {(e.codec, e.setting, e.dataset) for plan in plans for e in plan.evaluations}
 
 
-def draw_figures(plan: Plan, folder: Path) -> None:
-    """Draws the plan's figures, but for those that are newer than the plan and what they show."""
-    stated = plan.file.stat().st_mtime
+def draw_figures(plan: Plan, folder: Path, changed: bool) -> None:
+    """Draws the plan's figures that are missing and, where the table `changed`, those that it can draw again."""
     for figure in plan.figures:
         out = _figure_file(plan, figure, folder)
-        packaged = any(training.weights is not None for training in figure.trainings)
-        newest = max(training.checkpoint.stat().st_mtime for training in figure.trainings)
-        if out.is_file() and (packaged or out.stat().st_mtime > max(newest, stated)):
+        needs_runs = figure.of_runs and any(training.weights is not None for training in figure.trainings)
+        if out.is_file() and (needs_runs or not changed):
             continue
         try:
             importlib.import_module(f"experiments.{figure.tool}").main(figure.arguments(out))
@@ -166,10 +165,12 @@ def train(training: Training) -> None:
     """Runs train.py to its end. Raises PlanError if it fails; what it says is on the terminal."""
     environment = {"WANDB_RUN_GROUP": "tables", **os.environ}
     command = [sys.executable, str(ROOT / "train.py"), *training.overrides]
-    with subprocess.Popen(command, env=environment) as process:
+    # In a session of its own, or Ctrl-C would reach it from the terminal and from here.
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         try:
             status = process.wait()
-        except KeyboardInterrupt:  # the terminal's, which train.py got too: it finishes what it is writing
+        except KeyboardInterrupt:
+            process.terminate()  # it finishes what it is writing
             process.wait()
             raise
     if status == 130:
@@ -177,7 +178,7 @@ def train(training: Training) -> None:
     if status:
         raise PlanError(
             f"training {training.name} ended with status {status}, for the reason above; "
-            f"by itself: {shlex.join(['python', 'train.py', *training.overrides])}"
+            f"by itself: {training.command}"
         )
 
 
@@ -188,18 +189,16 @@ def finished(evaluation: Evaluation) -> dict[str, Any] | None:
         return folder.results if folder.is_done(config) else None
 
 
-def check_not_better(file: Path, plan: Plan) -> None:
-    """Raises PlanError if the table was made with a larger budget, more seeds, or photographs that `plan` lacks."""
+def better_is_there(file: Path, plan: Plan) -> bool:
+    """Whether the table was made with a larger budget or more seeds, which is then said."""
     made = made_with(file.read_text(encoding="utf-8")) if file.is_file() else None
     if made is None:
-        return
-    budget, seeds, photos = made
-    ours = (BUDGETS.index(plan.budget), plan.seeds, plan.photos)
-    if any(mine < theirs for mine, theirs in zip(ours, (BUDGETS.index(budget), seeds, photos), strict=True)):
-        with_photos = " PHOTOS=folder" if photos else ""
-        raise PlanError(
-            f"{file} was made with BUDGET={budget} SEEDS={seeds}{with_photos}; delete it to make a lesser one"
-        )
+        return False
+    budget, seeds = made
+    better = (BUDGETS.index(budget), seeds) > (BUDGETS.index(plan.budget), plan.seeds)
+    if better:
+        print(f"{file} is there, made with BUDGET={budget} SEEDS={seeds}; delete it to make a lesser one")
+    return better
 
 
 def _figure_file(plan: Plan, figure: PlannedFigure, folder: Path) -> Path:

@@ -6,12 +6,15 @@ length in bytes, 4 bytes big-endian; most images need one chunk and pay nothing.
 """
 
 import functools
+import hashlib
 import os
 import struct
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +44,11 @@ NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
 
 @functools.cache
 def torchac_coder() -> Coder:
-    """torchac; the first import on a machine compiles it. Raises what that raises without a compiler."""
-    with _narrated_briefly("compiling torchac's arithmetic coder, once on this machine (about 20 s) ..."):
+    """torchac; the first import in an environment compiles it. Raises what that raises without a compiler."""
+    with (
+        _build_folder_of_its_own(),
+        _narrated_briefly("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
+    ):
         import torchac
 
     def encode(cdf: np.ndarray, symbols: np.ndarray) -> bytes:
@@ -63,6 +69,25 @@ def default_coder() -> Coder:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         warnings.warn(f"torchac is not usable ({reason}): coding with the slower NumPy coder", stacklevel=2)
         return NUMPY
+
+
+@contextmanager
+def _build_folder_of_its_own() -> Iterator[None]:
+    """Has torch build extensions in a folder of this Python environment.
+
+    In one folder for all, which is torch's default, two environments would each build anew after the other.
+    """
+    if "TORCH_EXTENSIONS_DIR" in os.environ:
+        yield
+        return
+    from torch.utils.cpp_extension import get_default_build_root  # slow to import, as torchac is, which needs it
+
+    digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
+    os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(get_default_build_root()) / f"quintet-{digest}")
+    try:
+        yield
+    finally:
+        del os.environ["TORCH_EXTENSIONS_DIR"]
 
 
 @contextmanager
