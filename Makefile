@@ -72,9 +72,11 @@ table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best
 dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME --report' and others, --help lists them
 	@$(BIN)/python -m experiments.dashboard $(ARGS)
 
+SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_dct,quantized_autoencoder,conv_baseline,conv_enhanced
+
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
-	$(BIN)/python -m experiments.curves --data kodak --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
-	$(BIN)/python -m experiments.curves --data bsd300 --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
+	$(BIN)/python -m experiments.curves --data kodak --codecs $(SHOWN) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
+	$(BIN)/python -m experiments.curves --data bsd300 --codecs $(SHOWN) --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
 	$(BIN)/python -m experiments.bd_rate --data kodak --anchor jpeg --out experiments/results/bd_rate_kodak.md
 	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md
 

@@ -76,7 +76,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
         columns.pop("bpsp", None)
     cells = [["codec", *(_HEADS.get(key, key) for key in columns)]]
     cells += [
-        [name, *(_cell(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()
+        [name, *(shown(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()
     ]
     widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
     lines = [
@@ -89,7 +89,8 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: float | None, form: str) -> str:
+def shown(value: float | None, form: str) -> str:
+    """A cell of any table: `value` as `form` has it, a dash for None, and that an infinite one is lossless."""
     if value is None:
-        return "-"
+        return "–"
     return "lossless" if math.isinf(value) else form.format(value)

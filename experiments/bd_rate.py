@@ -1,7 +1,7 @@
 """How much rate a codec saves at equal quality, and how much quality it wins at equal rate: BD-rate and BD-PSNR.
 
   python -m experiments.bd_rate JPEG='runs/jpeg_q*' ours=runs/a,runs/b,runs/c,runs/d
-  python -m experiments.bd_rate --data kodak --anchor jpeg --codecs jpeg,webp,avif
+  python -m experiments.bd_rate --data kodak --anchor jpeg --codecs jpeg,webp,avif --out docs/bd_rate.md
   python -m experiments.bd_rate --data kodak --anchor jpeg --published vtm,elic2022 --quality ms_ssim_db
 
 Bjøntegaard's deltas (VCEG-M33, 2001): the mean distance of two curves of log rate over quality, over the qualities
@@ -10,6 +10,9 @@ monotone cubic pieces (as VCEG-AL22 has it).
 """
 
 import argparse
+import datetime
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from codec.data.image_file import whole_file
 from experiments.curve_options import Curves, add_curve_options, read_chosen
+from experiments.pages import notes_on, write_page
 from experiments.published import read_published
 from experiments.qualities import LABELS, lossy, quality_of
 
@@ -70,25 +73,29 @@ def bd_table(
 ) -> str:
     """A Markdown table of what every curve of `{name: points}` is against the one named `anchor`.
 
-    `low` and `high` narrow the qualities of the BD-rate. A curve that cannot be compared has the reason in its
-    line. Raises ValueError where there is no such anchor or quality.
+    Overlap and gain are of `quality`, whose BD-rate `low` and `high` narrow; beside them stand the BD-rates by the
+    other qualities, or a dash where a curve cannot be compared by them. One that cannot by `quality` has the reason
+    in its line. Raises ValueError where there is no such anchor or quality.
     """
     if anchor not in curves:
         raise ValueError(f"no curve of {anchor} to compare with: there are {', '.join(curves)}")
     if quality not in QUALITIES:
         raise ValueError(f"quality={quality}: allowed are {', '.join(QUALITIES)}")
-    pairs = {name: _pairs(points, quality) for name, points in curves.items()}
+    others = [other for other in QUALITIES if other != quality]
+    pairs = {key: {name: _pairs(points, key) for name, points in curves.items()} for key in QUALITIES}
     label, gain = LABELS[quality], LABELS[quality].replace(" (dB)", "")
     unit = " (dB)" if label != gain else ""
-    lines = [
-        f"| codec | BD-rate against {anchor} | over {label} | BD-{gain}{unit} | over bpp | points ({anchor}: "
-        f"{len(pairs[anchor])}) |",
-        "|---|---:|---:|---:|---:|---:|",
+    heads = [
+        *("codec", f"BD-rate against {anchor}, {gain}", f"over {label}", f"BD-{gain}{unit}", "over bpp"),
+        *(f"BD-rate, {LABELS[other]}" for other in others),
+        f"points ({anchor}: {len(pairs[quality][anchor])})",
     ]
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for name in curves:
         if name != anchor:
-            cells = _cells(pairs[anchor], pairs[name], (low, high), digits=2 if unit else 4)
-            lines.append(f"| {' | '.join([name, *cells, str(len(pairs[name]))])} |")
+            first = _cells(pairs[quality][anchor], pairs[quality][name], (low, high), digits=2 if unit else 4)
+            beside = [_percent(pairs[other][anchor], pairs[other][name]) for other in others]
+            lines.append(f"| {' | '.join([name, *first, *beside, str(len(pairs[quality][name]))])} |")
     return "\n".join(lines)
 
 
@@ -105,10 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--anchor", metavar="NAME", help="what all are compared with; default: the first NAME=FOLDERS"
     )
-    parser.add_argument("--quality", default="psnr", choices=QUALITIES, help="default: psnr")
-    parser.add_argument("--low", type=float, help="leave out qualities below, of the BD-rate")
-    parser.add_argument("--high", type=float, help="leave out qualities above, of the BD-rate")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the table goes instead of the terminal")
+    parser.add_argument(
+        "--quality", default="psnr", choices=QUALITIES, help="whose overlap and gain are shown too; default: psnr"
+    )
+    parser.add_argument("--low", type=float, help="leave out values of --quality below, of its BD-rate")
+    parser.add_argument("--high", type=float, help="leave out values of --quality above, of its BD-rate")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the table goes, under a heading, instead of the terminal"
+    )
     options = parser.parse_args(arguments)
     if not options.anchor and not options.curves:
         parser.error("name the codec that the others are compared with: --anchor jpeg")
@@ -137,10 +148,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         print(table)
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(options.out) as file:
-        file.write(f"{table}\n".encode())
+    given = sys.argv[1:] if arguments is None else arguments
+    write_page(options.out, _page(table, both, anchor, options.data, given))
     print(options.out)
+
+
+def _page(table: str, curves: Curves, anchor: str, dataset: str | None, arguments: Sequence[str]) -> str:
+    """The table under what it is of and how it was made."""
+    counts = dict.fromkeys(f"{p['images']:g}" for points in curves.values() for p in points if "images" in p)
+    known = [*([dataset] if dataset else []), *([f"{' or '.join(counts)} images"] if counts else [])]
+    recorded = ["Each measured point's commit and command are in points.csv."] if dataset else []
+    notes = [
+        f"How many more bits, below 0: fewer, a codec needs than {anchor} ({len(curves[anchor])} points) at equal "
+        "quality.",
+        *recorded,
+        *notes_on([dataset]),
+    ]
+    command = shlex.join(["python", "-m", "experiments.bd_rate", *arguments])
+    parts = [f"# BD-rates{': ' if known else ''}{', '.join(known)}", " ".join(notes)]
+    return "\n\n".join([*parts, f"{datetime.date.today()}, by", f"```\n{command}\n```", table]) + "\n"
 
 
 def _pairs(points: list[dict], quality: str) -> list[tuple[float, float]]:
@@ -159,6 +185,13 @@ def _cells(anchor: Curve, test: Curve, ends: tuple[float | None, float | None], 
     except ValueError as error:
         return [*cells, f"not compared: {error}", ""]
     return [*cells, f"{gain.gain:+.{digits}f}", f"{gain.low:.3f}–{gain.high:.3f}"]
+
+
+def _percent(anchor: Curve, test: Curve) -> str:
+    try:
+        return f"{bd_rate(anchor, test).percent:+.2f} %"
+    except ValueError:
+        return "–"
 
 
 def _checked(*curves: Curve) -> list[tuple[np.ndarray, np.ndarray]]:

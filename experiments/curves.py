@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.curve_options import Curves, add_curve_options, read_chosen
-from experiments.figures import figure_file, look, plain_numbers, save
+from experiments.figures import figure_file, looks, plain_numbers, save
 from experiments.points import Point
 from experiments.qualities import LABELS, lossy, quality_of
 
@@ -116,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measured(axis: Axes, curves: Curves, key: str, label: str) -> None:
-    for n, points in enumerate(curves.values()):
+    styles = looks(curves)
+    for name, points in curves.items():
         known = [point for point in points if quality_of(point, key) is not None]
-        axis.plot(*_xy(known, key), **look(n), markersize=5, linewidth=1.6)
+        axis.plot(*_xy(known, key), **styles[name], markersize=5, linewidth=1.6)
         for point in known:
             if label in point:
                 text, place = re.sub("-[0-9a-f]{8}$", "", str(point[label])), (point["bpp"], quality_of(point, key))
@@ -138,7 +139,7 @@ def _grey_look(n: int) -> dict:
 
 
 def _legend(curves: Curves, published: Curves) -> list[Line2D]:
-    handles = [Line2D([], [], **look(n), markersize=5, label=name) for n, name in enumerate(curves)]
+    handles = [Line2D([], [], **style, markersize=5, label=name) for name, style in looks(curves).items()]
     if published:
         handles.append(Line2D([], [], linestyle="none", label="published:"))
     return [*handles, *(Line2D([], [], **_grey_look(n), label=name) for n, name in enumerate(published))]

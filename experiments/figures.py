@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +15,13 @@ MARKERS = "osD^vP*X<>h"
 # Colours, markers and dashes come round at different lengths: no two of the first 77 curves look the same.
 DASHES = ("-", "--", "-.")
 
+# The first seven have colours of their own; a variant, seven places on or fourteen, has that of what it varies.
+CODECS = (
+    *("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "diffusion_dct", "quantized_autoencoder"),
+    *("jpeg_444", "conv_baseline", "avif_444_psnr", "conv_enhanced", "comcnn_reccnn", "diffusion"),
+    *("quantized_autoencoder_paper", "jpeg_progressive"),
+)
+
 
 def look(n: int) -> dict[str, str]:
     """The colour, marker and line style of the n-th curve, from 0."""
@@ -22,6 +30,12 @@ def look(n: int) -> dict[str, str]:
         "marker": MARKERS[n % len(MARKERS)],
         "linestyle": DASHES[n // len(COLOURS) % len(DASHES)],
     }
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The look of every curve by its name: of one of `CODECS` the same in all figures, others come after those."""
+    places = {name: n for n, name in enumerate(CODECS)}
+    return {name: look(places.setdefault(name, len(places))) for name in names}
 
 
 def figure_file(text: str) -> Path:

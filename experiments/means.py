@@ -9,12 +9,11 @@ x_per_image.csv: a line for every image and codec.
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.results import COLUMNS, read_results
+from codec.results import COLUMNS, read_results, shown
 from experiments.run_folders import find_runs, named
 
 Means = dict[str, dict[str, float]]
@@ -25,7 +24,7 @@ def markdown(means: Means) -> str:
     columns = ["images", *(name for name in COLUMNS if any(name in results for results in means.values()))]
     lines = [f"| codec | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for codec, results in means.items():
-        cells = [_shown(results.get(name), COLUMNS.get(name, "{:.0f}")) for name in columns]
+        cells = [shown(results.get(name), COLUMNS.get(name, "{:.0f}")) for name in columns]
         lines.append(f"| {codec} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -93,12 +92,6 @@ def _write_csv(file: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(out, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _shown(value: float | None, form: str) -> str:
-    if value is None:
-        return "–"
-    return "lossless" if math.isinf(value) else form.format(value)
 
 
 if __name__ == "__main__":

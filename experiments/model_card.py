@@ -1,16 +1,19 @@
 """The model card of a pretrained model, made of what is known of its weights."""
 
+from omegaconf import OmegaConf
+
 from codec.pretrained import Point, PretrainedModel, Weights
+from codec.results import shown
 
 COLUMNS = {
-    "images": "{:d}",
+    "images": "{:.0f}",
     "bpp": "{:.4f}",
     "bpsp": "{:.4f}",
     "psnr": "{:.2f}",
     "ssim": "{:.4f}",
     "ms_ssim": "{:.4f}",
-    "encode_ms_per_megapixel": "{:,d}",
-    "decode_ms_per_megapixel": "{:,d}",
+    "encode_ms_per_megapixel": "{:,.0f}",
+    "decode_ms_per_megapixel": "{:,.0f}",
 }
 HEADS = {
     "psnr": "PSNR (dB)",
@@ -24,7 +27,10 @@ HEADS = {
 def card(model: PretrainedModel) -> str:
     """The card, in Markdown."""
     first = model.weights[0]
-    asked = f" --quality {model.at().quality or first.accepts[0]}" if model.qualities else ""
+    quality = model.at().quality
+    if first.accepts:
+        quality = OmegaConf.load(first.path.with_suffix(".yaml")).model.quality
+    asked = "" if quality is None else f" --quality {quality}"
     return "\n\n".join(
         [
             f"# {model.name}",
@@ -68,19 +74,21 @@ def _measured(model: PretrainedModel) -> str:
     grey = " data.channels=1" if model.weights[0].image_channels == 1 else ""
     quality = " quality=N" if model.qualities else ""
     hardware = "; ".join(dict.fromkeys(point["hardware"] for _, _, point in rows))
+    timed = "; times are by the wall clock, and rough" if "encode_ms_per_megapixel" in columns else ""
     return (
         f"{table}\n\nMeans over the images, of whole files and decoded 8-bit images, which `python evaluate.py "
         f"pretrained={model.name}{quality} data={rows[0][0]}{grey}` repeats. "
-        f"Measured on {hardware}; times are by the clock."
+        f"Measured on {hardware}{timed}."
     )
 
 
 def _training(weights: Weights) -> str:
     known = weights.training
     heading = "" if weights.quality is None else f"Quality {weights.quality}: "
-    length = f"{known['epochs']} epochs, {known['steps']:,} steps, {known['time']}"
+    length = f"{known['epochs']} epochs, {known['time']}"
+    best = f"The best weights, after epoch {known['epoch']} ({known['steps']:,} steps), are these."
     commit = "" if known["commit"] == "unknown" else f" Commit {known['commit']}."
-    return f"{heading}{known['data']}; {length}.{commit}\n\n```\n{known['command']}\n```"
+    return f"{heading}{known['data']}; {length}. {best}{commit}\n\n```\n{known['command']}\n```"
 
 
 def _limits(model: PretrainedModel) -> list[str]:
@@ -110,6 +118,4 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _cell(point: Point, column: str) -> str:
-    if column not in point:
-        return "–"
-    return "lossless" if point[column] == "inf" else COLUMNS[column].format(point[column])
+    return shown(float(point[column]) if column in point else None, COLUMNS[column])

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     except (CheckpointError, ImageFileError) as error:
         parser.error(str(error))
-    names = [re.sub("-[0-9a-f]{8}$", "", run.stem) for run in options.runs]
+    names = [re.sub(r"(-[0-9a-f]{8}|\.safetensors|\.ckpt)$", "", run.name) for run in options.runs]
     titles = [f"{name}:\n{BESIDE[kind]}" if len(names) > 1 else BESIDE[kind] for kind in beside for name in names]
     save_comparison(grid, ["original", *names, *titles], options.out)
     print(options.out)

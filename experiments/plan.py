@@ -141,6 +141,7 @@ class Plan:
     budget: str
     about_budget: str
     anchor: str | None
+    notes: list[str]
     claims: dict[str, list[dict[str, str]]]
     seeds: int = 1
     photos: bool = False
@@ -205,6 +206,7 @@ def read_plan(table: str, budget: str, seeds: int = 1) -> Plan:
         budget=budget,
         about_budget=limits["about"],
         anchor=stated.get("anchor"),
+        notes=stated.get("notes", []),
         claims=stated["claims"],
         seeds=seeds,
         photos=bool(photos) and any("photos" in entry for entry in stated["trainings"].values()),

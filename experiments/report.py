@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from codec.results import COLUMNS
+from codec.results import COLUMNS, shown
 from experiments.bd_rate import bd_table
+from experiments.pages import notes_on
 from experiments.plan import Evaluation, Plan, Training
 from experiments.points import Point, curves_of, point
+from experiments.qualities import quality_of
 
 PAPER_FIGURES = Path(__file__).resolve().parent / "data/paper_figures.csv"
-BUDGET_LINE = "Budget "
 _SHOWN = ("bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms", "decode_ms")
 
 
@@ -71,9 +72,7 @@ def as_markdown(plan: Plan, measured: Sequence[Measured], figures: Sequence[str]
     for dataset in datasets:
         rows = [row for row in measured if row.evaluation.dataset == dataset]
         parts += [f"{dataset}, {rows[0].results['images']:g} images:", _means(plan, rows)]
-        below = _below_anchor(plan, rows)
-        if below:
-            parts.append(below)
+        parts += _below_anchor(plan, rows)
     if plan.anchor is not None:
         points = [row.point for row in measured]
         for dataset in datasets:
@@ -112,27 +111,41 @@ def _header(plan: Plan, measured: Sequence[Measured]) -> str:
     hardware = " and ".join(dict.fromkeys(str(row.results["hardware"]) for row in measured))
     images = {row.evaluation.dataset: row.results["images"] for row in measured}
     photos = " PHOTOS=folder" if plan.photos else ""
-    commits = ", ".join(dict.fromkeys(str(row.results["commit"]) for row in measured))
     lines = [
-        f"{BUDGET_LINE}`{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, measured at commit "
-        f"{commits}: `make table-{plan.table} BUDGET={plan.budget} SEEDS={plan.seeds}{photos}`.",
+        f"Budget `{plan.budget}` ({plan.about_budget}), {datetime.date.today()}, measured at commit "
+        f"{_commits(measured)} (each point's: points.csv): "
+        f"`make table-{plan.table} BUDGET={plan.budget} SEEDS={plan.seeds}{photos}`.",
         f"Tested on {', '.join(f'{name} ({count:g} images)' for name, count in images.items())}; whole files, "
-        f"header included. On {hardware}; times are by the clock, in ms an image.",
+        f"header included. On {hardware}; times are by the wall clock, in ms an image, whatever else the machine "
+        "did: not to be compared closely.",
     ]
     trained = dict.fromkeys(_trained(training) for training in plan.trainings)
     if trained:
         lines.append(f"Trained, by the wall clock: {'; '.join(trained)}.")
     if plan.photos:
         lines.append("Besides the preset's images, photographs in $QUINTET_PHOTOS were trained on.")
-    return "\n".join(lines)
+    notes = [f"- {note}" for note in [*plan.notes, *notes_on(images)]]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _commits(measured: Sequence[Measured]) -> str:
+    """The commits, each once: one that was also measured at with changes is not named again for those."""
+    commits = dict.fromkeys(str(row.results["commit"]) for row in measured)
+    return ", ".join(c for c in commits if not c.endswith("+changes") or c.removesuffix("+changes") not in commits)
 
 
 def _trained(training: Training) -> str:
     seed = f", seed {training.seed}" if training.seed else ""
     after = "" if training.start is None else f" after {training.start.name}"
-    took = "in unknown time" if training.minutes is None else f"{training.minutes:.0f} min"
-    packaged = "" if training.weights is None else f" (the package's weights `{training.weights.stem}`)"
-    return f"{training.name}{seed} {took}{after} on {training.hardware}{packaged}"
+    weights = training.weights
+    known = (training.results if weights is None else weights.training) or {}
+    took = known.get("time", f"in unknown time on {training.hardware}")
+    if training.minutes is not None:
+        took = f"{training.minutes:.0f} min on {training.hardware}"
+    commit = known.get("commit", "unknown")
+    at = "" if commit == "unknown" else f" at commit {commit}"
+    packaged = "" if weights is None else f" (the package's weights `{weights.stem}`)"
+    return f"{training.name}{seed} {took}{after}{at}{packaged}"
 
 
 def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:
@@ -150,10 +163,11 @@ def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:
             ours = [row.results[claim["column"]] for row in measured if _fits(row, claim)]
             if ours:
                 said = f"{claim['codec']} {claim.get('setting', '')}".strip()
-                difference = f"{mean(ours) - value:+.4g}"
+                form = COLUMNS[claim["column"]]
+                difference = form.replace(":", ":+").format(mean(ours) - value)
                 if bound:
                     difference = "reached" if mean(ours) < value else "not reached"
-                rows.append([_spread(ours, COLUMNS[claim["column"]]), difference, f"{said}, {claim['dataset']}"])
+                rows.append([_spread(ours, form), difference, f"{said}, {claim['dataset']}"])
         lines += [
             f"| {' | '.join([name, paper, *cells, figure['source'], figure['remark']])} |"
             for cells in rows or [["–", "–", "nothing measured"]]
@@ -183,51 +197,55 @@ def _means(plan: Plan, rows: Sequence[Measured]) -> str:
             for column in columns
         ]
         if anchored:
-            above = [gain for row in group if (gain := _above_anchor(plan, rows, row)) is not None]
+            above = [gain for row in group if (gain := _above_anchor(plan, rows, row, "psnr")) is not None]
             cells.append(_spread(above, "{:+.2f}"))
         lines.append(f"| {' | '.join([codec, setting, *cells])} |")
     return "\n".join(lines)
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "–"
-    if math.isinf(values[0]):
-        return "lossless"
-    middle = form.format(mean(values))
-    return middle if len(values) == 1 else f"{middle} ± {form.replace('+', '').format(stdev(values))}"
+    middle = shown(mean(values) if values else None, form)
+    if len(values) < 2 or math.isinf(values[0]):
+        return middle
+    return f"{middle} ± {form.replace('+', '').format(stdev(values))}"
 
 
-def _above_anchor(plan: Plan, rows: Sequence[Measured], row: Measured) -> float | None:
-    """By how many dB a point lies above the anchor's curve; None for the anchor itself.
+def _above_anchor(plan: Plan, rows: Sequence[Measured], row: Measured, quality: str) -> float | None:
+    """By how many dB of `quality` a point lies above the anchor's curve; None for the anchor itself.
 
     Beyond the anchor's highest rate a point below its last one loses in any case, by that much at least; other
     points outside its rates are not compared: None.
     """
-    curve = sorted(
-        (other.results["bpp"], other.results["psnr"]) for other in rows if other.evaluation.codec == plan.anchor
-    )
-    bpp = row.results["bpp"]
-    if row.evaluation.codec == plan.anchor or len(curve) < 2 or bpp < curve[0][0]:
+    of_anchor = [other.results for other in rows if other.evaluation.codec == plan.anchor]
+    curve = sorted((r["bpp"], value) for r in of_anchor if (value := quality_of(r, quality)) is not None)
+    bpp, value = row.results["bpp"], quality_of(row.results, quality)
+    if row.evaluation.codec == plan.anchor or value is None or len(curve) < 2 or bpp < curve[0][0]:
         return None
-    rates, psnrs = np.array(curve).T
+    rates, values = np.array(curve).T
     if bpp > rates[-1]:
-        behind = row.results["psnr"] - psnrs[-1]
-        return behind if behind < 0 else None
-    return row.results["psnr"] - float(PchipInterpolator(np.log(rates), psnrs)(math.log(bpp)))
+        return value - values[-1] if value < values[-1] else None
+    return value - float(PchipInterpolator(np.log(rates), values)(math.log(bpp)))
 
 
-def _below_anchor(plan: Plan, rows: Sequence[Measured]) -> str:
-    """A sentence that names what loses."""
-    gains: dict[str, list[float]] = {}
-    for row in rows if plan.anchor is not None else ():
-        gain = _above_anchor(plan, rows, row)
-        if gain is not None:
-            gains.setdefault(f"{row.evaluation.codec} {row.evaluation.setting}".strip(), []).append(gain)
-    losing = {name: mean(of_seeds) for name, of_seeds in gains.items() if mean(of_seeds) < 0}
-    if not losing:
-        return ""
-    return f"Loses to {plan.anchor}: " + ", ".join(f"{k} ({v:+.2f} dB)" for k, v in losing.items()) + "."
+def _below_anchor(plan: Plan, rows: Sequence[Measured]) -> list[str]:
+    """A sentence of each quality by which some codec loses: which, at how many of its settings, by how much."""
+    sentences = []
+    for quality, name in (("psnr", "PSNR"), ("ms_ssim_db", "MS-SSIM")):
+        gains: dict[str, dict[str, list[float]]] = {}
+        for row in rows:
+            gain = _above_anchor(plan, rows, row, quality)
+            if gain is not None:
+                of_codec = gains.setdefault(row.evaluation.codec, {})
+                of_codec.setdefault(row.evaluation.setting, []).append(gain)
+        losing = []
+        for codec, of_settings in gains.items():
+            means = [mean(of_seeds) for of_seeds in of_settings.values()]
+            if min(means) < 0:
+                lost = sum(gain < 0 for gain in means)
+                losing.append(f"{codec} at {lost} of {len(means)} rates, worst {min(means):+.2f} dB")
+        if losing:
+            sentences.append(f"Loses to {plan.anchor} in {name}: {'; '.join(losing)}.")
+    return sentences
 
 
 def _commands(plan: Plan) -> str:

@@ -24,14 +24,14 @@ from omegaconf import OmegaConf
 
 import evaluate
 from codec.config import USER_ERRORS, messages, user_errors
-from codec.data.image_file import whole_file
 from codec.runs import evaluation_folder
 from experiments.compose import composed
 from experiments.curves import draw
+from experiments.pages import write_page
 from experiments.plan import TABLES, Evaluation, Plan, PlanError, PlannedFigure, Training, read_plan
 from experiments.points import PointKey, curves_of, record
 from experiments.published import DATASET, IMAGES, read_published
-from experiments.report import BUDGET_LINE, Measured, as_csv, as_markdown, made_with
+from experiments.report import Measured, as_csv, as_markdown, made_with
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments/results"
@@ -107,8 +107,8 @@ def make_table(plan: Plan, folder: Path) -> Path:
     figures = [*curves.values(), *(_figure_file(plan, figure, folder) for figure in plan.figures)]
     record(points, folder / "points.csv", planned())
     file = folder / f"{plan.table}.md"
-    changed = _write(file.with_suffix(".csv"), as_csv(plan, measured))
-    changed |= _write(file, as_markdown(plan, measured, [figure.name for figure in figures]))
+    changed = write_page(file.with_suffix(".csv"), as_csv(plan, measured))
+    changed |= write_page(file, as_markdown(plan, measured, [figure.name for figure in figures]))
     for dataset, out in curves.items():
         if changed or not out.is_file():
             shown = [row for row in points if row["dataset"] == dataset]
@@ -203,19 +203,6 @@ def better_is_there(file: Path, plan: Plan) -> bool:
 
 def _figure_file(plan: Plan, figure: PlannedFigure, folder: Path) -> Path:
     return folder / f"{plan.table}_{figure.file}"
-
-
-def _write(file: Path, text: str) -> bool:
-    """Returns whether the file changed: one that differs in its line of date and commit only is left as it is."""
-    if file.is_file() and _undated(file.read_text(encoding="utf-8")) == _undated(text):
-        return False
-    with whole_file(file) as out:
-        out.write(text.encode())
-    return True
-
-
-def _undated(text: str) -> list[str]:
-    return [line for line in text.splitlines() if not line.startswith(BUDGET_LINE)]
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def training(checkpoint: Path, photographs: str | None = None, trained: str | No
     results = read_results(folder / "results.json")
     if trained is None and "train_minutes" not in results:
         raise CheckpointError(f"{folder.name} has not recorded its time: say it, --trained '20 minutes on 1 core'")
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     commands = (folder / "provenance/commands.txt").read_text(encoding="utf-8").splitlines()
     return {
         "data": _described(OmegaConf.load(folder / "config.yaml").data, photographs),
@@ -48,7 +49,8 @@ def training(checkpoint: Path, photographs: str | None = None, trained: str | No
         "time": trained or f"{results['train_minutes']:.0f} minutes on {results['hardware']}",
         "commit": results.get("commit", "unknown"),
         "epochs": results["epochs"],
-        "steps": torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"],
+        "epoch": saved["epoch"] + 1,  # Lightning counts from 0
+        "steps": saved["global_step"],
     }
 
 
@@ -59,9 +61,16 @@ def plain_config(checkpoint: Path) -> DictConfig:
 
 
 def description_and_source(codec: LearnedCodec) -> tuple[str, str]:
-    """What a codec's scheme is, in a line, and where it comes from: the first two paragraphs of its module."""
-    first, source, *_ = inspect.getdoc(sys.modules[type(codec).__module__]).split("\n\n")
-    return first.partition(": ")[2], " ".join(source.split())
+    """What a codec is, in a line, and where it comes from: the first two paragraphs of its scheme's module.
+
+    Where a module has several codecs, the first line of its own class says what it is.
+    """
+    module = sys.modules[type(codec).__module__]
+    first, source, *_ = inspect.getdoc(module).split("\n\n")
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    one_of_several = sum(issubclass(c, LearnedCodec) for c in classes) > 1
+    about = inspect.getdoc(type(codec)).partition("\n")[0] if one_of_several else first.partition(": ")[2]
+    return about, " ".join(source.split())
 
 
 def _described(data: DictConfig, photographs: str | None) -> str:

@@ -1,11 +1,14 @@
 """BD-rate and BD-PSNR: published values, what they must give on curves whose difference is known, and refusals."""
 
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from experiments.bd_rate import bd_psnr, bd_rate, bd_table, main
+from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import record
 from experiments.published import read_published
 
@@ -115,9 +118,29 @@ def test_the_table_states_overlap_and_points_and_why_a_codec_is_not_in_it() -> N
     assert "the test curve has 0 points" in png
     assert "the test curve has 3 points" in short
     assert ours.startswith("| ours | -50.00 % | 31.42–40.28 | +")
-    assert ours.endswith(" | 85.950–343.380 | 4 |")
+    assert ours.endswith(" | 85.950–343.380 | – | – | 4 |")
     with pytest.raises(ValueError, match="no curve of webp to compare with: there are png, short, jpeg, ours"):
         bd_table(curves, "webp")
+
+
+def test_beside_the_chosen_quality_stand_the_bd_rates_by_the_others() -> None:
+    bpp = (0.1, 0.2, 0.4, 0.8)
+
+    def points(factor: float, psnr: float, ssim: float, ms_ssim: float) -> list[dict]:
+        return [
+            {"bpp": factor * rate, "psnr": psnr + n, "ssim": ssim + n / 20, "ms_ssim": ms_ssim + n / 50}
+            for n, rate in enumerate(bpp)
+        ]
+
+    better, worse = points(1, 30, 0.7, 0.9), points(1, 30.5, 0.7, 0.89)
+    heads, _, line = bd_table({"jpeg": better, "ours": worse}, "jpeg").splitlines()
+    assert heads.startswith("| codec | BD-rate against jpeg, PSNR | over PSNR (dB) | BD-PSNR (dB) | over bpp |")
+    assert heads.endswith("| BD-rate, SSIM | BD-rate, MS-SSIM (dB) | points (jpeg: 4) |")
+    _, _, psnr, *_, ssim, ms_ssim, _, _ = [float(c.strip(" %")) if "%" in c else c for c in line.split("|")]
+    assert (psnr < 0, ssim, ms_ssim > 0) == (True, 0, True)
+    ours = {**worse[0], "bpp": 0.11}
+    line = bd_table({"jpeg": better, "ours": [ours, *worse[1:3]]}, "jpeg").splitlines()[-1]
+    assert line.endswith("|  |  |  | – | – | 3 |")
 
 
 def test_ms_ssim_is_compared_in_db() -> None:
@@ -154,20 +177,41 @@ def test_the_command_reads_results(tmp_path: Path, monkeypatch, capsys) -> None:
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_the_command_reads_points_and_published_curves(tmp_path: Path, capsys) -> None:
+def write_points(folder: Path) -> Path:
     rows = [
         {"codec": codec, "setting": str(n), "dataset": data, "images": 24, "bpp": bpp * factor, "psnr": psnr}
         for codec, factor in (("jpeg", 1), ("ours", 0.8), ("other", 2))
         for data in ("kodak", "bsd300")
         for n, (bpp, psnr) in enumerate(JPEG)
     ]
-    record(rows, tmp_path / "points.csv")
-    command = ["--points", str(tmp_path / "points.csv"), "--data"]
+    record(rows, folder / "points.csv")
+    return folder / "points.csv"
+
+
+def test_a_written_table_says_what_it_is_of_and_another_day_alone_changes_nothing(tmp_path: Path) -> None:
+    points, out = write_points(tmp_path), tmp_path / "docs/x.md"
+    command = ["--points", str(points), "--data", "bsd300", "--anchor", "jpeg", "--out", str(out)]
+    main(command)
+    page = out.read_text()
+    assert page.startswith("# BD-rates: bsd300, 24 images\n")
+    for text in (f"jpeg ({len(JPEG)} points)", JPEG_BORN_NOTE, shlex.join(command), "| ours | -20.00 % |"):
+        assert text in page
+    old = re.sub(r"\d{4}-\d\d-\d\d", "1999-12-31", page)
+    assert old != page
+    out.write_text(old)
+    main(command)
+    assert out.read_text() == old
+    main([*command, "--codecs", "ours"])
+    assert "1999-12-31" not in out.read_text()
+
+
+def test_the_command_reads_points_and_published_curves(tmp_path: Path, capsys) -> None:
+    command = ["--points", str(write_points(tmp_path)), "--data"]
     main([*command, "kodak", "--anchor", "jpeg", "--codecs", "ours", "--published", "vtm"])
     *_, ours, vtm = capsys.readouterr().out.splitlines()
     assert ours.startswith("| ours | -20.00 % | 23.85–40.56 | ")
     assert vtm.startswith("| vtm (published) | -64.64 % | 26.14–40.56 | ")
-    assert vtm.endswith("| 8 |")
+    assert vtm.endswith("| – | – | 8 |")
     main([*command, "kodak", "--anchor", "vtm", "--codecs", "jpeg", "--published", "vtm"])
     assert "against vtm (published)" in capsys.readouterr().out
     lossless = {"codec": "png", "setting": "", "dataset": "kodak", "images": 24, "bpp": 13.4, "psnr": math.inf}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from codec.results import write_results
 from experiments.curves import draw, main
-from experiments.figures import look
+from experiments.figures import CODECS, look, looks
 from experiments.points import record
 from experiments.published import MAIN, read_published
 from experiments.qualities import quality_of
@@ -85,6 +85,23 @@ def test_what_is_asked_for_but_not_there_is_named(tmp_path: Path) -> None:
 
 def test_no_two_curves_look_the_same() -> None:
     assert len({tuple(look(n).items()) for n in range(77)}) == 77
+
+
+def test_a_codec_looks_the_same_in_every_figure() -> None:
+    few, many = looks(["webp", "ours"]), looks(["jpeg", "mine", *reversed(CODECS)])
+    assert few["webp"] == many["webp"] == looks(["webp"])["webp"]
+    assert len({tuple(style.items()) for style in many.values()}) == len(CODECS) + 1
+    assert few["ours"] == many["mine"]  # what is not known comes after all that are
+
+
+def test_variants_have_the_colour_of_the_codec_they_vary() -> None:
+    colours = {name: style["color"] for name, style in looks(CODECS).items()}
+    for variant in ("jpeg_444", "jpeg_progressive", "avif_444_psnr", "diffusion", "quantized_autoencoder_paper"):
+        (base,) = [
+            name for name in CODECS[:7] if variant.startswith((f"{name}_",)) or name.startswith(f"{variant}_")
+        ]
+        assert colours[variant] == colours[base]
+    assert len({colours[name] for name in CODECS[:7]}) == 7
 
 
 def test_ms_ssim_is_in_db() -> None:

@@ -77,7 +77,7 @@ def test_it_is_measured_at_every_quality_named(package: Path, ranged: Weights) -
     card = (package / "ranged.md").read_text()
     for text in (f"{high['bpp']:.4f}", f"{low['psnr']:.2f}", ranged.sha256):
         assert text in card
-    for text in ("Grey only", "a moment here", "in grey", "data.channels=1", "quality=N"):
+    for text in ("Grey only", "a moment here", "in grey", "data.channels=1", "quality=N", "--quality 40"):
         assert text in card
 
 
@@ -97,7 +97,12 @@ def test_nothing_names_the_folders_of_the_machine(package: Path, ranged: Weights
 def test_rates_of_one_model_share_a_card(package: Path, run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     codec = make_codec("conv_baseline", channels=1, overrides=("model.widths=[8,8]", "model.latent_channels=4"))
-    checkpoint = {"model_config": codec.model_config, "state_dict": codec.state_dict(), "global_step": 2}
+    checkpoint = {
+        "model_config": codec.model_config,
+        "state_dict": codec.state_dict(),
+        "epoch": 0,
+        "global_step": 2,
+    }
     torch.save(checkpoint, copy / "checkpoints/best.ckpt")
     for quality in (2, 1):
         export(copy, "several", quality, data=["samples"], golden=tmp_path, trained=f"rate {quality}")
@@ -144,6 +149,9 @@ def test_what_a_run_does_not_know_has_to_be_said(run: Path, tmp_path: Path) -> N
     known = json.loads(results.read_text())
     results.write_text(json.dumps({**known, "train_minutes": 12.6, "hardware": "1 thread of 2, some CPU"}))
     assert training(checkpoint)["time"] == "13 minutes on 1 thread of 2, some CPU"
+    saved = torch.load(checkpoint, weights_only=True)
+    torch.save({**saved, "epoch": 6}, checkpoint)
+    assert (training(checkpoint)["epoch"], training(checkpoint)["steps"]) == (7, saved["global_step"])
     results.write_text(json.dumps({key: value for key, value in known.items() if key != "train_minutes"}))
     with pytest.raises(CheckpointError, match="copy has not recorded its time: say it, --trained"):
         training(checkpoint)

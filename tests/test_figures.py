@@ -56,6 +56,16 @@ def test_pictures_set_runs_and_what_is_asked_for_beside_the_original(folder: Pat
     assert not Path("q.png").exists()
 
 
+def test_titles_are_names_of_runs_without_hash_and_names_of_files_without_suffix(folder: Path, monkeypatch) -> None:
+    titles = []
+    monkeypatch.setattr(pictures, "load_codec", lambda _: make_codec("conv_baseline", 3, 1, SMALL))
+    monkeypatch.setattr(pictures, "save_comparison", lambda grid, heads, out: titles.extend(heads))
+    pictures.main(
+        ["runs/x_0.002-1a2b3c4d", "tiny2.safetensors", "--images", "images", "--crop", "32", "--out", "x.png"]
+    )
+    assert titles[:3] == ["original", "x_0.002", "tiny2"]
+
+
 def test_a_difference_is_four_times_as_bright_and_the_caption_is_that_of_the_file(photograph: Tensor) -> None:
     codec = make_codec("jpeg")
     shown = coded(codec, photograph)

@@ -93,6 +93,16 @@ def test_the_card_is_made_of_what_is_recorded(model: PretrainedModel) -> None:
         assert weights.training["time"] in text
 
 
+def test_every_model_is_described_by_words_of_its_own() -> None:
+    assert len({model.weights[0].description for model in MODELS}) == len(MODELS)
+
+
+def test_a_card_tells_of_times_only_where_it_has_some() -> None:
+    said = {model.name: ("times are" in card(model), "encode ms/MP" in card(model)) for model in MODELS}
+    assert all(told == has for told, has in said.values())
+    assert len(set(said.values())) == 2
+
+
 @pytest.mark.parametrize("path", sorted(pretrained.FOLDER.glob("*.*[nld]")), ids=lambda path: path.name)
 def test_no_file_names_a_folder_of_the_machine_it_was_made_on(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ def test_what_one_codec_lacks_is_a_dash_and_what_all_lack_is_no_column() -> None
         {"x": {"bpp": 1.0, "psnr": 30.0, "lossless": 0}, "y": {"bpp": 2.0, "psnr": 31.0, "ms_ssim": 0.9}}
     ) == [
         ["codec", "bpp", "psnr", "ms_ssim"],
-        ["x", "1.0000", "30.00", "-"],
+        ["x", "1.0000", "30.00", "–"],
         ["y", "2.0000", "31.00", "0.9000"],
     ]
 

@@ -20,6 +20,7 @@ from experiments import plan as planning
 from experiments import report, tables
 from experiments.compose import composed
 from experiments.export import export
+from experiments.pages import JPEG_BORN_NOTE
 from experiments.plan import Evaluation, Training, read_plan
 from experiments.points import curves_of, read_points, record
 from experiments.report import Measured, made_with
@@ -42,6 +43,7 @@ evaluations:
   - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 5, 20, 60, 90]}}, data: [samples]}}
   - {{codec: png, model: png, data: [samples]}}
 anchor: jpeg
+notes: [JPEG is only here to be beaten.]
 claims:
   PSNR (dB): [{{codec: tiny, setting: small, dataset: samples, column: psnr}}]
   SSIM: [{{codec: tiny, setting: small, dataset: samples, column: ssim}}]
@@ -93,10 +95,13 @@ def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
     assert len(points) == 8
     (tiny,) = [row for row in points if row["setting"] == "small"]
     assert f"| PSNR (dB) | < 99 | {tiny['psnr']:.2f} | reached | tiny small, samples | page 3 |" in page
-    assert f"| SSIM | 0.5 | {tiny['ssim']:.4f} | {tiny['ssim'] - 0.5:+.4g}"[:-1] in page
+    assert f"| SSIM | 0.5 | {tiny['ssim']:.4f} | {tiny['ssim'] - 0.5:+.4f} |" in page
     assert "| page 4 | grey |" in page
     assert "| MS-SSIM | 0.9 | – | – | nothing measured |" in page
-    assert "Loses to jpeg: tiny small" in page
+    assert "Loses to jpeg in PSNR: tiny at 2 of 2 rates, worst -" in page
+    assert "Loses to jpeg in MS-SSIM: tiny at 2 of 2 rates, worst -" in page
+    assert "\n- JPEG is only here to be beaten.\n" in page
+    assert JPEG_BORN_NOTE not in page
     assert "python train.py name=first" in page
     assert tiny["train_minutes"] >= 0
     assert tiny["images"] == 2
@@ -183,12 +188,14 @@ def test_unknown_tables_and_budgets_are_named(plans: Path, capsys: pytest.Captur
     assert "BUDGET=huge: allowed are smoke, small, paper" in capsys.readouterr().err
 
 
-def row(codec: str, bpp: float, psnr: float, seed: int | None = None) -> Measured:
+def row(
+    codec: str, bpp: float, psnr: float, seed: int | None = None, dataset: str = "samples", **more: float | str
+) -> Measured:
     training = None if seed is None else Training("x", ("model=conv_baseline",), seed)
     results = {"bpp": bpp, "bpsp": bpp / 3, "psnr": psnr, "images": 2, "ratio": 24 / bpp}
-    results |= {"hardware": "a machine", "commit": "abc1234"}
+    results |= {"hardware": "a machine", "commit": "abc1234", **more}
     setting = "" if seed is not None else f"at {bpp}"
-    return Measured(Evaluation(codec, setting, "samples", training, ()), results)
+    return Measured(Evaluation(codec, setting, dataset, training, ()), results)
 
 
 def test_seeds_become_mean_and_spread(plans: Path) -> None:
@@ -207,12 +214,51 @@ def test_the_distance_to_the_anchor_is_taken_at_equal_rate(plans: Path) -> None:
     above, below, outside = row("ours", 0.5, 30.0), row("ours", math.sqrt(0.5), 30.0), row("ours", 9.0, 50.0)
     wasteful, thrifty = row("ours", 8.0, 30.0), row("ours", 0.1, 10.0)
     rows = [*anchor, above, below, outside, wasteful, thrifty]
-    gains = [report._above_anchor(plan, rows, each) for each in (above, below, wasteful)]
+    gains = [report._above_anchor(plan, rows, each, "psnr") for each in (above, below, wasteful)]
     assert gains == pytest.approx([1.0, -0.5, -5.0], abs=0.01)
-    assert [report._above_anchor(plan, rows, each) for each in (outside, thrifty, anchor[0])] == [None] * 3
+    assert [report._above_anchor(plan, rows, each, "psnr") for each in (outside, thrifty, anchor[0])] == [None] * 3
     page = report.as_markdown(plan, rows, [])
     assert "+1.00" in page
-    assert "Loses to jpeg: ours at 0.7071067811865476 (-0.50 dB), ours at 8.0 (-5.00 dB)." in page
+    assert "Loses to jpeg in PSNR: ours at 2 of 3 rates, worst -5.00 dB." in page
+    assert "in MS-SSIM" not in page  # it is not known
+
+
+def test_a_codec_that_wins_in_psnr_and_loses_in_ms_ssim_is_said_to_lose(plans: Path) -> None:
+    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n, ms_ssim=1 - 10 ** -(1 + 0.3 * n)) for n in range(4)]
+    ours = row("ours", 0.5, 30.0, ms_ssim=1 - 10**-1.25)
+    page = report.as_markdown(read_plan("tiny", "small"), [*anchor, ours], [])
+    assert "Loses to jpeg in MS-SSIM: ours at 1 of 1 rates, worst -0.50 dB." in page
+    assert "in PSNR" not in page
+
+
+def test_a_commit_is_named_once_and_jpeg_born_images_are_told_of(plans: Path) -> None:
+    plan = replace(read_plan("tiny", "small"), anchor=None)
+    rows = [
+        row("ours", n, 30.0, dataset="bsd300_256", commit=commit)
+        for n, commit in enumerate(("a+changes", "b", "a", "c+changes"), 1)
+    ]
+    page = report.as_markdown(plan, rows, [])
+    assert "measured at commit b, a, c+changes (" in page
+    assert JPEG_BORN_NOTE in page
+    resized = row("ours", 1.0, 30.0, dataset="bsd300_grey180")
+    assert JPEG_BORN_NOTE not in report.as_markdown(plan, [resized], [])
+
+
+def test_a_training_is_told_by_its_minutes_or_what_its_weights_say_and_by_its_commit(
+    plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training("x", (), 0)
+    training.__dict__["folder"] = plans / "nowhere"
+    (weights, *_) = pretrained.pretrained_models()[0].weights
+    of = {"minutes": 12, "time": "12 minutes on it", "hardware": "a machine", "commit": "abc1234"}
+    for known, said in [
+        (of, "x 12 min on a machine at commit abc1234 ("),
+        ({**of, "minutes": None, "commit": "unknown"}, "x 12 minutes on it ("),
+    ]:
+        monkeypatch.setattr(Training, "weights", replace(weights, training=known))
+        assert report._trained(training).startswith(said)
+    monkeypatch.setattr(Training, "weights", None)
+    assert report._trained(training) == "x in unknown time on unknown hardware"
 
 
 def test_seeds_lose_by_their_mean_and_are_one_point_of_a_curve(plans: Path) -> None:
@@ -220,7 +266,7 @@ def test_seeds_lose_by_their_mean_and_are_one_point_of_a_curve(plans: Path) -> N
     anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]
     seeds = [row("ours", 0.5, psnr, seed) for seed, psnr in enumerate((30.0, 28.0, 28.0))]
     page = report.as_markdown(plan, [*anchor, *seeds], [])
-    assert "Loses to jpeg: ours (-0.33 dB)." in page
+    assert "Loses to jpeg in PSNR: ours at 1 of 1 rates, worst -0.33 dB." in page
     (mean,) = curves_of([each.point for each in seeds], "samples")["ours"]
     assert mean["psnr"] == pytest.approx(86 / 3)
     assert mean["setting"] == ""

@@ -68,7 +68,7 @@ class ConvBaseline(LearnedCodec):
 
 
 class ConvEnhanced(LearnedCodec):
-    """More convolutions, bilinear upsampling, dropout, and skip connections that are part of the file.
+    """Three levels of two convolutions each to 1/8 and back, bilinear upsampling, dropout, coded skip connections.
 
         x ── stem ──┬─ down[0] ──┬─ down[1] ──┬─ down[2] ─── y ──┐
                    s_0          s_1          s_2                 │  each latent: project, bottleneck, section
