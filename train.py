@@ -16,7 +16,7 @@ from codec.checkpoint import load_codec, start_from
 from codec.config import Builder, ConfigError, check_launcher, user_errors
 from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
-from codec.loggers import log_config, where_to_look
+from codec.loggers import log_config, tell_wandbs_sweep, where_to_look
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
@@ -32,6 +32,7 @@ def main(config: DictConfig) -> float | None:
     if run.is_done(config):
         measured = f"\n\n{table({run.path.name: run.results})}" if run.results else ""
         print(f"{run.path} is done; resume=false trains it again{measured}")
+        tell_wandbs_sweep(config, run.val_loss)
         return run.val_loss
     with Recorder(run.path, rank_zero_only.rank) as record:
         return train(config, run, record)

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from codec.image_codec import ImageCodec
 from codec.loggers import CodecWandbLogger, rate_distortion_point
 from codec.metrics import Lpips
-from codec.results import write_results
+from codec.results import results_of, write_results
 from codec.runs import hardware
 
 
@@ -34,8 +34,9 @@ def measure(
     save_files: bool = False,
     lpips: Lpips | None = None,
 ) -> dict[str, Any]:
-    """Encodes and decodes every test image, then writes `folder`/results.json and per_image.csv.
+    """Encodes and decodes every test image, tells `loggers`, then writes `folder`/per_image.csv and results.json.
 
+    The latter says that all is done: it comes after the upload to W&B, whose run is finished here.
     `about` is written with the means, which `loggers` get as `test/*` at `step`; W&B also gets a table of the
     images, with thumbnails, and one with this rate–distortion point. `device` is one of `parse_device`; `limit` is
     Lightning's `limit_test_batches`; `lpips` is measured too, if given. Returns what results.json holds.
@@ -54,9 +55,12 @@ def measure(
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    tester.test(codec, data, verbose=False)
+    try:
+        tester.test(codec, data, verbose=False)
+    except SystemExit:  # what Lightning makes of an interrupt
+        raise KeyboardInterrupt from None
     about = {**about, "hardware": hardware(tester.strategy.root_device)}
-    results = write_results(folder, codec.test_rows, about)
+    results = results_of(codec.test_rows, about)
     # Not by the tester, which counts no steps: the curves would end at step 0.
     others = {*about, "conventions", "images"}
     means = {f"test/{k}": v for k, v in results.items() if k not in others}
@@ -66,4 +70,6 @@ def measure(
         logger.log_tables(codec.test_rows, codec.thumbnails, rate_distortion_point(codec, results), step)
     for logger in loggers:
         logger.save()
-    return results
+    for logger in tables:
+        logger.experiment.finish()
+    return write_results(folder, codec.test_rows, about)

@@ -13,6 +13,7 @@ from typing import Any
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
@@ -67,9 +68,7 @@ class CodecWandbLogger(WandbLogger):
             return super().experiment
         reached = self._continue_or_begin()
         run = super().experiment
-        for names in ("train/*", "val/*", "test/*"):
-            run.define_metric(names, step_metric=X_AXIS)
-        run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
+        _define_metrics(run)
         if self._wandb_init["resume"]:
             self._log_again_from(reached if reached is not None else run.summary.get(X_AXIS, -1))
         return run
@@ -107,6 +106,13 @@ class CodecWandbLogger(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         finite = {k: v for k, v in metrics.items() if not (isinstance(v, float) and math.isinf(v))}
         super().log_metrics(finite, step)
+
+    @rank_zero_only
+    def log_apart(self, metrics: Mapping[str, float]) -> None:
+        """Logs `metrics` in a W&B run of this process alone, which continues no other and ends here."""
+        with wandb.init(**self._wandb_init) as run:
+            _define_metrics(run)
+            run.log(dict(metrics))
 
     @rank_zero_only
     def log_tables(
@@ -220,6 +226,16 @@ def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec)
         logger.log_hyperparams(described)
 
 
+def tell_wandbs_sweep(config: DictConfig, val_loss: float) -> None:
+    """Logs the `val/loss` of a training that was done before, where W&B's own sweep has given it out once more.
+
+    Its server counts only what is in the run that it made for this process, not in the run of the training.
+    """
+    settings = OmegaConf.select(config, "logger.wandb")
+    if "WANDB_SWEEP_ID" in os.environ and settings is not None:
+        instantiate(settings, _convert_="all").log_apart({"val/loss": val_loss})
+
+
 def where_to_look(loggers: Sequence[Logger]) -> str | None:
     """One line that says where the W&B run can be seen, or None without one."""
     for logger in loggers:
@@ -253,6 +269,12 @@ def wandb_mode() -> str:
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"
+
+
+def _define_metrics(run: wandb.Run) -> None:
+    for names in ("train/*", "val/*", "test/*"):
+        run.define_metric(names, step_metric=X_AXIS)
+    run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
 
 
 @contextmanager

@@ -40,8 +40,15 @@ COLUMNS = {
 _HEADS = {"paper_pixel_ratio": "latent-only pixel ratio", "paper_memory_ratio": "latent-only memory ratio"}
 
 
+def results_of(rows: list[dict[str, float | str]], about: dict[str, Any]) -> dict[str, Any]:
+    """What results.json holds of `rows`, one dict an image: `about`, then their means."""
+    means = mean_of_rows(rows)
+    pooled = -10 * math.log10(means["mse"]) if means["mse"] > 0 else math.inf
+    return {**about, "conventions": CONVENTIONS, "images": len(rows), **means, "psnr_of_mean_mse": pooled}
+
+
 def write_results(folder: Path, rows: list[dict[str, float | str]], about: dict[str, Any]) -> dict[str, Any]:
-    """Writes `rows` (one dict an image) as per_image.csv and their means with `about` as results.json.
+    """Writes `rows` (one dict an image) as per_image.csv and, last, their means with `about` as results.json.
 
     Both go to `folder`; returns what results.json holds. An infinite PSNR is written as "inf".
     """
@@ -51,9 +58,7 @@ def write_results(folder: Path, rows: list[dict[str, float | str]], about: dict[
         writer = csv.DictWriter(text, names)
         writer.writeheader()
         writer.writerows(rows)
-    means = mean_of_rows(rows)
-    pooled = -10 * math.log10(means["mse"]) if means["mse"] > 0 else math.inf
-    results = {**about, "conventions": CONVENTIONS, "images": len(rows), **means, "psnr_of_mean_mse": pooled}
+    results = results_of(rows, about)
     # JSON has no infinity; a string is what csv writes, too.
     plain = {k: "inf" if isinstance(v, float) and math.isinf(v) else v for k, v in results.items()}
     with whole_file(folder / "results.json") as file:

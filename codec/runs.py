@@ -75,14 +75,18 @@ class RunFolder:
         """
         if not config.resume:
             return False
-        if _is_evaluation(config):
-            return self._is_measured(config)
-        state = None if config.test else RunState.read(self.path)
-        return self.results is not None or (state is not None and state.state == "done")
+        return self._is_measured(config) if _is_evaluation(config) else self.came_to_its_end(config.test)
+
+    def came_to_its_end(self, test: bool) -> bool:
+        """Whether results.json is there, which is written last, or, without a `test`, the state is done."""
+        if (self.path / "results.json").is_file():
+            return True
+        state = None if test else RunState.read(self.path)
+        return state is not None and state.state == "done"
 
     def _is_measured(self, config: DictConfig) -> bool:
         file = self.path / "results.json"
-        if not file.is_file() or (config.save_files and not (self.path / "files").is_dir()):
+        if not self.came_to_its_end(test=True) or (config.save_files and not (self.path / "files").is_dir()):
             return False
         asked = OmegaConf.merge(config, {"folder": str(self.path)})
         told = OmegaConf.load(self.path / "config.yaml")

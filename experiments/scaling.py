@@ -1,7 +1,7 @@
 """What further processes bring and what a job costs: images/s of 1 and 2 processes, and the way to the first step.
 
   python -m experiments.scaling                                  on GPUs where there are enough, else on the CPU
-  python -m experiments.scaling --processes 1 2 4 model=diffusion data.batch_size=16   any overrides of train.py
+  python -m experiments.scaling model=diffusion data.batch_size=16 --processes 1 2 4   any overrides of train.py
 
 Every measurement is a `python train.py strategy=ddp …` of its own, in a temporary folder; the clock starts before
 the process does. A job of a sweep is such a process, so the way to its first step is what a sweep pays for it.
@@ -121,7 +121,9 @@ def measured(processes: int, accelerator: str, steps: int, overrides: Sequence[s
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         ended = time.time()
         if done.returncode != 0:
-            raise ConfigError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+            said = done.stderr.strip().splitlines()
+            faults = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+            raise ConfigError("\n".join(faults or said[-1:] or [f"exit status {done.returncode}"]))
         lines = [json.loads(line) for line in file.read_text().splitlines()]
     at = {line["mark"]: line["time"] for line in reversed(lines)}  # of each the first
     begins = [line["time"] for line in lines if line["mark"] == "epoch begins"]
@@ -144,11 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[int, dict[str, float]]:
     """Measures and prints a table; returns `{processes: what measured() gives}`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.scaling", description=__doc__, formatter_class=raw)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=20, help="of an epoch (default: 20)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of train.py, before any --processes")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="of a training; default: 1 2")
+    parser.add_argument("--steps", type=int, default=20, help=f"of each of {EPOCHS} epochs; default: 20")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     options = parser.parse_intermixed_args(arguments)
+    for name, least in (("processes", min(options.processes)), ("steps", options.steps)):
+        if least < 1:
+            parser.error(f"--{name} {least}: allowed are the integers from 1")
     enough = torch.cuda.device_count() >= max(options.processes)
     cuda = options.device == "cuda" or (options.device == "auto" and enough)
     accelerator = "gpu" if cuda else "cpu"

@@ -4,6 +4,7 @@ python -m experiments.status --watch
 """
 
 import argparse
+import json
 import os
 import time
 from collections import Counter
@@ -20,14 +21,20 @@ from rich.text import Text
 
 from codec.checkpoint import CheckpointError
 from codec.logged import FILES, read_logged
-from codec.run_state import RunState
+from codec.run_state import RunState, is_locked
 from codec.runs import RunFolder
+from codec.slurm_queue import states
 from codec.sweep import FILE as SWEEP_FILE
 from codec.sweep import Sweep
 from codec.sweep_names import what_differs
 
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yellow", "waiting": "dim"}
-UNFINISHED = ("running", "waiting")
+# What SLURM says of a job that has not come to its end, or will be run once more.
+IN_QUEUE = (
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "SUSPENDED"),
+    *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
+)
+INTERRUPTED = "interrupted"  # why, as a launcher says it, a job ended that somebody stopped
 
 
 class JobStatus(NamedTuple):
@@ -43,10 +50,10 @@ class JobStatus(NamedTuple):
     error: str | None
 
 
-def find(target: str | None, runs: Path) -> Sweep | list[Path]:
-    """The sweep of this folder or name, else the runs in this folder; of None the newest sweep, else all runs.
+def find(target: str | None, runs: Path) -> Path | list[Path]:
+    """The folder of the sweep that is in this folder or of this name, else the runs in this folder.
 
-    Raises ValueError where there is neither.
+    None is the newest sweep, else all runs. Raises ValueError where there is neither.
     """
     if target is None:
         sweeps = sorted(runs.glob(f"sweeps/*/{SWEEP_FILE}"), key=lambda file: file.stat().st_mtime)
@@ -55,42 +62,61 @@ def find(target: str | None, runs: Path) -> Sweep | list[Path]:
         folders = [Path(target), runs / "sweeps" / target]
     for folder in folders:
         if (folder / SWEEP_FILE).is_file():
-            return Sweep.read(folder)
+            return folder
     found = sorted(file.parent for folder in folders for file in folder.glob("*/config.yaml"))
     if not found:
         raise ValueError(f"{target or runs} is neither a sweep in {runs}/sweeps nor a folder of runs")
     return found
 
 
-def statuses(found: Sweep | Sequence[Path]) -> list[JobStatus]:
-    """How far each job of a sweep, or each run, has come."""
-    if not isinstance(found, Sweep):
-        return [status_of(run.name, "", run) for run in found]
+def statuses(found: Path | Sequence[Path]) -> tuple[list[JobStatus], bool]:
+    """How far each job of the sweep in a folder, or each of some runs, has come, and whether the sweep goes on.
+
+    It does while a job runs, or a launcher or SLURM is there to start one.
+    """
+    if not isinstance(found, Path):
+        rows = [status_of(run.name, "", run) for run in found]
+        return rows, any(row.state == "running" for row in rows)
+    launched, queued = is_locked(found), in_slurm(found)
+    sweep = Sweep.read(found)  # only now: a launcher writes down why jobs failed before it ends
     rows = []
-    for job in found.jobs:
-        what = " ".join(what_differs(job.overrides, found.folder))
-        log = os.path.relpath(job.log, found.folder) if Path(job.log).is_file() else ""
-        rows.append(status_of(str(job.number), what, job.folder and Path(job.folder), log, job.error))
-    return rows
+    for job in sweep.jobs:
+        what = " ".join(what_differs(job.overrides, found))
+        log = os.path.relpath(job.log, found) if Path(job.log).is_file() else ""
+        to_start = job.folder in queued if sweep.launcher == "slurm" else launched and job.error is None
+        rows.append(status_of(str(job.number), what, job.folder and Path(job.folder), log, job.error, to_start))
+    return rows, launched or bool(queued) or any(row.state == "running" for row in rows)
 
 
-def status_of(name: str, what: str, run: Path | None, log: str = "", error: str | None = None) -> JobStatus:
-    """How far the run in the folder `run` has come; `error` is why its launcher says that it failed."""
+def status_of(
+    name: str, what: str, run: Path | None, log: str = "", error: str | None = None, to_start: bool = False
+) -> JobStatus:
+    """How far the run in the folder `run` has come; `error` is why its launcher says that it failed.
+
+    `to_start` says that somebody is about to start it: then what an earlier start came to is no matter any more.
+    """
     recorded = None if run is None else RunState.read(run)
     results = None if run is None else RunFolder(run).results
-    if recorded is None:
-        state = "done" if results else "failed" if error else "waiting"
-    elif recorded.state == "killed":
-        state = "failed" if error else "cut off"
+    config = _config(run)
+    if run is not None and RunFolder(run).came_to_its_end(config.get("test", True)):
+        state = "done"
+    elif recorded is not None and recorded.state == "running":
+        state = "running"
+    elif to_start:
+        state = "waiting"
+    elif error == INTERRUPTED:
+        state = "cut off"
+    elif recorded is None:
+        state = "failed" if error else "waiting"
     else:
-        state = recorded.state
+        state = "failed" if recorded.state == "failed" or (recorded.state == "killed" and error) else "cut off"
     rows = [] if run is None else read_logged(run)
     why = (recorded.error if recorded is not None else None) or error
     return JobStatus(
         name,
         what,
         state,
-        _progress(run, rows, results),
+        _progress(config, rows, results),
         _val_loss(run, rows, results, state),
         _minutes(run, recorded, results),
         log,
@@ -98,9 +124,19 @@ def status_of(name: str, what: str, run: Path | None, log: str = "", error: str 
     )
 
 
-def table(found: Sweep | Sequence[Path], rows: Sequence[JobStatus]) -> Group:
+def in_slurm(sweep: Path) -> set[str]:
+    """The run folders, as the sweep's record names them, whose jobs SLURM runs or is to run."""
+    file = sweep / "slurm/submitted.json"
+    if not file.is_file():
+        return set()
+    queue = states() or {}
+    submitted = json.loads(file.read_text(encoding="utf-8"))
+    return {folder for folder, number in submitted.items() if queue.get(number) in IN_QUEUE}
+
+
+def table(found: Path | Sequence[Path], rows: Sequence[JobStatus]) -> Group:
     """What is shown: a line a job, then where the logs are, why jobs failed, and how many are in each state."""
-    sweep = isinstance(found, Sweep)
+    sweep = isinstance(found, Path)
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("job", "what differs") if sweep else ("run",):
         shown.add_column(column, overflow="fold")
@@ -121,7 +157,7 @@ def table(found: Sweep | Sequence[Path], rows: Sequence[JobStatus]) -> Group:
     failed = [row for row in rows if row.state == "failed"]
     lines = [f"{noun} {row.name} failed: {row.error or 'its log says why'}" for row in failed]
     if sweep:
-        lines.append(f"logs: {found.folder}{os.sep}")
+        lines.append(f"logs: {found}{os.sep}")
     lines.append(f"{total}: {', '.join(f'{counts[state]} {state}' for state in COLOURS if counts[state])}")
     return Group(shown, "", *map(Text, lines))
 
@@ -139,22 +175,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sweep", nargs="?", help="a sweep's folder or name, or a folder of runs; default: the newest sweep"
     )
     parser.add_argument("--runs", default="runs", type=Path, help="where the runs are; default: runs")
-    parser.add_argument("--watch", action="store_true", help="show it anew every 2 seconds until all jobs are over")
+    parser.add_argument("--watch", action="store_true", help="show it anew every 2 seconds until none runs or will")
     options = parser.parse_args(arguments)
     console = Console()
     if not console.is_terminal:
         console.width = 160
     try:
         found = find(options.sweep, options.runs)
-        rows = statuses(found)
+        rows, goes_on = statuses(found)
         if not options.watch:
             console.print(table(found, rows))
         else:
             with Live(table(found, rows), console=console, auto_refresh=False) as live:
-                while any(row.state in UNFINISHED for row in rows):
+                while goes_on:
                     time.sleep(2)
-                    found = find(str(found.folder) if isinstance(found, Sweep) else options.sweep, options.runs)
-                    rows = statuses(found)
+                    if not isinstance(found, Path):
+                        found = find(options.sweep, options.runs)
+                    rows, goes_on = statuses(found)
                     live.update(table(found, rows), refresh=True)
     except ValueError as error:
         parser.error(str(error))
@@ -163,13 +200,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(int(any(row.state == "failed" for row in rows)))
 
 
-def _progress(run: Path | None, rows: Sequence[dict[str, str]], results: dict[str, Any] | None) -> str:
+def _config(run: Path | None) -> dict[str, Any]:
+    file = None if run is None else run / "config.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
+
+
+def _progress(config: dict[str, Any], rows: Sequence[dict[str, str]], results: dict[str, Any] | None) -> str:
     if results is not None and "epochs" not in results:
         return f"{results['images']} images"
     reached = [row for row in rows if "epoch" in row]
     if not reached:
         return ""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     epoch, step = int(reached[-1]["epoch"]) + 1, int(reached[-1]["step"]) + 1
     return f"epoch {epoch}/{config['epochs']}, step {step}"
 

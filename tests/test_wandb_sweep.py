@@ -2,11 +2,15 @@
 
 import json
 import os
+import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import ROOT
+from omegaconf import DictConfig, OmegaConf
 from wandb_files import read_back, run_without_key
 
 from experiments.compose import composed
@@ -32,54 +36,80 @@ AGENT = """
 import json, sys
 from wandb.wandb_agent import Agent
 
-sweep, arguments = map(json.loads, sys.argv[1:])
+sweep, run_id, arguments = json.loads(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 agent = Agent(api=None, queue=None, sweep_id="s0")
 agent._sweep_command = sweep["command"]
-point = {"type": "run", "run_id": "point0", "program": sweep["program"], "args": arguments}
+point = {"type": "run", "run_id": run_id, "program": sweep["program"], "args": arguments}
 agent._process_command(point)
-sys.exit(agent._run_processes["point0"].wait())
+sys.exit(agent._run_processes[run_id].wait())
 """
 
 
-def points() -> list[dict]:
-    """The lowest and the highest point of the sweep file, as the server sends them."""
-    ranges = {
-        key: given.get("values") or [given.get("min", given.get("value")), given.get("max", given.get("value"))]
+def ranges() -> dict[str, list]:
+    """The values of every parameter of the sweep file, of an interval its ends."""
+    return {
+        key: given.get("values") or ([given["value"]] if "value" in given else [given["min"], given["max"]])
         for key, given in SWEEP["parameters"].items()
     }
-    return [{key: {"value": values[at]} for key, values in ranges.items()} for at in (0, -1)]
 
 
-def test_every_point_is_a_config_that_composes() -> None:
-    for point in points():
-        overrides = [f"{key}={given['value']}" for key, given in point.items()]
+def composed_points() -> list[DictConfig]:
+    """The configs of all points, ends for intervals."""
+    configs = []
+    for values in product(*ranges().values()):
+        overrides = [f"{key}={value}" for key, value in zip(ranges(), values, strict=True)]
         with composed("train", overrides) as config:
-            assert config.optimizer.lr == point["optimizer.lr"]["value"]
+            OmegaConf.resolve(config.loss)
+            OmegaConf.resolve(config.data)
+            configs.append(config)
+    return configs
 
 
-def test_what_is_compared_is_logged_and_stays_comparable() -> None:
-    assert SWEEP["metric"] == {"name": "val/loss", "goal": "minimize"}
-    for key, settings in SWEEP["parameters"].items():
-        assert "value" in settings or key.partition(".")[0] not in ("loss", "data")
-
-
-def test_the_command_of_wandbs_agent_trains_and_logs_as_its_run(tmp_path: Path) -> None:
-    arguments = {**points()[0], **{key: {"value": value} for key, value in SMALL.items()}}
+def run_agent(run_id: str, point: dict, cwd: Path) -> subprocess.CompletedProcess:
+    """What `wandb agent` does when the server sends it this point as the run `run_id`."""
+    (cwd / "agent.py").write_text(AGENT)
     sweep = {**SWEEP, "program": str(ROOT / SWEEP["program"])}
-    (tmp_path / "agent.py").write_text(AGENT)
-    process = run_without_key(
-        tmp_path / "agent.py",
-        json.dumps(sweep),
-        json.dumps(arguments),
-        cwd=tmp_path,
+    return run_without_key(
+        cwd / "agent.py",
+        *(json.dumps(sweep), run_id, json.dumps(point)),
+        cwd=cwd,
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         WANDB_MODE="offline",
         WANDB_SWEEP_ID="s0",
     )
+
+
+def test_every_point_is_a_config_and_all_have_the_loss_and_the_data_that_make_val_loss_comparable() -> None:
+    first, *others = composed_points()
+    assert len(others) == 5
+    assert len({(config.optimizer.lr, config.quantization.bits) for config in (first, *others)}) == 6
+    for config in others:
+        assert (config.loss, config.data) == (first.loss, first.data)
+
+
+def test_the_agents_command_trains_as_its_run_and_logs_what_is_compared_also_of_a_point_that_is_done(
+    tmp_path: Path,
+) -> None:
+    first = {key: {"value": values[0]} for key, values in ranges().items()}
+    arguments = {**first, **{key: {"value": value} for key, value in SMALL.items()}}
+    process = run_agent("point0", arguments, tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     (run,) = (tmp_path / "runs").glob("conv_baseline_samples_*")
-    written = read_back(run)
-    assert (written.run.run_id, written.run.sweep_id) == ("point0", "s0")
-    assert written.run.display_name.startswith("model=conv_baseline data=samples quantization=4bit ")
-    assert "val/loss" in written.summary
-    assert written.config["optimizer"]["lr"] == arguments["optimizer.lr"]["value"]
+    trained = read_back(run)
+    assert (trained.run.run_id, trained.run.sweep_id) == ("point0", "s0")
+    assert trained.run.display_name.startswith("model=conv_baseline data=samples quantization=4bit ")
+    assert trained.config["optimizer"]["lr"] == arguments["optimizer.lr"]["value"]
+    metric, best = SWEEP["metric"]["name"], {"minimize": "min", "maximize": "max"}[SWEEP["metric"]["goal"]]
+    (lowest,) = [row[metric] for row in trained.history if metric in row]
+    assert trained.summary[metric] == {best: lowest}
+
+    (run / "wandb").rename(run / "of the training")
+    curves = sorted(run.glob("metrics/*"))
+    process = run_agent("point1", arguments, tmp_path)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert f"{run.relative_to(tmp_path)} is done" in process.stdout
+    told = read_back(run)
+    assert (told.run.run_id, told.run.sweep_id, told.exit.exit_code) == ("point1", "s0", 0)
+    assert told.run.display_name == trained.run.display_name
+    assert told.summary[metric] == pytest.approx({best: lowest})
+    assert sorted(run.glob("metrics/*")) == curves
