@@ -77,6 +77,13 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     with Builder(config) as build:
         loggers = build.group("logger")
         trainer = build.part("trainer", callbacks=callbacks, logger=loggers)
+    wanted = trainer.num_devices * trainer.num_nodes
+    if trainer.world_size != wanted:  # then whoever runs this is believed to have started all processes
+        raise ConfigError(
+            f"strategy.devices={config.strategy.devices}: {wanted} processes are to train, and there is "
+            f"{trainer.world_size}: in SLURM start a task for each, srun --ntasks-per-node=…, or on one node "
+            "have them started, env -u SLURM_NTASKS python train.py …"
+        )
 
     try:
         if trainer.is_global_zero:

@@ -15,6 +15,7 @@ from codec.bitstream import BitstreamError
 from codec.jobs import SUFFIX, UsageError, check_target, each, list_files, planned, reason
 from codec.listing import listing
 from codec.streams import Stream, stream_of
+from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
     import torch
@@ -48,7 +49,7 @@ def compress(options: argparse.Namespace) -> int:
         raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
     weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
     # Imports that take seconds come after what can be refused at once.
-    from codec.data.image_file import list_images, read_image, whole_file
+    from codec.data.image_file import list_images, read_image
 
     jobs = planned(options, list_images, SUFFIX)
     _limit_pixels(options)
@@ -114,8 +115,6 @@ def decompress(options: argparse.Namespace) -> int:
 
 def extract(options: argparse.Namespace) -> int:
     """The standard codec's own file (JPEG, WebP, JPEG 2000, …) that a file holds; needs no model."""
-    from codec.data.image_file import whole_file
-
     Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
     try:
         sections = bitstream.unpack(options.input.read_bytes())[1]

@@ -79,8 +79,8 @@ class Builder:
         return self.attempt(key, lambda: instantiate(self.config.get(key), **arguments, _convert_="all"))
 
     def group(self, key: str) -> list[Any]:
-        """The objects of a group of named parts, such as callbacks, in order."""
-        return list((self.part(key) or {}).values())
+        """The objects of a group of named parts, such as callbacks, in order; a part that is null is left out."""
+        return [part for part in (self.part(key) or {}).values() if part is not None]
 
     def attempt(self, key: str, step: Callable[[], Any]) -> Any:
         """What `step` gives; None if it raises, which is then a fault of `key`."""

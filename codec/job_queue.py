@@ -3,13 +3,12 @@
 import codecs
 import ctypes
 import os
-import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,81 +17,69 @@ import torch
 
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, JobFailedError, Sweep
-from codec.sweep_jobs import Job
+from codec.sweep_jobs import Job, gpus_wanted
+from codec.sweep_queue import SweepQueue, reason_in, say
 
 _POLL = 0.1  # seconds
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class JobQueue:
+class JobQueue(SweepQueue):
     """Starts `jobs` in order, `n_jobs` at a time or, where that is None, as `gpus` allow; one at a time without.
 
     What happens is printed when it happens; where only one job can run at a time, its own output too. All of it is
-    in the job's log. With `fail_fast`, the first job that fails stops the others.
+    in the job's log. With `fail_fast`, the first job that fails stops the others. Interrupted, stops them all.
     """
 
     def __init__(
         self, sweep: Sweep, jobs: Sequence[Job], gpus: Sequence[str], n_jobs: int | None, fail_fast: bool
     ) -> None:
-        self.sweep = sweep
-        self.jobs = jobs
+        self.at_most = n_jobs or max(1, len(gpus))
+        super().__init__(sweep, jobs, f", {self.at_most} at a time")
         self.gpus = gpus
         self.n_jobs = n_jobs
         self.fail_fast = fail_fast
-        self.at_most = n_jobs or max(1, len(gpus))
         self.free = list(gpus)
         self.running: list[JobProcess] = []
-        self.waiting = deque(jobs)
-        self.outcomes: Counter[str] = Counter()
+        self.waiting: deque[Job] = deque()
+        for job in (job for job in jobs if not (job.done or job.failure)):
+            job.gpus = wanted = gpus_wanted(job.config, len(gpus))
+            if wanted > len(gpus):
+                by = "strategy" in job.config
+                key = f"strategy.devices={job.config.strategy.devices}" if by else f"device={job.config.device}"
+                job.fail(f"{key}: this job wants {wanted} GPU{'s' * (wanted > 1)}, and there are {len(gpus)}")
 
-    def run(self) -> None:
-        """Returns when every job has ended; each knows then whether it failed. Interrupted, stops them all."""
-        count = f"{len(self.jobs)} job{'s' * (len(self.jobs) != 1)}"
-        _say(f"sweep of {count}, {self.at_most} at a time; logs: {self.sweep.folder}/")
+    def _run(self, jobs: Sequence[Job]) -> None:
+        self.waiting.extend(jobs)
         try:
             while self.waiting or self.running:
                 if self.fail_fast and self.outcomes["failed"]:
                     self._give_up()
-                elif self.waiting and self._may_start(self.waiting[0]):
+                if self.waiting and self._may_start(self.waiting[0]):
                     self._start(self.waiting.popleft())
                 else:
                     self._look()
-        except KeyboardInterrupt:
-            _say(f"stopping {len(self.running)} running; interrupt again to kill")
+        except BaseException:
+            if self.running:
+                say(f"stopping {len(self.running)} running; interrupt again to kill")
             self._stop()
             raise
-        finally:
-            self.sweep.write()
-            self._sum_up()
 
     def _may_start(self, job: Job) -> bool:
-        if job.failure or job.done:
-            return True  # which takes no process
         alone = self.n_jobs is None and job.gpus == 0 and any(p.job.gpus == 0 for p in self.running)
         return len(self.running) < self.at_most and job.gpus <= len(self.free) and not alone
 
     def _start(self, job: Job) -> None:
-        if job.failure:
-            self.outcomes["failed"] += 1
-            _say(str(job.failure))
-        elif job.done:
-            job.value = job.run.val_loss
-            self.outcomes["skipped"] += 1
-            _say(f"job {job.record.number} skipped: {job.run.path} is done")
-        else:
-            given = [self.free.pop(0) for _ in range(job.gpus)]
-            on = f" on GPU {','.join(given)}" if given else ""
-            _say(f"job {job.record.number} started{on}: {' '.join(self._what_differs(job))}")
-            self.running.append(JobProcess(job, given, self._environment(given), live=self.at_most == 1))
-
-    def _what_differs(self, job: Job) -> list[str]:
-        """The overrides that not all jobs share; of a single job, all."""
-        shared = set.intersection(*(set(job.record.overrides) for job in self.jobs)) if len(self.jobs) > 1 else ()
-        return [override for override in job.record.overrides if override not in shared]
+        given = [self.free.pop(0) for _ in range(job.gpus)]
+        on = f" on GPU {','.join(given)}" if given else ""
+        say(f"job {job.record.number} started{on}: {self.what_differs(job)}")
+        self.running.append(JobProcess(job, given, self._environment(given), live=self.at_most == 1))
 
     def _environment(self, gpus: Sequence[str]) -> dict[str, str]:
-        environment = {**os.environ, ENVIRONMENT: self.sweep.name, "PYTHONUNBUFFERED": "1"}
+        # By SLURM_NTASKS Lightning takes it that srun started all processes of a training, and starts none itself.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_NTASKS")}
+        environment |= {ENVIRONMENT: self.sweep.name, "PYTHONUNBUFFERED": "1"}
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         if self.at_most > 1:  # or each would take all cores
@@ -104,26 +91,17 @@ class JobQueue:
         time.sleep(_POLL)
         for process in list(self.running):
             status = process.poll()
-            if status is None:
-                continue
-            self.running.remove(process)
-            self.free += process.gpus
-            job, number = process.job, process.job.record.number
-            self.outcomes["finished" if status == 0 else "failed"] += 1
-            if status == 0:
-                job.value = job.run.val_loss
-                _say(f"job {number} finished: {job.run.path}")
-            else:
-                job.fail(process.why(status))
-                self.sweep.write()
-                _say(str(job.failure))
+            if status is not None:
+                self.running.remove(process)
+                self.free += process.gpus
+                self.ended(process.job, process.why(status) if status else None)
 
     def _give_up(self) -> None:
         for job in self.waiting:
             job.failure = JobFailedError(f"job {job.record.number} was not started, since another one failed")
-        self._stop()
-        self.outcomes["not started"] += len(self.waiting)
         self.waiting.clear()
+        for process in self.running:
+            process.interrupt()
 
     def _stop(self) -> None:
         """Interrupts what runs and waits for it to end; a further interrupt kills it."""
@@ -132,18 +110,12 @@ class JobQueue:
         try:
             while self.running:
                 self._look()
-        except KeyboardInterrupt:
+        except BaseException:
             for process in self.running:
                 process.kill()
             while self.running:
                 self._look()
-
-    def _sum_up(self) -> None:
-        self.outcomes["not started"] += len(self.waiting)
-        kinds = ("finished", "skipped", "failed", "not started")
-        text = ", ".join(f"{self.outcomes[kind]} {kind}" for kind in kinds if self.outcomes[kind])
-        missing = self.outcomes["failed"] or self.outcomes["not started"]
-        _say(f"sweep: {text}" + ("; the same command does what is missing" if missing else ""))
+            raise
 
 
 class JobProcess:
@@ -153,6 +125,7 @@ class JobProcess:
         self.job = job
         self.gpus = gpus
         self.live = live
+        self.interrupted = False
         self.log = Path(job.record.log)
         self._line_ended = True
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -182,8 +155,10 @@ class JobProcess:
         return status
 
     def interrupt(self) -> None:
-        """Asks the main process to stop, which stops the others that train with it."""
-        self._process.terminate()
+        """Asks the main process, once, to stop, which stops the others that train with it."""
+        if not self.interrupted:
+            self.interrupted = True
+            self._process.terminate()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -192,17 +167,16 @@ class JobProcess:
     def why(self, status: int) -> str:
         """One line that says why the job ended with `status`: as it recorded itself, else its log's last error."""
         state = RunState.read(self.job.run.path)
-        if state is not None and state.pid == self._process.pid and state.state == "cut off":
+        recorded = state if state is not None and state.pid == self._process.pid else None
+        if self.interrupted or (recorded is not None and recorded.state == "cut off"):
             return "interrupted"
-        if state is not None and state.pid == self._process.pid and state.error:
-            return state.error
+        if recorded is not None and recorded.error:
+            return recorded.error
         with self.log.open("rb") as log:
             log.seek(self._start)
             text = log.read().decode(errors="replace")
-        told = re.findall(r"^error: (.+)$", text, re.MULTILINE)
-        raised = re.findall(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
         ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        return [*told[:1], *raised[-1:], ended][0]
+        return reason_in(text) or ended
 
     def _show(self) -> None:
         with self.log.open("rb") as log:
@@ -224,7 +198,3 @@ def visible_gpus() -> list[str]:
 def _end_with_parent() -> None:
     """Has the kernel end this process when its parent, the sweep, is killed and cannot do so itself."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

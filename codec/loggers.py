@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -27,8 +25,7 @@ from codec.image_codec import ImageCodec
 from codec.logged import read_logged
 from codec.offline_runs import cut_to_whole_records, files_of_starts, is_uploaded, last_value, set_aside
 from codec.runs import choices
-from codec.sweep import current_sweep, sweep_name
-from codec.sweep_names import shortened, what_differs
+from codec.sweep_names import own_overrides, run_name, sweep_group, without_hash
 
 MODES = ("online", "offline", "disabled", "shared")
 X_AXIS = "trainer/global_step"
@@ -173,36 +170,13 @@ def wandb_logger(
     )
 
 
-def sweep_group() -> str | None:
-    """The name of the sweep that this process is a job of, which its W&B runs share; None for a job by itself."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return current_sweep()
-    typed = [argument for argument in sys.argv[1:] if re.match(r"(?!hydra)[+~\w][\w.@/]*=", argument)]
-    return current_sweep() or sweep_name(typed)  # of a launcher that runs the jobs in the sweep's own process
-
-
-def run_name(folder: str | Path) -> str:
-    """What the W&B run of the job in `folder` is called: what differs in its sweep, else the folder's name."""
-    sweep = sweep_group()
-    if sweep is not None or "WANDB_SWEEP_ID" in os.environ:
-        differing = what_differs(_overrides(), Path(folder).parent / "sweeps" / (sweep or ""))
-        if differing:
-            return shortened(" ".join(differing))
-    return without_hash(Path(folder).name)
-
-
-def without_hash(name: str) -> str:
-    """The name of a run without the hash of its folder."""
-    return re.sub("-[0-9a-f]{8}$", "", name)
-
-
 def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[str, Any]:
     """The row of `test/rate_distortion`: `results`, and which codec, with which settings, was measured on what.
 
     `setting` holds the job's other overrides. Points of one `curve` are of one codec, or of runs of one name, and
     of the same images.
     """
-    given = dict(override.lstrip("+").partition("=")[::2] for override in _overrides())
+    given = dict(override.lstrip("+").partition("=")[::2] for override in own_overrides())
     run = Path(given.get("run", ""))
     name = next(iter(choices("model")), type(codec).__name__)
     of_run = without_hash((run.parents[1] if run.suffix == ".ckpt" else run).name)
@@ -212,7 +186,7 @@ def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[st
         f"{key[5:]}={value}" for key, value in given.items() if re.match(r"data\.", key) and key not in _TRAINING
     ]
     images = f"{dataset} ({', '.join(cut)})" if cut else dataset
-    setting = " ".join(override for override in _overrides() if not _NO_SETTING.match(override))
+    setting = " ".join(override for override in own_overrides() if not _NO_SETTING.match(override))
     return {**results, "curve": f"{label} on {images}", "codec": name, "setting": setting, "dataset": dataset}
 
 
@@ -287,11 +261,6 @@ def _staged_below(folder: str) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["WANDB_DATA_DIR"]
-
-
-def _overrides() -> list[str]:
-    """The job's own overrides, without those of Hydra itself."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def _drawable(value: float | str | None) -> float | str | None:

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from codec.data.image_file import whole_file
+from codec.errors import CheckpointError
 from codec.metrics import mean_of_rows
+from codec.whole_file import whole_file
 
 CONVENTIONS = (
     "bpp: bits of the whole file, header included, per original pixel; bpsp: per sample, R, G or B. "
@@ -67,8 +68,12 @@ def write_results(folder: Path, rows: list[dict[str, float | str]], about: dict[
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """What `write_results` wrote to a results.json."""
-    return {k: math.inf if v == "inf" else v for k, v in json.loads(file.read_text(encoding="utf-8")).items()}
+    """What `write_results` wrote to a results.json. Raises CheckpointError where it is damaged."""
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    return {k: math.inf if v == "inf" else v for k, v in plain.items()}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

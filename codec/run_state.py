@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from codec.config import USER_ERRORS, messages
-from codec.data.image_file import whole_file
+from codec.config import USER_ERRORS, ConfigError, messages
 from codec.sweep import current_sweep
+from codec.whole_file import whole_file
 
 FILE, LOCK = "state.json", ".lock"
 
@@ -51,12 +51,14 @@ class RunState:
             return is_locked(folder)
         if self.slurm_job_id is None:
             return True
-        command = ["squeue", "--noheader", "--jobs", self.slurm_job_id, "--states", "RUNNING", "--format", "%T"]
+        command = ["squeue", "--noheader", "--jobs", self.slurm_job_id, "--states", "RUNNING", "--format", "%A"]
         try:
             asked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         except (OSError, subprocess.TimeoutExpired):  # no SLURM here to ask
             return True
-        return "RUNNING" in asked.stdout
+        if asked.returncode != 0:  # SLURM does not answer, or has forgotten the job
+            return "Invalid job id" not in asked.stderr
+        return self.slurm_job_id in asked.stdout.split()  # of an array's number all its jobs are told
 
 
 def is_locked(folder: Path) -> bool:
@@ -68,6 +70,17 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def lock(folder: Path) -> AcquireReturnProxy:
+    """Keeps other processes from working in `folder` until the block, or this process, ends.
+
+    Raises ConfigError if one is at work there.
+    """
+    try:  # with a timeout above 0, since is_locked takes the lock for a moment
+        return FileLock(folder.resolve() / LOCK, is_singleton=True).acquire(timeout=1)
+    except Timeout:
+        raise ConfigError(f"{folder} is being worked on by another process: wait for it, or stop it") from None
 
 
 class Recorder:

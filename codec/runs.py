@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint
 from codec.config import ConfigError
+from codec.errors import CheckpointError
 from codec.pretrained import choose, stem
 from codec.results import read_results
-from codec.run_state import LOCK, RunState
+from codec.run_state import RunState, lock
 
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
@@ -44,7 +44,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / LOCK, is_singleton=True)
 
     @classmethod
     def of(cls, config: DictConfig) -> "RunFolder":
@@ -101,10 +100,14 @@ class RunFolder:
 
     @property
     def val_loss(self) -> float | None:
-        """The lowest `val/loss` of a finished training; None of an evaluation."""
+        """The lowest `val/loss` of a finished training; None of an evaluation. Raises CheckpointError."""
         if self.results is not None:
             return self.results.get("val_loss")
-        return torch.load(find_checkpoint(self.path), map_location="cpu", weights_only=True)["val_loss"]
+        file = find_checkpoint(self.path)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)["val_loss"]
+        except Exception as error:  # torch's unpickler fails on damaged bytes in any way there is
+            raise CheckpointError(f"{file} is not a checkpoint of train.py: {error}") from error
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -119,12 +122,7 @@ class RunFolder:
         begin here: raises ConfigError if one is at work.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=1)  # and not 0: looking at its state takes the lock for a moment
-        except Timeout:
-            raise ConfigError(
-                f"{self.path} is being worked on by another process: wait for it, or stop it"
-            ) from None
+        self._lock = lock(self.path)
         if not config.resume:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         if _is_evaluation(config) or not config.resume:

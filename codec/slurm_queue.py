@@ -4,10 +4,10 @@ import getpass
 import json
 import pickle
 import re
+import shlex
 import shutil
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,79 +16,71 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from codec.config import ConfigError
-from codec.data.image_file import whole_file
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, Sweep
-from codec.sweep_jobs import Job
+from codec.sweep_jobs import Job, gpus_wanted
+from codec.sweep_queue import SweepQueue, reason_in, say
+from codec.whole_file import whole_file
 
 _ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+_PATIENCE = 60.0  # seconds; so long a node's shared folder may hide what another node wrote there
 
 
-class SlurmQueue:
+class SlurmQueue(SweepQueue):
     """Submits `jobs`, those with equal `requests` to sbatch as one array, and waits until all have ended.
 
     A job that an earlier start of the sweep submitted and that has not ended is waited for, not submitted again.
+    Interrupted, leaves them there.
     """
 
     def __init__(
         self, sweep: Sweep, jobs: Sequence[Job], requests: Sequence[dict[str, Any]], poll_s: float
     ) -> None:
-        self.sweep = sweep
-        self.jobs = jobs
-        self.requests = requests
+        super().__init__(sweep, jobs, " in SLURM's queue")
+        self.requests = dict(zip((job.record.number for job in jobs), requests, strict=True))
         self.poll_s = poll_s
         self.folder = sweep.folder / "slurm"
         self.waiting: dict[str, Job] = {}  # by SLURM's number
-        self.outcomes: Counter[str] = Counter()
         self._before: dict[str, RunState | None] = {}
-        self._missing: set[str] = set()
+        self._ended: dict[str, float] = {}  # since when
 
     def run(self) -> None:
-        """Returns when every job has ended; each knows then whether it failed. Interrupted, leaves them there."""
         _check_that_slurm_is_here()
-        count = f"{len(self.jobs)} job{'s' * (len(self.jobs) != 1)}"
-        _say(f"sweep of {count} in SLURM's queue; logs: {self.sweep.folder}/")
-        self._submit()
+        super().run()
+
+    def _run(self, jobs: Sequence[Job]) -> None:
         try:
+            self._submit(jobs)
             while self.waiting:
                 time.sleep(self.poll_s)
                 self._look()
-        except KeyboardInterrupt:
-            _say(
-                f"{len(self.waiting)} stay in SLURM's queue: the same command waits for them again, "
-                f"scancel {' '.join(sorted({number.split('_')[0] for number in self.waiting}))} stops them"
-            )
-            raise
         finally:
-            self.sweep.write()
-        self._sum_up()
+            if left := len(self.waiting):
+                stop = shlex.join(["scancel", *sorted({number.split("_")[0] for number in self.waiting})])
+                say(f"{left} stay in SLURM's queue: the same command waits for them again, {stop} stops them")
+                self.outcomes["in SLURM's queue"] = left
 
-    def _submit(self) -> None:
+    def _submit(self, jobs: Sequence[Job]) -> None:
         file = self.folder / "submitted.json"
         submitted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        queue = states() or {}
-        arrays: dict[str, tuple[dict[str, Any], list[Job]]] = {}
-        for job, request in zip(self.jobs, self.requests, strict=True):
-            number = submitted.get(job.record.folder)
-            if job.failure:
-                self.outcomes["failed"] += 1
-                _say(str(job.failure))
-            elif job.done:
-                job.value = job.run.val_loss
-                self.outcomes["skipped"] += 1
-                _say(f"job {job.record.number} skipped: {job.run.path} is done")
-            elif queue.get(number, "COMPLETED") not in _ENDED:
+        queue = states() if jobs else {}
+        if queue is None:  # whether an earlier start's jobs are still there, nobody knows then
+            raise ConfigError("SLURM does not answer, squeue failed: nothing was submitted; try again")
+        arrays: dict[str, list[Job]] = {}
+        for job in jobs:
+            number = submitted.get(job.run.path.name)
+            if queue.get(number, "COMPLETED") not in _ENDED:
                 self._wait_for(job, number, "is still")
             else:
-                arrays.setdefault(json.dumps(request, sort_keys=True), (request, []))[1].append(job)
-        for request, jobs in arrays.values():
-            for job, number in zip(jobs, self._submit_array(jobs, request), strict=True):
-                submitted[job.record.folder] = number
+                arrays.setdefault(json.dumps(self.requests[job.record.number], sort_keys=True), []).append(job)
+        for array in arrays.values():
+            for job, number in zip(array, self._submit_array(array), strict=True):
+                submitted[job.run.path.name] = number
                 self._wait_for(job, number, "submitted as")
             with whole_file(file) as out:
                 out.write(json.dumps(submitted, indent=2).encode())
 
-    def _submit_array(self, jobs: Sequence[Job], request: dict[str, Any]) -> list[str]:
+    def _submit_array(self, jobs: Sequence[Job]) -> list[str]:
         """SLURM's numbers of the jobs: 12_0, 12_1, … of an array, 12 of a single one."""
         import submitit
 
@@ -96,10 +88,13 @@ class SlurmQueue:
 
         environment = {ENVIRONMENT: self.sweep.name}
         self.folder.mkdir(parents=True, exist_ok=True)
-        tasks = [SlurmTask(job.command, Path(job.record.log).resolve(), environment) for job in jobs]
-        timeouts = request["max_num_timeout"]
-        executor = submitit.SlurmExecutor(folder=self.folder, max_num_timeout=timeouts)
-        executor.update_parameters(**{key: value for key, value in request.items() if key != "max_num_timeout"})
+        tasks = [
+            SlurmTask(job.command, Path(job.record.log).resolve(), job.run.path.resolve(), environment)
+            for job in jobs
+        ]
+        request = dict(self.requests[jobs[0].record.number])
+        executor = submitit.SlurmExecutor(folder=self.folder, max_num_timeout=request.pop("max_num_timeout"))
+        executor.update_parameters(**request)
         try:
             return [job.job_id for job in executor.submit_array(tasks)]
         except submitit.core.utils.FailedJobError as error:
@@ -109,57 +104,41 @@ class SlurmQueue:
     def _wait_for(self, job: Job, number: str, how: str) -> None:
         self.waiting[number] = job
         self._before[number] = RunState.read(job.run.path)
-        _say(f"job {job.record.number} {how} SLURM job {number}: {' '.join(job.record.overrides)}")
+        say(f"job {job.record.number} {how} SLURM job {number}: {self.what_differs(job)}")
 
     def _look(self) -> None:
+        """Says which jobs have ended; of one that left no result, once it must have come here if there is one."""
         queue = states()
         if queue is None:  # the controller is away: it knows the jobs when it is back
             return
         for number, job in list(self.waiting.items()):
-            succeeded, failed = (self._result(number, which) for which in ("success", "error"))
-            ended = queue.get(number, "ended") in (*_ENDED, "ended")
-            if not (succeeded or failed) and ended and number not in self._missing:
-                self._missing.add(number)  # it may be between two queues, or its result on its way here
+            state = queue.get(number)
+            if state is not None and state not in _ENDED:
+                self._ended.pop(number, None)
                 continue
-            if not ended:
-                self._missing.discard(number)
-            if not (succeeded or failed or ended):
-                continue
-            del self.waiting[number]
-            self.outcomes["finished" if succeeded else "failed"] += 1
-            if succeeded:
-                job.value = job.run.val_loss
-                _say(f"job {job.record.number} finished: {job.run.path}")
-            else:
-                job.fail(self._why(job, number, failed, queue.get(number)))
-                self.sweep.write()
-                _say(str(job.failure))
+            results = self._results(number)
+            errors = [text for outcome, text in results.values() if outcome == "error"]
+            succeeded = state == "COMPLETED" or (0 in results and not errors) or job.run.is_done(job.config)
+            waited = time.monotonic() - self._ended.setdefault(number, time.monotonic())
+            if succeeded or errors or state == "CANCELLED" or waited >= _PATIENCE:
+                del self.waiting[number]
+                self.ended(job, None if succeeded else self._why(job, number, state, errors))
 
-    def _result(self, number: str, which: str) -> str | None:
-        """What submitit says of an ended job's first task, if it is that it ended so: its traceback, or "None"."""
-        file = self.folder / f"{number}_0_result.pkl"
-        if not file.is_file():
-            return None
-        outcome, value = pickle.loads(file.read_bytes())  # noqa: S301 - written by our own job
-        return str(value) if outcome == which else None
+    def _results(self, number: str) -> dict[int, tuple[str, Any]]:
+        """What submitit has of an ended job's tasks, by rank: ("success", None) or ("error", a traceback)."""
+        files = {int(file.stem.split("_")[-2]): file for file in self.folder.glob(f"{number}_*_result.pkl")}
+        return {rank: pickle.loads(file.read_bytes()) for rank, file in files.items()}  # noqa: S301 - our own job's
 
-    def _why(self, job: Job, number: str, error: str | None, state: str | None) -> str:
+    def _why(self, job: Job, number: str, state: str | None, errors: Sequence[str]) -> str:
         """One line that says why a job failed: as it recorded itself, else what its log, submitit or SLURM say."""
         recorded = RunState.read(job.run.path)
         if recorded is not None and recorded.error and recorded != self._before[number]:
             return recorded.error
         log = Path(job.record.log)
         ranks = [file.read_text(errors="replace") for file in sorted(log.parent.glob(f"{log.stem}.*log"))]
-        text = "\n".join(rank.rpartition("\n$ ")[2] for rank in ranks)  # of the last start
-        told = re.findall(r"^error: (.+)$", text, re.MULTILINE)
-        raised = error.strip().splitlines()[-1].partition(": ")[2] if error else None
+        starts = [rank.rpartition("\n$ ")[2] for rank in ranks]  # the last ones
         ended = f"SLURM ended job {number}" + (f": {state}" if state else "") + f"; see also {self.folder}/"
-        return [*told[:1], *([raised] if raised else []), ended][0]
-
-    def _sum_up(self) -> None:
-        kinds = ("finished", "skipped", "failed")
-        text = ", ".join(f"{self.outcomes[kind]} {kind}" for kind in kinds if self.outcomes[kind])
-        _say(f"sweep: {text}" + ("; the same command does what is missing" if self.outcomes["failed"] else ""))
+        return reason_in("\n".join([*errors, *starts])) or ended
 
 
 def requested(job: Job, launcher: DictConfig) -> dict[str, Any]:
@@ -186,7 +165,7 @@ def requested(job: Job, launcher: DictConfig) -> dict[str, Any]:
         "ntasks_per_node": tasks,
         "time": timeout,
         "job_name": Path(job.record.log).parent.name,
-        "gpus_per_node": (tasks if gpus is None and job.gpus else gpus) or None,
+        "gpus_per_node": (tasks if gpus is None and gpus_wanted(job.config, present=1) else gpus) or None,
         "mem": None if memory is None else f"{memory}GB",
         "srun_args": [f"--cpus-per-task={asked['cpus_per_task']}", "--kill-on-bad-exit=1"],
         "stderr_to_stdout": True,
@@ -211,7 +190,3 @@ def states() -> dict[str, str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return dict(line.split()[:2] for line in asked.stdout.splitlines() if line.strip())
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -1,5 +1,6 @@
 """A process of a job as SLURM runs it: submitit calls this on the job's nodes, once a task."""
 
+import json
 import os
 import shlex
 import signal
@@ -17,27 +18,29 @@ _TO_BE_TAKEN = 600.0  # what SLURM gets to take the node after it said so
 
 
 class SlurmTask:
-    """Runs `command` with its output in `log`, that of ranks above 0 in logs of their own.
+    """Runs `command`, which works in the folder `run`, with its output in `log`, that of ranks above 0 beside it.
 
     When SLURM takes the node back, on submitit's signal or on SIGTERM, the training is ended with its last
     checkpoint in place, and no result is left: the job, queued again by submitit or by SLURM, goes on from there.
     Raises RuntimeError where the command fails.
     """
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], log: Path, run: Path, environment: dict[str, str]) -> None:
         self.command = command
         self.log = log
+        self.run = run
         self.environment = environment
 
     def __call__(self) -> None:
         self._taken = False
         self._requeue = signal.getsignal(signal.SIGUSR2)
         rank = int(os.environ["SLURM_PROCID"])
+        command = [*self.command, *(["resume=true"] if self._has_begun() else [])]
         with (self.log.with_suffix(f".rank{rank}.log") if rank else self.log).open("ab") as log:
-            log.write(f"$ {shlex.join(self.command)}\n".encode())
+            log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
             self._process = subprocess.Popen(
-                self.command,
+                command,
                 env={**_threads(), **os.environ, **self.environment, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -56,7 +59,12 @@ class SlurmTask:
 
     def checkpoint(self) -> DelayedSubmission:
         """What the job does when it is run again: the same."""
-        return DelayedSubmission(SlurmTask(self.command, self.log, self.environment))
+        return DelayedSubmission(SlurmTask(self.command, self.log, self.run, self.environment))
+
+    def _has_begun(self) -> bool:
+        """Whether this SLURM job, now queued again, began in its folder: what `resume=false` asks for was done."""
+        file = self.run / "state.json"
+        return file.is_file() and json.loads(file.read_text())["slurm_job_id"] == os.environ["SLURM_JOB_ID"]
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from codec.data.image_file import whole_file
+from codec.whole_file import whole_file
 
 FILE = "sweep.json"
 ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
@@ -28,8 +28,8 @@ class JobFailedError(RuntimeError):
 class SweepJob:
     """One point: `folder` is where it leaves its results (None: its config cannot be resolved).
 
-    `error` is why its last start failed, where the launcher saw that; what the run itself knows is in its folder's
-    state.json.
+    `error` is why its last start failed, where the launcher saw that, or "interrupted"; what the run itself knows
+    is in its folder's state.json.
     """
 
     number: int
@@ -50,10 +50,14 @@ class Sweep:
     jobs: list[SweepJob] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, folder: str | Path, script: str, launcher: str) -> "Sweep":
-        """The record of the sweep that this process was started for; what an earlier start left is replaced."""
+    def begin(cls, folder: str | Path, script: str, launcher: str, first: int = 0) -> "Sweep":
+        """The record of the sweep that this process was started for, with jobs to be added from number `first` on.
+
+        Of what an earlier start left, the jobs of lower numbers are kept.
+        """
         command = shlex.join([Path(sys.executable).name, *sys.argv])
-        sweep = cls(Path(folder), command, script, launcher)
+        earlier = cls.read(folder).jobs if Path(folder, FILE).is_file() else []
+        sweep = cls(Path(folder), command, script, launcher, [job for job in earlier if job.number < first])
         sweep.write()
         return sweep
 
@@ -64,8 +68,11 @@ class Sweep:
         if not file.is_file():
             raise ValueError(f"{folder} is not the folder of a sweep: it has no {FILE}")
         record = json.loads(file.read_text(encoding="utf-8"))
-        jobs = [SweepJob(**job) for job in record.pop("jobs")]
-        return cls(Path(folder), **record, jobs=jobs)
+        sweep = cls(Path(folder), **{**record, "jobs": []})
+        for job in record["jobs"]:  # whose folders were written down relative to the sweep's
+            place = None if job["folder"] is None else os.path.normpath(Path(folder, job["folder"]))
+            sweep.jobs.append(sweep._job(**{**job, "folder": place}))
+        return sweep
 
     @property
     def name(self) -> str:
@@ -73,8 +80,7 @@ class Sweep:
 
     def add(self, number: int, overrides: Sequence[str], folder: str | Path | None) -> SweepJob:
         """A further job, in place of one of the same number."""
-        place = None if folder is None else str(folder)
-        job = SweepJob(number, list(overrides), place, str(self.folder / f"{number}.log"))
+        job = self._job(number, list(overrides), None if folder is None else str(folder))
         self.jobs = sorted([*(j for j in self.jobs if j.number != number), job], key=lambda j: j.number)
         self.write()
         return job
@@ -83,8 +89,14 @@ class Sweep:
         """Replaces sweep.json, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         record = {key: value for key, value in asdict(self).items() if key != "folder"}
+        for job in record["jobs"]:
+            del job["log"]
+            job["folder"] = None if job["folder"] is None else os.path.relpath(job["folder"], self.folder)
         with whole_file(self.folder / FILE) as file:
             file.write((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def _job(self, number: int, overrides: list[str], folder: str | None, error: str | None = None) -> SweepJob:
+        return SweepJob(number, overrides, folder, str(self.folder / f"{number}.log"), error)
 
 
 def sweep_name(overrides: Sequence[str]) -> str:

@@ -22,19 +22,21 @@ _OF_THE_SWEEP = ("hydra.mode=", "hydra.launcher", "hydra/launcher", "hydra.sweep
 
 @dataclass
 class Job:
-    """A point of a sweep; `failure` says why it failed, `value` is the lowest val/loss of a finished training."""
+    """A point of a sweep; `done` says that it was so before, `gpus`, set by who has some, how many it works on.
+
+    `value` is the lowest val/loss of a finished training, `failure` says why it failed; a job whose folder is that
+    of another one, `same_as`, comes to what that comes to.
+    """
 
     record: SweepJob
     config: DictConfig
     run: RunFolder | None
     command: list[str]
-    gpus: int
-    failure: JobFailedError | None = None
+    done: bool = False
     value: float | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.run is not None and self.run.is_done(self.config)
+    failure: JobFailedError | None = None
+    same_as: "Job | None" = None
+    gpus: int = 0
 
     def fail(self, reason: str) -> None:
         """Takes `reason` down as why this job failed."""
@@ -42,24 +44,24 @@ class Job:
         self.failure = JobFailedError(f"job {self.record.number} failed: {reason}; log: {self.record.log}")
 
 
-def plan(sweep: Sweep, number: int, overrides: Sequence[str], config: DictConfig, gpus: int) -> Job:
-    """The job of `overrides`, entered into the record of `sweep`; `config` is composed, with Hydra's own part.
+def plan(sweep: Sweep, number: int, overrides: Sequence[str], config: DictConfig, others: Sequence[Job]) -> Job:
+    """The job of `overrides`, after `others`, entered into the record of `sweep`.
 
-    Where `config` cannot be resolved, or asks for more than the `gpus` that are there, the job has failed.
+    `config` is composed, with Hydra's own part; where it cannot be resolved, the job has failed.
     """
-    fault, run, wanted, plain = None, None, 0, task_config(config)
+    run, done, value, fault, plain = None, False, None, None, task_config(config)
     try:
         run = run_folder(config)
-        wanted = gpus_wanted(plain, gpus)
+        done = run.is_done(plain)
+        value = run.val_loss if done else None
     except USER_ERRORS as error:
         fault = first_line(error)
-    if wanted > gpus:
-        key = f"strategy.devices={plain.strategy.devices}" if "strategy" in plain else f"device={plain.device}"
-        fault = f"{key}: this job wants {wanted} GPU{'s' * (wanted > 1)}, and there are {gpus}"
     record = sweep.add(number, overrides, None if run is None else run.path)
-    job = Job(record, plain, run, command_of(sweep.script, config), wanted)
+    job = Job(record, plain, run, command_of(sweep.script, config), done, value)
     if fault is not None:
         job.fail(fault)
+    elif not done:
+        job.same_as = next((other for other in others if other.record.folder == record.folder), None)
     return job
 
 
@@ -101,12 +103,14 @@ def gpus_wanted(config: DictConfig, present: int) -> int:
 
 def command_of(script: str, config: DictConfig) -> list[str]:
     """The command line of one job, which shares with the sweep what the user told Hydra about where configs are."""
-    folders = [s.path for s in config.hydra.runtime.config_sources if s.provider == "command-line"]
+    options = {"main": "--config-path", "command-line": "--config-dir"}
+    own = str(Path(script).resolve().parent / "conf")
+    sources = [s for s in config.hydra.runtime.config_sources if s.provider in options and s.path != own]
     name = config.hydra.job.config_name
-    hydra = [o for o in config.hydra.overrides.hydra if not o.startswith(_OF_THE_SWEEP)]
+    hydra = [o for o in config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
     return [
         *(sys.executable, script),
-        *(argument for folder in folders for argument in ("--config-dir", folder)),
+        *(argument for source in sources for argument in (options[source.provider], source.path)),
         *(("--config-name", name) if name != Path(script).stem else ()),
         *hydra,
         *config.hydra.overrides.task,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from codec.data.image_file import whole_file
+from codec.whole_file import whole_file
 
 BORN_AS_JPEG = ("bsd300", "bsd300_256")  # as they are: resizing leaves nothing of their grid
 JPEG_BORN_NOTE = (

@@ -83,7 +83,8 @@ def statuses(found: Path | Sequence[Path]) -> tuple[list[JobStatus], bool]:
     for job in sweep.jobs:
         what = " ".join(what_differs(job.overrides, found))
         log = os.path.relpath(job.log, found) if Path(job.log).is_file() else ""
-        to_start = job.folder in queued if sweep.launcher == "slurm" else launched and job.error is None
+        name = job.folder and Path(job.folder).name
+        to_start = name in queued if sweep.launcher == "slurm" else launched and job.error is None
         rows.append(status_of(str(job.number), what, job.folder and Path(job.folder), log, job.error, to_start))
     return rows, launched or bool(queued) or any(row.state == "running" for row in rows)
 
@@ -125,13 +126,13 @@ def status_of(
 
 
 def in_slurm(sweep: Path) -> set[str]:
-    """The run folders, as the sweep's record names them, whose jobs SLURM runs or is to run."""
+    """The names of the run folders whose jobs SLURM runs or is to run."""
     file = sweep / "slurm/submitted.json"
     if not file.is_file():
         return set()
     queue = states() or {}
     submitted = json.loads(file.read_text(encoding="utf-8"))
-    return {folder for folder, number in submitted.items() if queue.get(number) in IN_QUEUE}
+    return {name for name, number in submitted.items() if queue.get(number) in IN_QUEUE}
 
 
 def table(found: Path | Sequence[Path], rows: Sequence[JobStatus]) -> Group:

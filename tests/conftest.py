@@ -25,11 +25,11 @@ MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 os.environ["WANDB_MODE"] = "offline"
 
 
-def composed(config_name: str, overrides: list[str]) -> DictConfig:
-    """The config that the command line would compose."""
+def composed(config_name: str, overrides: list[str], hydra: bool = False, conf: Path = ROOT / "conf") -> DictConfig:
+    """The config that the command line would compose, with or without Hydra's own part."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(config_name, overrides)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose(config_name, overrides, return_hydra_config=hydra)
 
 
 def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:

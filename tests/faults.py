@@ -1,6 +1,7 @@
 """Callbacks for tests of sweeps: one leaves a trace of every process that trains, one raises where it is told."""
 
 import os
+import signal
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
@@ -31,11 +32,17 @@ class Fault(Callback):
 
 
 class FaultWhile(Callback):
-    """Raises in the first step of training while there is a file of this name in the working folder."""
+    """While there is a file of this name in the working folder, raises in the first step of training.
+
+    If the file holds a number, the process is killed instead, when it has trained so many steps.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.file.exists():
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        at = self.file.read_text() if self.file.exists() else None
+        if at == "":
             raise RuntimeError(f"{self.file} is still there")
+        if at == str(trainer.global_step):
+            os.kill(os.getpid(), signal.SIGKILL)

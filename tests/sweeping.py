@@ -1,13 +1,17 @@
 """What tests of sweeps share: a tiny training, a sweep as a user runs it, and a look at what it left."""
 
 import os
+import shlex
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from conftest import ROOT, run_python
+from conftest import ROOT, composed, run_python
+from omegaconf import DictConfig
 
 from codec.sweep import Sweep
+from codec.sweep_jobs import Job, plan
 
 PATHS = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])  # where jobs find tests/faults.py
 TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
@@ -18,9 +22,23 @@ TINY = (
 )
 
 
-def sweep(script: Path, *overrides: str, cwd: Path) -> tuple[subprocess.CompletedProcess, Sweep]:
-    """`python SCRIPT -m OVERRIDES` in `cwd`, whatever comes of it, and its record."""
-    done = run_python(script, "-m", *overrides, cwd=cwd, check=False, PYTHONPATH=PATHS, OMP_NUM_THREADS="1")
+def planned(
+    runs: Path, *overrides: str, script: Path = TRAIN, others: Sequence[Job] = (), **where: Path
+) -> tuple[Job, DictConfig]:
+    """The job of these overrides, after `others`, in a sweep whose runs are in `runs`; and its whole config."""
+    overrides = (f"runs={runs}", *overrides)
+    config = composed(script.stem, list(overrides), hydra=True, **where)
+    sweep = Sweep(runs / "sweeps/a", f"{script} -m", str(script), "local", [job.record for job in others])
+    return plan(sweep, len(others), overrides, config, others), config
+
+
+def sweep(
+    script: Path, *overrides: str, cwd: Path, **environment: str
+) -> tuple[subprocess.CompletedProcess, Sweep]:
+    """`python SCRIPT -m OVERRIDES` in `cwd`, whatever comes of it, and its record; both are shown."""
+    environment = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment}
+    done = run_python(script, "-m", *overrides, cwd=cwd, check=False, **environment)
+    print(f"$ {shlex.join(['python', script.name, '-m', *overrides])}\n{done.stdout}{done.stderr}")
     (folder,) = (cwd / "runs/sweeps").iterdir()
     return done, Sweep.read(folder)
 

@@ -179,3 +179,8 @@ def test_builder_collects_faults_and_raises_them_at_the_end() -> None:
     with pytest.raises(ConfigError, match=r"^a\.rate_weight=-1: .*\nb: nothing here$"), Builder(config) as build:
         assert build.part("a") is None
         build.faults.append("b: nothing here")
+
+
+def test_a_part_of_a_group_that_is_null_is_left_out() -> None:
+    config = composed("train", ["callbacks.stop_on_nan=null", "+callbacks.further=null"])
+    assert len(Builder(config).group("callbacks")) == len(config.callbacks) - 2

@@ -7,13 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sweeping import TINY, TRAIN, left_over, sweep
+from conftest import run_python
+from sweeping import PATHS, TINY, TRAIN, left_over, sweep
 
 from codec.run_state import RunState
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
 
 DDP = (*TINY, "strategy=ddp", "+callbacks.witness._target_=faults.Witness")
+TASK = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}  # as srun sets them
 FAULTS = ("before_fit-0", "before_fit-1", "in_training-0", "in_training-1", "nowhere")
 
 
@@ -22,7 +24,7 @@ def trained_by(folder: Path) -> dict[str, list[tuple[int, int]]]:
     found: dict[str, list[tuple[int, int]]] = {}
     for line in (folder / "witness.txt").read_text().splitlines():
         run, rank, size, _ = line.split(" ")
-        found.setdefault(run, []).append((int(rank), int(size)))
+        found.setdefault(str(folder / run), []).append((int(rank), int(size)))
     return {run: sorted(processes) for run, processes in found.items()}
 
 
@@ -36,7 +38,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def test_a_sweep_with_failed_jobs_exits_with_a_status_that_says_so(faulty: SimpleNamespace) -> None:
-    assert faulty.done.returncode == 1, faulty.done.stdout[-3000:] + faulty.done.stderr[-3000:]
+    assert faulty.done.returncode == 1
     assert faulty.done.stdout.splitlines()[-1].startswith("sweep: 1 finished, 4 failed; ")
 
 
@@ -49,17 +51,17 @@ def test_a_job_that_raises_in_any_process_fails_at_once_with_its_reason_and_log(
     kind = "callbacks" if when == "before_fit" else "RuntimeError"
     reason = f"{kind}: a fault {when} of rank {rank}"
     lines = faulty.done.stdout.splitlines()
-    failed = lines.index(f"job {job.number} failed: {reason}; log: {job.log}")
+    failed = lines.index(f"job {job.number} failed: {reason}; log: {Path(job.log).relative_to(faulty.folder)}")
     assert failed < next(n for n, line in enumerate(lines) if line.startswith(f"job {job.number + 1} started"))
     assert job.error == reason
-    state = RunState.read(faulty.folder / job.folder)
+    state = RunState.read(job.folder)
     assert (state.state, state.error) == ("failed", reason)
-    assert f"{reason}\n" in (faulty.folder / job.log).read_text()
+    assert f"{reason}\n" in Path(job.log).read_text()
 
 
 def test_the_job_after_the_failed_ones_is_trained_by_its_own_two_processes(faulty: SimpleNamespace) -> None:
     sound = faulty.jobs["nowhere"]
-    assert RunState.read(faulty.folder / sound.folder).state == "done"
+    assert RunState.read(sound.folder).state == "done"
     trained = trained_by(faulty.folder)
     assert trained[sound.folder] == [(0, 2), (1, 2)]
     for at in ("in_training-0", "in_training-1"):
@@ -72,12 +74,19 @@ def test_failed_jobs_leave_no_process_behind(faulty: SimpleNamespace) -> None:
 
 
 def test_a_sweep_over_devices_gives_every_job_as_many_processes_as_it_asks_for(tmp_path: Path) -> None:
-    done, record = sweep(TRAIN, *DDP, "seed=0,1", "strategy.devices=2,1", "hydra.launcher.n_jobs=2", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    """Also where the sweep is itself the one task of a SLURM job."""
+    done, record = sweep(TRAIN, *DDP, "strategy.devices=2,1", "hydra.launcher.n_jobs=2", cwd=tmp_path, **TASK)
+    assert done.returncode == 0
     trained = trained_by(tmp_path)
-    assert [trained[job.folder] for job in record.jobs] == [[(0, 2), (1, 2)], [(0, 1)]] * 2
-    assert [RunState.read(tmp_path / job.folder).devices for job in record.jobs] == [2, 1] * 2
+    assert [trained[job.folder] for job in record.jobs] == [[(0, 2), (1, 2)], [(0, 1)]]
+    assert [RunState.read(job.folder).devices for job in record.jobs] == [2, 1]
     assert left_over(tmp_path) == []
+
+
+def test_a_training_that_cannot_have_its_processes_is_refused(tmp_path: Path) -> None:
+    done = run_python(TRAIN, *DDP, "strategy.devices=2", cwd=tmp_path, check=False, PYTHONPATH=PATHS, **TASK)
+    assert done.returncode == 2
+    assert "error: strategy.devices=2: 2 processes are to train, and there is 1: in SLURM start" in done.stderr
 
 
 def test_a_launcher_without_processes_of_its_own_refuses_several_devices(tmp_path: Path) -> None:

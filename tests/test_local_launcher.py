@@ -1,25 +1,22 @@
 """The launcher `local`: which processes it starts, with which GPUs, and what it says of them."""
 
 import json
-import os
-import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, composed, run_python
+from conftest import ROOT, run_python
 from omegaconf import OmegaConf
-from sweeping import EVALUATE, PATHS, TINY, TRAIN, left_over, sweep
+from sweeping import EVALUATE, TRAIN, left_over, sweep
 
 from codec.job_queue import JobQueue, visible_gpus
-from codec.run_state import RunState
+from codec.run_state import RunState, lock
 from codec.runs import RunFolder
-from codec.sweep import Sweep, sweep_name
-from codec.sweep_jobs import Job, gpus_wanted
+from codec.sweep import JobFailedError, Sweep
+from codec.sweep_jobs import Job
+from hydra_plugins.quintet_launchers import LocalLauncher, Returned
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
 
@@ -28,11 +25,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for left proce
 
 
 class Queue:
-    """A queue whose jobs are Python programs; `results.json` in the working folder's `job` is what they leave."""
+    """A queue whose jobs are Python programs; each has a folder to leave `results.json` in."""
 
     def __init__(self, folder: Path, gpus: list[str], n_jobs: int | None = None, fail_fast: bool = False) -> None:
         self.folder = folder
-        self.sweep = Sweep(folder / "sweeps/a", "train.py -m", "train.py", "local")
+        self.sweep = Sweep(folder / "sweeps/a", "train.py -m seed=0,1,2 epochs=1", "train.py", "local")
         self.jobs: list[Job] = []
         self.options = (gpus, n_jobs, fail_fast)
 
@@ -41,8 +38,9 @@ class Queue:
         run = RunFolder(self.folder / f"job-{number}")
         record = self.sweep.add(number, [f"seed={number}", "epochs=1"], run.path)
         program = f"import pathlib, os, sys, time\nfolder = pathlib.Path({str(run.path)!r})\n{program}"
-        config = OmegaConf.create({"resume": True, "test": True})
-        self.jobs.append(Job(record, config, run, [sys.executable, "-c", program], gpus))
+        devices = {"accelerator": "gpu" if gpus else "cpu", "devices": gpus}
+        config = OmegaConf.create({"trainer": devices, "strategy": devices})
+        self.jobs.append(Job(record, config, run, [sys.executable, "-c", program]))
         return self.jobs[-1]
 
     def run(self) -> None:
@@ -68,8 +66,7 @@ while not there.exists():
 def test_jobs_that_run_together_have_different_gpus_and_the_rest_waits(tmp_path: Path) -> None:
     queue = Queue(tmp_path, ["3", "GPU-5e", "7"])
     for number in range(2):  # each waits until the other runs
-        queue.add(DONE + SEES + MEETS.replace("MINE", str(number)))
-        queue.jobs[-1].gpus = 1
+        queue.add(DONE + SEES + MEETS.replace("MINE", str(number)), gpus=1)
     queue.add(DONE + SEES, gpus=3)
     queue.add(DONE + SEES, gpus=0)
     queue.run()
@@ -139,19 +136,99 @@ def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path: Path, capsy
     queue.add("sys.exit(1)")
     queue.add(DONE)
     queue.run()
-    assert all(job.failure for job in queue.jobs)
+    assert [job.record.error for job in queue.jobs] == ["interrupted", "exit status 1", None]
+    assert str(queue.jobs[2].failure) == "job 2 was not started, since another one failed"
     assert not queue.jobs[2].run.path.exists()
     assert capsys.readouterr().out.splitlines()[-1].startswith("sweep: 2 failed, 1 not started; the same command")
 
 
-def test_a_finished_job_is_skipped_and_gives_its_value(tmp_path: Path, capsys) -> None:
+def test_what_needs_no_run_is_told_first_and_gives_its_value(tmp_path: Path, capsys) -> None:
     queue = Queue(tmp_path, [])
-    job = queue.add("raise AssertionError")
-    job.run.path.mkdir()
-    (job.run.path / "results.json").write_text('{"val_loss": 0.25}')
+    queue.add(DONE)
+    queue.add("raise AssertionError").same_as = queue.jobs[0]
+    done = queue.add("raise AssertionError")
+    done.done, done.value = True, 0.25
     queue.run()
-    assert (job.failure, job.value) == (None, 0.25)
-    assert f"job 0 skipped: {job.run.path} is done" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        "job 1 skipped: it is job 0, the same folder",
+        f"job 2 skipped: {done.run.path} is done",
+        "job 0 started: seed=0",
+    ]
+    assert [Returned.of(job).return_value for job in queue.jobs] == [0.5, 0.5, 0.25]
+
+
+def test_a_job_that_wants_more_gpus_than_there_are_has_failed_unless_it_is_done(tmp_path: Path, capsys) -> None:
+    queue = Queue(tmp_path, ["0"])
+    wants = queue.add("raise AssertionError", gpus=2)
+    queue.add("raise AssertionError", gpus=2).done = True
+    queue.run()
+    assert wants.record.error == "strategy.devices=2: this job wants 2 GPUs, and there are 1"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("sweep: 1 skipped, 1 failed; ")
+
+
+def test_a_job_in_the_folder_of_a_failed_one_has_failed_too(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, [])
+    queue.add("sys.exit(1)")
+    queue.add("raise AssertionError").same_as = queue.jobs[0]
+    queue.run()
+    with pytest.raises(JobFailedError, match="job 0 failed: exit status 1"):
+        _ = Returned.of(queue.jobs[1]).return_value
+
+
+def test_a_job_whose_results_cannot_be_read_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, [])
+    queue.add("folder.mkdir(); (folder / 'results.json').write_text('{')")
+    queue.add("pass")
+    queue.add(DONE)
+    queue.run()
+    damaged, missing, sound = queue.jobs
+    assert damaged.record.error.startswith(f"{damaged.run.path}/results.json is damaged: ")
+    assert missing.record.error.startswith(f"no checkpoint at {missing.run.path}: ")
+    assert sound.value == 0.5
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_an_interrupt_stops_what_runs_and_is_not_lost(fail_fast: bool, tmp_path: Path, capsys) -> None:
+    """Also one that comes while `fail_fast` waits for the others to end: here from one that is told to end."""
+    queue = Queue(tmp_path, [], n_jobs=2, fail_fast=fail_fast)
+    ends = "signal.signal(signal.SIGTERM, lambda *_: (os.kill(os.getppid(), signal.SIGUSR1), sys.exit(1)))"
+    queue.add(f"import signal\n{ends if fail_fast else ''}\n{MEETS.replace('MINE', '0')}time.sleep(600)")
+    fails = "sys.exit(1)" if fail_fast else "import signal; os.kill(os.getppid(), signal.SIGUSR1); time.sleep(600)"
+    queue.add(f"{MEETS.replace('MINE', '1')}{fails}")
+    queue.add(DONE)
+    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            queue.run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"stopping {1 if fail_fast else 2} running; interrupt again to kill" in lines
+    assert queue.jobs[0].record.error == "interrupted"
+    assert lines[-1] == "sweep: 2 failed, 1 not started; the same command does what is missing"
+
+
+def test_a_fault_of_the_queue_itself_stops_what_runs(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, [], n_jobs=2)
+    queue.add("time.sleep(600)")
+    queue.add("folder.mkdir(); (folder / 'state.json').write_text('{'); sys.exit(1)")
+    with pytest.raises(json.JSONDecodeError):
+        queue.run()
+    assert queue.jobs[0].record.error == "interrupted"
+
+
+def test_in_an_allocation_of_slurms_a_job_is_not_taken_for_one_task_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    queue = Queue(tmp_path, [])
+    queue.add(DONE + "(folder / 'seen').write_text(' '.join(os.environ))")
+    queue.run()
+    seen = (queue.jobs[0].run.path / "seen").read_text().split()
+    assert "SLURM_JOB_ID" in seen
+    assert not [name for name in seen if name.startswith("SLURM_NTASKS")]
 
 
 @linux
@@ -164,65 +241,33 @@ def test_what_a_job_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert left_over(tmp_path) == []
 
 
-# ---- what a job wants
-
-
 @pytest.mark.parametrize(
-    ("overrides", "present", "wanted"),
-    [
-        ([], 0, 0),
-        ([], 2, 1),
-        (["strategy=gpu"], 0, 1),
-        (["strategy=gpu", "strategy.devices=2"], 1, 2),
-        (["strategy=ddp"], 4, 4),
-        (["strategy=ddp", "strategy.devices=-1"], 4, 4),
-        (["strategy=ddp", "strategy.devices='2'"], 4, 2),
-        (["strategy=ddp", "strategy.devices=[1,3]"], 4, 4),
-        (["strategy=ddp", "strategy.devices=2", "strategy.accelerator=cpu"], 4, 0),
-        (["strategy=cpu"], 4, 0),
-    ],
+    ("variable", "gpus"), [(None, ["0", "1"]), ("5,GPU-ab", ["5", "GPU-ab"]), ("5,6,7", ["5", "6"])]
 )
-def test_a_training_wants_the_gpus_that_lightning_would_take(overrides: list, present: int, wanted: int) -> None:
-    assert gpus_wanted(composed("train", overrides), present) == wanted
-
-
-@pytest.mark.parametrize(
-    ("device", "present", "wanted"),
-    [("auto", 0, 0), ("auto", 2, 1), ("cpu", 2, 0), ("cuda", 2, 1), ("cuda:1", 2, 2), ("mps", 0, 0)],
-)
-def test_an_evaluation_wants_a_gpu_where_it_measures_on_one(device: str, present: int, wanted: int) -> None:
-    assert gpus_wanted(composed("evaluate", [f"device={device}"]), present) == wanted
-
-
-def test_the_gpus_are_those_that_an_outer_variable_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = [str(number) for number in range(torch.cuda.device_count())]
+def test_the_gpus_are_those_that_an_outer_variable_leaves(
+    variable: str | None, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus() == there
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
-
-
-def test_the_same_overrides_are_the_same_sweep_wherever_it_is_put() -> None:
-    name = sweep_name(["epochs=3", "model=a,b", "runs=here"])
-    assert name.startswith("model=a,b_epochs=3-")
-    assert name == sweep_name(["epochs=3", "model=a,b", "runs=/there", "logger=csv"])
-    assert name != sweep_name(["epochs=4", "model=a,b"])
-    long = sweep_name([f"data.train.root='/{'x y' * 200}'", "seed=0,1"])
-    assert len(long) <= 100
-    assert "/" not in long
-    assert " " not in long
+    if variable is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert visible_gpus() == gpus
 
 
 # ---- sweeps as a user runs them
 
 
-@pytest.mark.parametrize("n_jobs", ["0", "-1", "two"])
-def test_a_wrong_number_of_jobs_is_one_line(n_jobs: str, tmp_path: Path) -> None:
-    command = [sys.executable, TRAIN, "-m", "seed=0,1", f"hydra.launcher.n_jobs={n_jobs}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("n_jobs", [0, -1, "two"])
+def test_a_wrong_number_of_jobs_is_refused(n_jobs: object) -> None:
+    with pytest.raises(ValueError, match=f"hydra.launcher.n_jobs={n_jobs}: allowed are the integers from 1"):
+        LocalLauncher(n_jobs, fail_fast=False)
+
+
+def test_what_is_wrong_with_a_launcher_is_one_line(tmp_path: Path) -> None:
+    done = run_python(TRAIN, "-m", "seed=0,1", "hydra.launcher.n_jobs=0", cwd=tmp_path, check=False)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert f"hydra.launcher.n_jobs={n_jobs}: allowed are the integers from 1" in line
+    assert "hydra.launcher.n_jobs=0: allowed are the integers from 1" in line
 
 
 def test_a_sweep_of_evaluations_goes_the_same_way(tmp_path: Path) -> None:
@@ -233,7 +278,8 @@ def test_a_sweep_of_evaluations_goes_the_same_way(tmp_path: Path) -> None:
     assert done.returncode == 1
     fault = "device=cuda: this job wants 1 GPU, and there are 0"
     assert [job.error for job in record.jobs] == [fault, None, fault, None]
-    assert f"job 2 failed: {fault}; log: {record.jobs[2].log}" in done.stdout.splitlines()
+    log = Path(record.jobs[2].log).relative_to(tmp_path)
+    assert f"job 2 failed: {fault}; log: {log}" in done.stdout.splitlines()
     for job, name in ((record.jobs[1], "jpeg"), (record.jobs[3], "png")):
         assert Path(job.folder).name.startswith(f"{name}_samples-")
         assert json.loads((tmp_path / job.folder / "results.json").read_text())["images"] == 1
@@ -241,75 +287,10 @@ def test_a_sweep_of_evaluations_goes_the_same_way(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]  # neither multirun/ nor .hydra/
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-
-
-def begin_sweep(*overrides: str, cwd: Path) -> subprocess.Popen:
-    """A sweep that goes on in the background, with interrupts heeded even where the tests ignore them."""
-    environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
-    heed = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", heed, sys.executable, str(TRAIN), "-m", *overrides]
-    with (cwd / "terminal").open("w") as out:
-        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=out)
-
-
-def wait_for(what: str, process: subprocess.Popen, cwd: Path) -> Path:
-    deadline = time.monotonic() + 600
-    while not (found := list(cwd.glob(what))):
-        assert process.poll() is None, (cwd / "terminal").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found[0]
-
-
-@linux
-@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Signals, tmp_path: Path) -> None:
-    two = () if cut is signal.SIGTERM else ("strategy=ddp", "strategy.devices=2")
-    process = begin_sweep(*TINY, *two, "epochs=100000", "seed=0,1", cwd=tmp_path)
-    checkpoint = wait_for("runs/*/checkpoints/last.ckpt", process, tmp_path)
-    process.send_signal(cut)
-    assert process.wait(120) == (-cut if cut is signal.SIGKILL else 130)
-    assert left_over(tmp_path) == []
-    assert RunState.read(checkpoint.parents[1]).state == "cut off"
-    if cut is not signal.SIGKILL:
-        said = (tmp_path / "terminal").read_text()
-        assert "stopping 1 running; interrupt again to kill" in said
-        assert "sweep: 1 failed, 1 not started; the same command does what is missing" in said
-
-
-@linux
-def test_the_same_sweep_skips_what_is_done_retries_what_failed_and_resumes_what_was_killed(tmp_path: Path) -> None:
-    """SIGKILL at some step; the resumed weights are those of an uninterrupted training, to the last bit."""
-    fault = ("+callbacks.fault._target_=faults.FaultWhile", "+callbacks.fault.file=fault-${epochs}")
-    overrides = (*TINY, *fault, "seed=3", "epochs=1,2,60")
-    (tmp_path / "fault-2").touch()
-    process = begin_sweep(*overrides, cwd=tmp_path)
-    record = Sweep.read(wait_for("runs/sweeps/*/2.log", process, tmp_path).parent)
-    done, failed, killed = (tmp_path / job.folder for job in record.jobs)
-    wait_for(str((killed / "checkpoints/last.ckpt").relative_to(tmp_path)), process, tmp_path)
-    time.sleep(random.uniform(0, 1))
-    os.kill(RunState.read(killed).pid, signal.SIGKILL)
-    assert process.wait(60) == 1
-    assert [RunState.read(run).state for run in (done, failed, killed)] == ["done", "failed", "killed"]
-    assert "job 2 failed: killed by SIGKILL; log: " in (tmp_path / "terminal").read_text()
-    assert torch.load(killed / "checkpoints/last.ckpt", weights_only=True)["epoch"] < 59
-
-    (tmp_path / "fault-2").unlink()
-    again, record = sweep(TRAIN, *overrides, cwd=tmp_path)
-    assert again.returncode == 0, again.stdout[-3000:]
-    assert [job.error for job in record.jobs] == [None] * 3
-    assert f"job 0 skipped: {done.relative_to(tmp_path)} is done" in again.stdout
-    assert f"training in {failed.relative_to(tmp_path)}" in again.stdout
-    assert f"resuming in {killed.relative_to(tmp_path)}" in again.stdout
-    assert again.stdout.splitlines()[-1] == "sweep: 2 finished, 1 skipped"
-
-    run_python(
-        TRAIN, *overrides[:-1], "epochs=60", "runs=whole", cwd=tmp_path, PYTHONPATH=PATHS, OMP_NUM_THREADS="1"
-    )
-    whole, resumed = weights(tmp_path / "whole" / killed.name), weights(killed)
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+def test_a_sweep_that_runs_is_not_started_a_second_time(tmp_path: Path) -> None:
+    (tmp_path / "runs/sweeps/a").mkdir(parents=True)
+    with lock(tmp_path / "runs/sweeps/a"):
+        again = run_python(TRAIN, "-m", "seed=0,1", "hydra.sweep.dir=runs/sweeps/a", cwd=tmp_path, check=False)
+    assert again.returncode == 2
+    assert "error: runs/sweeps/a is being worked on by another process: wait for it" in again.stderr
+    assert not (tmp_path / "runs/sweeps/a/sweep.json").exists()

@@ -142,14 +142,24 @@ def test_what_runs_on_another_machine_is_believed(tmp_path: Path) -> None:
     assert RunState.read(tmp_path).state == "running"
 
 
-def test_a_slurm_job_elsewhere_is_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    squeue = tmp_path / "squeue"
-    squeue.write_text('#!/bin/sh\n[ "$3" = 7 ] && echo RUNNING\ntrue\n')
-    squeue.chmod(0o755)
+@pytest.mark.parametrize(
+    ("squeue", "state"),
+    [
+        ("echo 7", "running"),
+        ("exit 0", "killed"),
+        ("printf '8\\n9\\n'", "killed"),  # others of its array
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", "killed"),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", "running"),
+    ],
+)
+def test_a_slurm_job_elsewhere_is_asked_about(
+    squeue: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "squeue").write_text(f'#!/bin/sh\n[ "$3" = 7 ] || exit 0\n{squeue}\n')
+    (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    for job, state in (("7", "running"), ("8", "killed")):
-        replace(RUNNING, host="elsewhere", slurm_job_id=job).write(tmp_path)
-        assert RunState.read(tmp_path).state == state
+    replace(RUNNING, host="elsewhere", slurm_job_id="7").write(tmp_path)
+    assert RunState.read(tmp_path).state == state
 
 
 def test_an_error_that_has_no_text_is_named_by_its_type() -> None:

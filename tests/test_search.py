@@ -10,23 +10,10 @@ import pytest
 from conftest import ROOT, run_python
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from sweeping import TINY, TRAIN
 
 from codec.config import ConfigError
-from hydra_plugins.quintet_optuna_sweeper import search_space
-
-SMALL = (
-    "strategy=cpu",
-    "logger=csv",
-    "test=false",
-    "epochs=1",
-    "data.limit=4",
-    "data.num_workers=0",
-    "data.crop_size=64",
-    "data.crops_per_image=1",
-    "data.eval_crop=192",
-    "model.widths=[8,8]",
-    "model.latent_channels=4",
-)
+from hydra_plugins.quintet_optuna_sweeper import search_space, try_again
 
 # A job of no cost: the lowest value is at x=0.3; a file tells it to fail, another to be killed with its sweep.
 APP = """
@@ -133,22 +120,25 @@ def test_jobs_without_a_value_are_refused(tmp_path: Path) -> None:
     assert "only train.py gives a val/loss to search by" in process.stderr
 
 
-def test_trainings_are_searched_and_the_same_command_with_more_goes_on(tmp_path: Path) -> None:
-    command = (
-        ROOT / "train.py",
-        "-m",
-        "hydra/sweeper=optuna",
-        *SMALL,
-        "optimizer.lr=tag(log, interval(1e-4, 1e-2))",
-    )
-    run_python(*command, "hydra.sweeper.n_trials=3", cwd=tmp_path)
-    before = {path.name for path in tmp_path.glob("runs/conv_baseline_*")}
-    process = run_python(*command, "hydra.sweeper.n_trials=4", cwd=tmp_path)
-    runs = {path.name: path for path in tmp_path.glob("runs/conv_baseline_*")}
-    assert len(before) == 3
-    assert len(runs.keys() - before) == 1
-    assert "search: 4 trials finished; best: job " in process.stdout
-    (file,) = tmp_path.glob("runs/sweeps/*/sweep.json")
-    assert [job["number"] for job in json.loads(file.read_text())["jobs"]] == [0, 1, 2, 3]
-    assert [trial.number for trial in trials(tmp_path)] == [0, 1, 2, 3]
-    assert all(trial.value > 0 for trial in trials(tmp_path))
+def test_trials_that_another_sweep_runs_are_left_to_it(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    for folder in ("here", "there"):
+        study.ask({"x": FloatDistribution(0, 1)}).set_user_attr("sweep", str(tmp_path / folder))
+    try_again(study, tmp_path / "here")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "WAITING"]
+
+
+def test_trainings_are_searched_and_go_on_in_the_same_sweep_or_with_the_same_storage_in_another(
+    tmp_path: Path,
+) -> None:
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///search.db")
+    command = (TRAIN, "-m", *search, *TINY, "optimizer.lr=tag(log, interval(1e-4, 1e-2))")
+    numbers = []
+    for n_trials, runs in ((1, "runs"), (2, "runs"), (3, "other")):
+        process = run_python(*command, f"hydra.sweeper.n_trials={n_trials}", f"runs={runs}", cwd=tmp_path)
+        (file,) = tmp_path.glob(f"{runs}/sweeps/*/sweep.json")
+        numbers.append([job["number"] for job in json.loads(file.read_text())["jobs"]])
+        assert f"search: {n_trials} trials finished; best: job " in process.stdout
+    assert numbers == [[0], [0, 1], [2]]
+    assert len({path.name for path in tmp_path.glob("*/conv_baseline_*")}) == 3
+    assert [(trial.number, trial.value > 0) for trial in trials(tmp_path)] == [(0, True), (1, True), (2, True)]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -39,7 +40,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 def start(*overrides: str, cwd: Path, environment: dict[str, str]) -> subprocess.Popen:
-    """`python train.py OVERRIDES` in `cwd`."""
+    """`python train.py OVERRIDES` in `cwd`, shown as it is typed."""
+    print(f"$ {shlex.join(['python', 'train.py', *overrides])}")
     return subprocess.Popen(
         [sys.executable, TRAIN, *overrides],
         cwd=cwd,
@@ -59,6 +61,12 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
         pytest.fail(f"did not end:\n{process.communicate()[0][-3000:]}")
     print(output)
     return process.returncode, output
+
+
+def slurm(*command: str, environment: dict[str, str]) -> None:
+    """A command of SLURM's, shown as it is typed."""
+    print(f"$ {shlex.join(command)}")
+    subprocess.run(command, env=environment, check=True)
 
 
 def wait_for(there: Callable[[], object], process: subprocess.Popen) -> None:
@@ -90,17 +98,18 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_a_requeued_and_a_preempted_job_resume_to_the_weights_of_uninterrupted_ones(
     cluster: dict[str, str], tmp_path: Path
 ) -> None:
+    """So they do with `resume=false`, which is about what was there before the sweep."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     cut.mkdir()
     whole.mkdir()
     (cut / "hold").touch()
-    sweep = start("-m", *SLURM, *TRAINING, "seed=0,1", cwd=cut, environment=cluster)
+    sweep = start("-m", *SLURM, *TRAINING, "seed=0,1", "resume=false", cwd=cut, environment=cluster)
     wait_for(lambda: [e[-1][0] for e in epochs(cut) if e] == [1, 1], sweep)  # both in their second epoch
     queue = ["squeue", "--noheader", "--array", "--format", "%i"]
     first, second = sorted(subprocess.check_output(queue, env=cluster, text=True).split())
-    subprocess.run(["scontrol", "requeue", first], env=cluster, check=True)
-    subprocess.run(["scancel", "--signal=USR2", second], env=cluster, check=True)
-    folders = [cut / job.folder for job in record(cut).jobs]
+    slurm("scontrol", "requeue", first, environment=cluster)
+    slurm("scancel", "--signal=USR2", second, environment=cluster)
+    folders = [Path(job.folder) for job in record(cut).jobs]
     wait_for(lambda: all(RunState.read(folder).state == "cut off" for folder in folders), sweep)
     (cut / "hold").unlink()
     status, output = finish(sweep)
@@ -121,22 +130,25 @@ def test_the_tasks_of_a_job_are_the_ranks_of_one_training_which_is_preempted_or_
 ) -> None:
     faults = ("+callbacks.fault._target_=faults.Fault", "+callbacks.fault.at=in_training-1,nowhere")
     training = ["logger=wandb" if override == "logger=csv" else override for override in TRAINING]
-    ddp = ("strategy=ddp", "strategy.devices=2")
+    ddp = ("strategy=ddp", "strategy.devices=2", "data.crops_per_image=4")  # two steps an epoch for either
     (tmp_path / "hold").touch()
     sweep = start("-m", *SLURM, *training, *ddp, *faults, cwd=tmp_path, environment=cluster)
     wait_for(lambda: any(len(e) == 4 for e in epochs(tmp_path)), sweep)  # two processes in their second epoch
     failed, trained = record(tmp_path).jobs
     submitted = json.loads((record(tmp_path).folder / "slurm/submitted.json").read_text())
-    subprocess.run(["scancel", "--signal=USR2", submitted[trained.folder]], env=cluster, check=True)
-    wait_for(lambda: RunState.read(tmp_path / trained.folder).state == "cut off", sweep)
+    run = Path(trained.folder)
+    slurm("scancel", "--signal=USR2", submitted[run.name], environment=cluster)
+    wait_for(lambda: RunState.read(run).state == "cut off", sweep)
     (tmp_path / "hold").unlink()
     status, output = finish(sweep)
     assert status == 1, output
-    assert f"job 0 failed: RuntimeError: a fault in_training of rank 1; log: {failed.log}\n" in output
+    assert (
+        f"job 0 failed: RuntimeError: a fault in_training of rank 1; log: {os.path.relpath(failed.log, tmp_path)}\n"
+        in output
+    )
     assert output.splitlines()[-1].startswith("sweep: 1 finished, 1 failed; ")
     whole = max(epochs(tmp_path), key=len)
     assert sorted(whole) == sorted((epoch, rank, 2) for epoch in (0, 1, 1, 2) for rank in (0, 1))
-    run = tmp_path / trained.folder
     assert len(list(run.glob("wandb/offline-run-*"))) == 2  # one a start, not one a rank
     assert (RunState.read(run).state, RunState.read(run).devices) == ("done", 2)
     command = (run / "provenance/commands.txt").read_text()
@@ -160,7 +172,7 @@ def test_a_sweep_that_was_stopped_waits_again_for_its_jobs_and_says_which_was_ca
     sweep = start(*command, cwd=tmp_path, environment=cluster)
     assert sweep.stdout.readline().startswith("sweep of 1 job in SLURM's queue; logs: ")
     assert sweep.stdout.readline().startswith(f"job 0 is still SLURM job {number}: ")
-    subprocess.run(["scancel", number], env=cluster, check=True)
+    slurm("scancel", number, environment=cluster)
     status, output = finish(sweep)
     assert status == 1
     assert f"job 0 failed: SLURM ended job {number}: CANCELLED; " in output

@@ -214,7 +214,7 @@ def slurm_sweep(*runs: Path) -> None:
     """A sweep whose jobs for the folders `runs` SLURM knows as 7_0, 7_1, …"""
     sweep = sweep_of("slurm", *((run, None) for run in runs), launcher="slurm")
     (sweep.folder / "slurm").mkdir()
-    submitted = {str(run): f"7_{number}" for number, run in enumerate(runs)}
+    submitted = {run.name: f"7_{number}" for number, run in enumerate(runs)}
     (sweep.folder / "slurm/submitted.json").write_text(json.dumps(submitted))
 
 

@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from codec.loggers import rate_distortion_point, run_name, sweep_group, wandb_logger, where_to_look
+from codec.loggers import rate_distortion_point, wandb_logger, where_to_look
 from codec.sweep import Sweep
+from codec.sweep_names import run_name, sweep_group
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Image files to uint8 tensors and back: every ordinary kind of file comes out right or is refused by name."""
 
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -14,6 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from PIL.ExifTags import Base
 from torch import Tensor
+
+from codec.whole_file import whole_file
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpeg .jpg .jxl .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
@@ -84,19 +83,6 @@ def write_image(path: str | Path, image: Tensor) -> None:
             picture.save(file, format=file_format)
     except (OSError, ValueError) as error:
         raise _image_file_error(path, error) from error
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` when the block ends without an error, and not at all otherwise."""
-    # In the same folder, since only there a rename is atomic; not by tempfile, whose files ignore the umask.
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -45,20 +45,30 @@ class OptunaSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.config = config
+        self.folder = Path(config.hydra.sweep.dir).resolve()
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> float:
-        """Returns the lowest val/loss of the search. Raises what the first of the trials that failed has raised."""
+        """Returns the lowest val/loss of the search. Raises what the first of the trials that failed has raised.
+
+        Raises ConfigError where the search runs already.
+        """
+        from codec.run_state import lock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = lock(self.folder)  # until this process ends
         parsed = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
         fixed = [override.input_line for override in parsed if not override.is_sweep_override()]
         study = self._study()
         space = search_space([override for override in parsed if override.is_sweep_override()])
-        _try_again(study)
+        try_again(study, self.folder)
         failures: list[Exception] = []
         while (left := self.n_trials - len(_finished(study)) - len(failures)) > 0:
             trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
+            for trial in trials:
+                trial.set_user_attr("sweep", str(self.folder))
             failures += self._run(study, trials, fixed)
             if failures and self.config.hydra.launcher.get("fail_fast"):
                 break
@@ -79,7 +89,6 @@ class OptunaSweeper(Sweeper):
         except ImportError:
             raise ConfigError("hydra/sweeper=optuna: Optuna is missing; pip install 'quintet[search]'") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(storage=self.storage, study_name="search", load_if_exists=True)
         # A search that goes on would otherwise draw again what it began with.
         study.sampler = instantiate(self.sampler, seed=self.seed + len(study.trials))
@@ -134,12 +143,16 @@ def search_space(swept: Sequence[Override]) -> dict[str, BaseDistribution]:
     return space
 
 
-def _try_again(study: Study) -> None:
-    """Has the trials that were cut off or failed come first, unless they were finished since."""
+def try_again(study: Study, folder: Path) -> None:
+    """Has the trials that were cut off or failed come first, unless they were finished since.
+
+    Of trials that run, only those of the sweep in `folder` were cut off for certain.
+    """
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.user_attrs.get("sweep") == str(folder):
+            study.tell(trial.number, state=TrialState.FAIL)
     settled = [trial.params for trial in _finished(study)]
     settled += [trial.system_attrs["fixed_params"] for trial in study.get_trials(states=(TrialState.WAITING,))]
     for trial in study.get_trials(states=(TrialState.FAIL,)):
