@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from codec.data.image_file import NamedImage
+from codec.interrupts import raise_if_lost
 
 
 class TrainingDivergedError(RuntimeError):
@@ -21,7 +22,8 @@ class TrainingDivergedError(RuntimeError):
 class StopOnNaN(Callback):
     """Raises TrainingDivergedError where a loss term is nan or inf, before a checkpoint can hold it.
 
-    Looks at every `every_n_steps`-th batch, since a look makes a GPU wait, and at the last one of an epoch.
+    Looks at every `every_n_steps`-th batch, since a look makes a GPU wait, at the last one of an epoch, and at
+    `val/loss`.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -34,9 +36,17 @@ class StopOnNaN(Callback):
         if not due or bool(torch.isfinite(outputs["loss"])):
             return
         parts = {name: float(value) for name, value in outputs.items() if not bool(torch.isfinite(value))}
-        named = " and ".join(f"train/{name} is {value}" for name, value in reversed(parts.items()))
+        self._stop(" and ".join(f"train/{name} is {value}" for name, value in reversed(parts.items())), trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")  # after the last update, which no batch has met yet
+        if loss is not None and not bool(torch.isfinite(loss)):
+            self._stop(f"val/loss is {float(loss)}", trainer)
+
+    @staticmethod
+    def _stop(what: str, trainer: Trainer) -> None:
         raise TrainingDivergedError(
-            f"{named} at step {trainer.global_step}: training stopped; "
+            f"{what} at step {trainer.global_step}: training stopped; "
             f"try a smaller optimizer.lr, or trainer.gradient_clip_val"
         )
 
@@ -46,7 +56,7 @@ class OneFate(Callback):
 
     They would wait for it in a collective for ever. When another one raises, Lightning kills them all itself.
     SIGTERM does in training what it did when this was made: in Lightning's way processes meet in a collective of
-    its own, in the middle of others.
+    its own, in the middle of others. One that was lost is heeded before the next batch.
     """
 
     def __init__(self) -> None:
@@ -56,6 +66,11 @@ class OneFate(Callback):
         signal.signal(signal.SIGTERM, self.on_sigterm)  # Lightning has just set its own
 
     on_train_start = on_sanity_check_start  # a resumed training is not checked
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int
+    ) -> None:
+        raise_if_lost()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher

@@ -26,6 +26,7 @@ from codec.data.download import DownloadError
 from codec.data.image_file import ImageFileError
 from codec.data.source import SourceError
 from codec.image_codec import ImageCodec
+from codec.interrupts import sigterm_interrupts
 from codec.sweep import JobFailedError
 
 
@@ -131,11 +132,12 @@ def user_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
     if not _WANTS_TRACEBACK:
         os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
-    heeds_sigterm = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if heeds_sigterm:
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield
+        with sigterm_interrupts():
+            yield
+    except BrokenPipeError:  # of `--help | head`: who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails to flush at exit
+        sys.exit(128 + signal.SIGPIPE)
     except JobFailedError:  # the launcher has said so
         sys.exit(1)
     except USER_ERRORS as error:
@@ -151,12 +153,6 @@ def user_errors() -> Iterator[None]:
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before
         os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
-        if heeds_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _quieten() -> None:

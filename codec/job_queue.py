@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from codec.run_state import RunState
-from codec.sweep import ENVIRONMENT, JobFailedError, Sweep
+from codec.sweep import ENVIRONMENT, INTERRUPTED, JobFailedError, Sweep
 from codec.sweep_jobs import Job, gpus_wanted
 from codec.sweep_queue import SweepQueue, reason_in, say
 
@@ -169,7 +169,7 @@ class JobProcess:
         state = RunState.read(self.job.run.path)
         recorded = state if state is not None and state.pid == self._process.pid else None
         if self.interrupted or (recorded is not None and recorded.state == "cut off"):
-            return "interrupted"
+            return INTERRUPTED
         if recorded is not None and recorded.error:
             return recorded.error
         with self.log.open("rb") as log:

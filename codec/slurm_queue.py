@@ -65,7 +65,7 @@ class SlurmQueue(SweepQueue):
         submitted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         queue = states() if jobs else {}
         if queue is None:  # whether an earlier start's jobs are still there, nobody knows then
-            raise ConfigError("SLURM does not answer, squeue failed: nothing was submitted; try again")
+            raise ConfigError("SLURM does not answer: nothing was submitted; squeue says why")
         arrays: dict[str, list[Job]] = {}
         for job in jobs:
             number = submitted.get(job.run.path.name)

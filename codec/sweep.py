@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from codec.whole_file import whole_file
 
 FILE = "sweep.json"
+INTERRUPTED = "interrupted"  # why a job ended that somebody stopped
 ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
 _NAME_LENGTH = 80
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from codec.config import USER_ERRORS
 from codec.run_state import first_line
 from codec.runs import RunFolder, folder_of
-from codec.sweep import JobFailedError, Sweep, SweepJob
+from codec.sweep import INTERRUPTED, JobFailedError, Sweep, SweepJob
 
 # What is the sweep's and not its jobs', of the overrides of Hydra itself.
 _OF_THE_SWEEP = ("hydra.mode=", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep")
@@ -41,7 +41,8 @@ class Job:
     def fail(self, reason: str) -> None:
         """Takes `reason` down as why this job failed."""
         self.record.error = reason
-        self.failure = JobFailedError(f"job {self.record.number} failed: {reason}; log: {self.record.log}")
+        how = reason if reason == INTERRUPTED else f"failed: {reason}"
+        self.failure = JobFailedError(f"job {self.record.number} {how}; log: {self.record.log}")
 
 
 def plan(sweep: Sweep, number: int, overrides: Sequence[str], config: DictConfig, others: Sequence[Job]) -> Job:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from codec.config import USER_ERRORS
 from codec.run_state import first_line
-from codec.sweep import Sweep
+from codec.sweep import INTERRUPTED, Sweep
 from codec.sweep_jobs import Job
 from codec.sweep_names import what_differs
 
-_KINDS = ("finished", "skipped", "failed", "not started", "in SLURM's queue")
+_KINDS = ("finished", "skipped", "failed", "interrupted", "not started", "in SLURM's queue")
 
 
 class SweepQueue(ABC):
@@ -34,7 +34,7 @@ class SweepQueue(ABC):
             self.sweep.write()
             self.outcomes["not started"] = len(self.jobs) - self.outcomes.total()
             told = ", ".join(f"{self.outcomes[kind]} {kind}" for kind in _KINDS if self.outcomes[kind])
-            missing = any(self.outcomes[kind] for kind in ("failed", "not started"))
+            missing = any(self.outcomes[kind] for kind in ("failed", "interrupted", "not started"))
             say(f"sweep: {told}" + ("; the same command does what is missing" if missing else ""))
 
     @abstractmethod
@@ -53,7 +53,7 @@ class SweepQueue(ABC):
         else:
             job.fail(reason)
             self.sweep.write()
-            self._count("failed", str(job.failure))
+            self._count("interrupted" if reason == INTERRUPTED else "failed", str(job.failure))
 
     def what_differs(self, job: Job) -> str:
         """The overrides of `job` that the sweep varies, for the terminal."""

@@ -116,8 +116,8 @@ def _header(plan: Plan, measured: Sequence[Measured]) -> str:
         f"{_commits(measured)} (each point's: points.csv): "
         f"`make table-{plan.table} BUDGET={plan.budget} SEEDS={plan.seeds}{photos}`.",
         f"Tested on {', '.join(f'{name} ({count:g} images)' for name, count in images.items())}; whole files, "
-        f"header included. On {hardware}; times are by the wall clock, in ms an image, whatever else the machine "
-        "did: not to be compared closely.",
+        f"header included; means over the images, of `ratio` too. On {hardware}; times are by the wall clock, in "
+        "ms an image, whatever else the machine did: not to be compared closely.",
     ]
     trained = dict.fromkeys(_trained(training) for training in plan.trainings)
     if trained:

@@ -25,7 +25,7 @@ from codec.run_state import RunState, is_locked
 from codec.runs import RunFolder
 from codec.slurm_queue import states
 from codec.sweep import FILE as SWEEP_FILE
-from codec.sweep import Sweep
+from codec.sweep import INTERRUPTED, Sweep
 from codec.sweep_names import what_differs
 
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yellow", "waiting": "dim"}
@@ -34,7 +34,6 @@ IN_QUEUE = (
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "SUSPENDED"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
 )
-INTERRUPTED = "interrupted"  # why, as a launcher says it, a job ended that somebody stopped
 
 
 class JobStatus(NamedTuple):
@@ -59,7 +58,7 @@ def find(target: str | None, runs: Path) -> Path | list[Path]:
         sweeps = sorted(runs.glob(f"sweeps/*/{SWEEP_FILE}"), key=lambda file: file.stat().st_mtime)
         folders = [sweeps[-1].parent] if sweeps else [runs]
     else:
-        folders = [Path(target), runs / "sweeps" / target]
+        folders = list(dict.fromkeys([Path(target), runs / "sweeps" / target]))  # one, of an absolute path
     for folder in folders:
         if (folder / SWEEP_FILE).is_file():
             return folder

@@ -76,7 +76,7 @@ def description_and_source(codec: LearnedCodec) -> tuple[str, str]:
 def _described(data: DictConfig, photographs: str | None) -> str:
     texts = [" and ".join(dict.fromkeys(_sources(data.train, photographs)))]
     if data.val is None:
-        texts.append(f"{100 * data.val_fraction:.0f} % of it to validate on")
+        texts.append(f"{100 * data.val_fraction:.0f} % of them to validate on")
     if data.resize is not None:
         sides = [data.resize] if isinstance(data.resize, int) else data.resize
         texts.append(f"resized to {'×'.join(map(str, sides))}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
@@ -46,3 +47,17 @@ class FaultWhile(Callback):
             raise RuntimeError(f"{self.file} is still there")
         if at == str(trainer.global_step):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class LostInterrupt(Callback):
+    """Has SIGTERM come after two steps, but while an object is deleted: Python drops what is raised there."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 2:
+            Deleted()
+
+
+class Deleted:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the handler runs before this returns

@@ -139,7 +139,7 @@ def test_fail_fast_stops_what_runs_and_starts_nothing_more(tmp_path: Path, capsy
     assert [job.record.error for job in queue.jobs] == ["interrupted", "exit status 1", None]
     assert str(queue.jobs[2].failure) == "job 2 was not started, since another one failed"
     assert not queue.jobs[2].run.path.exists()
-    assert capsys.readouterr().out.splitlines()[-1].startswith("sweep: 2 failed, 1 not started; the same command")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("sweep: 1 failed, 1 interrupted, 1 not started;")
 
 
 def test_what_needs_no_run_is_told_first_and_gives_its_value(tmp_path: Path, capsys) -> None:
@@ -205,7 +205,8 @@ def test_an_interrupt_stops_what_runs_and_is_not_lost(fail_fast: bool, tmp_path:
     lines = capsys.readouterr().out.splitlines()
     assert f"stopping {1 if fail_fast else 2} running; interrupt again to kill" in lines
     assert queue.jobs[0].record.error == "interrupted"
-    assert lines[-1] == "sweep: 2 failed, 1 not started; the same command does what is missing"
+    ended = "1 failed, 1 interrupted" if fail_fast else "2 interrupted"
+    assert lines[-1] == f"sweep: {ended}, 1 not started; the same command does what is missing"
 
 
 def test_a_fault_of_the_queue_itself_stops_what_runs(tmp_path: Path) -> None:

@@ -77,6 +77,15 @@ def wait_for(what: str, process: subprocess.Popen, cwd: Path) -> Path:
     return found[0]
 
 
+def test_an_interrupt_that_python_drops_is_heeded_before_the_next_batch(tmp_path: Path) -> None:
+    lost = ("+callbacks.lost._target_=faults.LostInterrupt", "epochs=100000")
+    done = run_python(TRAIN, *TINY, *lost, cwd=tmp_path, check=False, PYTHONPATH=PATHS, OMP_NUM_THREADS="1")
+    assert done.returncode == 130, done.stderr
+    (run,) = tmp_path.glob("runs/*")
+    assert RunState.read(run).state == "cut off"
+    assert "Exception ignored in" in done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
 @pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Signals, tmp_path: Path) -> None:
@@ -90,4 +99,4 @@ def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Sig
     if cut is not signal.SIGKILL:
         said = (tmp_path / "terminal").read_text()
         assert "stopping 1 running; interrupt again to kill" in said
-        assert "sweep: 1 failed, 1 not started; the same command does what is missing" in said
+        assert "sweep: 1 interrupted, 1 not started; the same command does what is missing" in said

@@ -147,7 +147,7 @@ def test_a_slurm_that_does_not_answer_is_handed_nothing(
     queue: SlurmQueue, programs: Callable, tmp_path: Path
 ) -> None:
     programs(squeue="exit 1", sbatch=f"touch {tmp_path}/called")
-    with pytest.raises(ConfigError, match="SLURM does not answer, squeue failed: nothing was submitted; try again"):
+    with pytest.raises(ConfigError, match="SLURM does not answer: nothing was submitted; squeue says why"):
         queue.run()
     assert not (tmp_path / "called").exists()
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 import sys
+import sysconfig
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,8 +47,8 @@ NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
 def torchac_coder() -> Coder:
     """torchac; the first import in an environment compiles it. Raises what that raises without a compiler."""
     with (
-        _build_folder_of_its_own(),
         _narrated_briefly("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
+        _built_by_this_environment(),
     ):
         import torchac
 
@@ -72,22 +73,25 @@ def default_coder() -> Coder:
 
 
 @contextmanager
-def _build_folder_of_its_own() -> Iterator[None]:
-    """Has torch build extensions in a folder of this Python environment.
+def _built_by_this_environment() -> Iterator[None]:
+    """Has torch build extensions in a folder of this Python environment, with its ninja.
 
-    In one folder for all, which is torch's default, two environments would each build anew after the other.
+    In one folder for all, which is torch's default, or with another ninja, one would build anew what another has.
     """
-    if "TORCH_EXTENSIONS_DIR" in os.environ:
-        yield
-        return
     from torch.utils.cpp_extension import get_default_build_root  # slow to import, as torchac is, which needs it
 
+    before = {name: os.environ.get(name) for name in ("PATH", "TORCH_EXTENSIONS_DIR")}
     digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:8]
-    os.environ["TORCH_EXTENSIONS_DIR"] = str(Path(get_default_build_root()) / f"quintet-{digest}")
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(get_default_build_root()) / f"quintet-{digest}"))
+    os.environ["PATH"] = os.pathsep.join(filter(None, [sysconfig.get_path("scripts"), before["PATH"]]))
     try:
         yield
     finally:
-        del os.environ["TORCH_EXTENSIONS_DIR"]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
