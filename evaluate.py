@@ -14,6 +14,7 @@ from codec.checks import check_integer
 from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
 from codec.image_codec import ImageCodec
+from codec.learned_codec import LearnedCodec
 from codec.loggers import log_config, where_to_look
 from codec.metrics import Lpips
 from codec.pretrained import pretrained
@@ -66,6 +67,8 @@ def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str,
         record.begin()
         log_config(loggers, config, codec)
         about = {"codec": run.path.name, "commit": commit()}
+        if isinstance(codec, LearnedCodec):
+            about["weights"] = codec.fingerprint().hex()
         results = measure(
             codec, data, run.path, about, config.device, loggers, save_files=config.save_files, lpips=lpips
         )

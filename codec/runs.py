@@ -70,7 +70,7 @@ class RunFolder:
     def is_done(self, config: DictConfig) -> bool:
         """Whether all that `config` asks for is there; with `resume: false` it never is.
 
-        An evaluation is not, if its weights are newer or W&B was not told of it as `config` asks.
+        An evaluation is not, if it was made of other weights or W&B was not told of it as `config` asks.
         """
         if not config.resume:
             return False
@@ -91,12 +91,9 @@ class RunFolder:
         told = OmegaConf.load(self.path / "config.yaml")
         if OmegaConf.select(asked, "logger.wandb") not in (None, OmegaConf.select(told, "logger.wandb")):
             return False
-        weights = None
-        if config.run is not None:
-            weights = find_checkpoint(config.run)
-        elif config.pretrained is not None:
-            weights = choose(config.pretrained, config.quality).path
-        return weights is None or weights.stat().st_mtime <= file.stat().st_mtime
+        if config.pretrained is not None:  # by its fingerprint: installing a package dates its files anew
+            return self.results.get("weights") == choose(config.pretrained, config.quality).fingerprint
+        return config.run is None or find_checkpoint(config.run).stat().st_mtime <= file.stat().st_mtime
 
     @property
     def val_loss(self) -> float | None:

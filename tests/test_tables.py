@@ -315,6 +315,14 @@ def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
     page = (plans.parent / "results/tiny.md").read_text()
     assert "python evaluate.py pretrained=second data=samples" in page
     assert "(the package's weights `second`)" in page
+    (plans.parent / "second.safetensors").touch()  # as an installation does
+    (other,) = (plans.parent / "runs").glob("tiny_smaller_samples-*/results.json")
+    results = json.loads(other.read_text())
+    for weights, again in ((results["weights"], []), ("00000000", ["tiny_smaller_samples"])):
+        other.write_text(json.dumps(results | {"weights": weights}))
+        done.clear()
+        assert tables.main(["tiny"]) == 0
+        assert done == again
 
     (plans / "tiny.yaml").write_text(
         (plans / "tiny.yaml").read_text().replace("rate_weight=0.002", "rate_weight=1")
