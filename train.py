@@ -32,8 +32,9 @@ def main(config: DictConfig) -> float | None:
     if run.is_done(config):
         measured = f"\n\n{table({run.path.name: run.results})}" if run.results else ""
         print(f"{run.path} is done; resume=false trains it again{measured}")
-        tell_wandbs_sweep(config, run.val_loss)
-        return run.val_loss
+        val_loss = run.val_loss
+        tell_wandbs_sweep(config, val_loss)
+        return val_loss
     with Recorder(run.path, rank_zero_only.rank) as record:
         return train(config, run, record)
 
