@@ -52,16 +52,15 @@ def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str,
             build.attempt("quality", lambda: set_quality(codec, config.quality))
         build.attempt("device", lambda: parse_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
-        if data is not None:
-            build.attempt("data", data.prepare_data)
-            build.attempt("data", lambda: data.setup("test"))
         if getattr(codec, "image_channels", 3) < config.data.channels:
             build.faults.append(
                 f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
             )
+    config.folder = str(run.path)
     with Builder(config) as build:
-        config.folder = str(run.path)
         loggers = build.group("logger")
+        build.attempt("data", data.prepare_data)
+        build.attempt("data", lambda: data.setup("test"))
     try:
         run.begin(config)
         record.begin()

@@ -22,6 +22,7 @@ from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
+from codec.pretrained import pretrained_models
 
 
 def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
@@ -120,7 +121,8 @@ def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> N
 def find_checkpoint(path: str | Path) -> Path:
     """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder.
 
-    The hash at the end of a run folder's name may be left out where only one folder then fits.
+    The hash at the end of a run folder's name may be left out where only one folder then fits. Where there is no
+    such file or folder, `path` may be the name of pretrained weights, or of a model, whose default ones are meant.
     """
     path = Path(path)
     folders = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}-{'[0-9a-f]' * 8}"))
@@ -130,7 +132,13 @@ def find_checkpoint(path: str | Path) -> Path:
         for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
             if candidate.is_file():
                 return candidate
-    raise CheckpointError(f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME)")
+    for model in pretrained_models():
+        names = {model.name: model.at(), **{weights.stem: weights for weights in model.weights}}
+        if str(path) in names:
+            return names[str(path)].path
+    raise CheckpointError(
+        f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME), or one of `codec models`"
+    )
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -99,14 +99,16 @@ class Builder:
 def name_keys(config: DictConfig, message: str, within: str = "") -> str:
     """`message` with a leading `name=` replaced by the whole key that the user can set, if there is one.
 
-    Of several keys of that name, one in or below `within` is meant.
+    Of several keys of that name, one in or below `within` is meant; one that repeats another stands for that.
     """
     match = re.match(r"(\w+)=", message)
     if not match:
         return message
-    keys = [key for key in _settable_keys(config) if key.rpartition(".")[2] == match[1]]
-    keys = [key for key in keys if key.startswith(f"{within}.")] or keys
-    return f"{keys[0]}{message[match.end(1) :]}" if keys else message
+    keys = {key: source for key, source in _sources(config).items() if key.rpartition(".")[2] == match[1]}
+    inside = [source for key, source in keys.items() if key.startswith(f"{within}.")]
+    for source in [*inside, *keys.values()]:
+        return f"{source}{message[match.end(1) :]}"
+    return message
 
 
 def check_launcher(devices: Any) -> None:
@@ -170,15 +172,19 @@ def _quieten() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _settable_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys = []
-    for key in config:
+def _sources(config: DictConfig, prefix: str = "") -> dict[str, str]:
+    """For every key that has a value, the key whose value it is: itself, or what it repeats as `${key}`."""
+    sources = {}
+    for key, value in config.items_ex(resolve=False):
         path = f"{prefix}{key}"
-        if OmegaConf.is_interpolation(config, key) or OmegaConf.is_missing(config, key):
-            continue
-        value = config[key]
-        keys += _settable_keys(value, f"{path}.") if isinstance(value, DictConfig) else [path]
-    return keys
+        if isinstance(value, DictConfig):
+            sources |= _sources(value, f"{path}.")
+        elif OmegaConf.is_interpolation(config, key):
+            repeated = re.fullmatch(r"\$\{(\w[\w.]*)\}", value)
+            sources |= {path: repeated[1]} if repeated else {}
+        elif not OmegaConf.is_missing(config, key):
+            sources[path] = path
+    return sources
 
 
 def messages(error: BaseException) -> list[str]:

@@ -1,7 +1,7 @@
 """Images, what runs make of them, and beside that the differences or JPEGs of the same size: a row an image.
 
 python -m experiments.pictures runs/conv_baseline runs/conv_enhanced --images photos --out docs/grid.png
-python -m experiments.pictures runs/diffusion --images photos --beside jpeg --names kodim03,kodim07 --out docs/x.jpg
+python -m experiments.pictures diffusion_dct --images photos --beside jpeg --names kodim03,kodim07 --out docs/x.jpg
 """
 
 import argparse
@@ -31,7 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="runs or checkpoints, a column each")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="runs, checkpoints or names of pretrained weights (diffusion_dct-q2), a column each",
+    )
     parser.add_argument("--images", required=True, type=Path, help="a folder of images, or one image")
     parser.add_argument("--names", help="of a folder's images only these, by the starts of their names: kodim03,…")
     parser.add_argument(

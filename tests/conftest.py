@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -56,6 +60,16 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=generator(seed))
 
 
+def to_tensor(samples: np.ndarray) -> Tensor:
+    """An image `[H, W, C]` as `[C, H, W]`."""
+    return torch.from_numpy(samples.copy()).permute(2, 0, 1).contiguous()
+
+
+def crop(photograph: Tensor, height: int = 64, width: int = 64) -> Tensor:
+    """Its pixels from row 100 and column 100 on."""
+    return photograph[:, 100 : 100 + height, 100 : 100 + width].contiguous()
+
+
 def run_python(
     *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:
@@ -74,6 +88,27 @@ def run_python(
     return done
 
 
+def folder_of(runs: Path, name: str) -> Path:
+    """The folder of the only run in `runs` that is called `name`."""
+    (found,) = runs.glob(f"{name}-*")
+    return found
+
+
+def wait_for(there: Callable[[], Any], process: subprocess.Popen, log: Path | None = None) -> Any:
+    """What `there` gives as soon as that is true of what a process in the background does.
+
+    If it ends before, or ten minutes pass, the test fails with its output, from its pipes or the file `log`.
+    """
+    deadline = time.monotonic() + 600
+    while not (found := there()):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            said = [log.read_text()] if log is not None else [text for text in process.communicate() if text]
+            pytest.fail(f"{process.args} ended with {process.poll()}:\n" + "\n".join(str(s)[-3000:] for s in said))
+        time.sleep(0.02)
+    return found
+
+
 @pytest.fixture(scope="session")
 def photographs() -> list[Tensor]:
     """Packaged photographs, uint8 `[3, H, W]`: 451×300, 600×400 and 640×427 pixels."""
@@ -84,3 +119,19 @@ def photographs() -> list[Tensor]:
 def photograph(photographs: list[Tensor]) -> Tensor:
     """One photograph of 300 rows and 451 columns."""
     return photographs[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For small tensors: threads that share a core would wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

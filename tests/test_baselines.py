@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import to_tensor
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
@@ -26,10 +27,6 @@ CODECS = {name: instantiate(OmegaConf.load(ROOT / "conf/model" / f"{name}.yaml")
 
 every_codec = pytest.mark.parametrize("name", CODECS)
 grey_and_rgb = pytest.mark.parametrize("channels", [1, 3])
-
-
-def to_tensor(samples: np.ndarray) -> Tensor:
-    return torch.from_numpy(samples.copy()).permute(2, 0, 1).contiguous()
 
 
 def photograph(height: int, width: int, channels: int = 3) -> Tensor:

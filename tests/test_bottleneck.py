@@ -1,49 +1,26 @@
-"""From latents to bytes: the prior and the entropy bottleneck."""
+"""From latents to bytes: the prior, and the entropy bottleneck's levels, files and tables."""
 
 import copy
-import functools
 import math
 import pickle
-from collections.abc import Iterator
 
 import pytest
 import torch
+from bottlenecks import make_bottleneck, sample_levels
+from conftest import generator
 from torch import Tensor
 
 from codec.entropy import EntropyBottleneck, FactorizedPrior, coder
 from codec.entropy.tables import cdf_from_pmf
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALL_BITS = range(1, 9)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These tensors are small: threads that share a core would wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def make_bottleneck(channels: int = 2, bits: int = 4, noise: str = "uniform", seed: int = 0) -> EntropyBottleneck:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return EntropyBottleneck(channels, bits, noise, functools.partial(FactorizedPrior, filters=[3]))
 
 
 def change_prior(bottleneck: EntropyBottleneck, amount: float = 0.3) -> None:
     with torch.no_grad():
         for parameter in bottleneck.prior.parameters():
             parameter.add_(amount * torch.randn(parameter.shape, generator=generator(1)))
-
-
-def sample_levels(pmf: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Symbols drawn from every row of `pmf`, int64 `[T, count]`."""
-    return torch.multinomial(pmf, count, replacement=True, generator=generator(seed))
 
 
 # ---- the prior
@@ -196,135 +173,6 @@ def test_the_estimate_holds_where_the_prior_is_certain(bits):
         for y in (torch.full((1, 1, 400, 400), level / 2**bits), torch.zeros(1, 1, 30, 30)):
             estimate = float(bottleneck(y)[1])
             assert 8 * len(bottleneck.compress(y)) == pytest.approx(estimate, rel=0.02, abs=8 * 8)
-
-
-# ---- the bottleneck: gradients
-
-
-def test_the_rate_reaches_the_latent_and_every_weight_of_the_prior():
-    bottleneck = make_bottleneck().train()
-    y = torch.rand(2, 2, 8, 8, generator=generator(), requires_grad=True)
-    y_hat, bits = bottleneck(y)
-    assert y_hat.shape == y.shape
-    assert bits.shape == (2,)
-    bits.sum().backward()
-    for tensor in (y, *bottleneck.prior.parameters()):
-        assert bool(torch.isfinite(tensor.grad).all())
-        assert bool((tensor.grad != 0).any())
-
-
-def test_the_rates_gradient_is_its_slope():
-    """In evaluation mode the prior sees no noise, so finite differences can be taken around it."""
-    prior = make_bottleneck(2).prior.double()
-    levels = 16 * torch.rand(1, 2, 2, 2, generator=generator(), dtype=torch.float64)
-    assert torch.autograd.gradcheck(prior, levels.requires_grad_(), eps=1e-4, atol=1e-5)
-
-
-def test_training_the_prior_comes_within_two_percent_of_the_entropy_of_the_source():
-    bottleneck = make_bottleneck(2, bits=3).train()
-    ramp = torch.arange(9.0)
-    source = torch.stack([(-((ramp - 2) ** 2) / 2).exp(), (-(ramp - 7).abs()).exp()])
-    levels = sample_levels(source, 1024).reshape(1, 2, 32, 32)
-    counts = torch.stack([torch.bincount(row.flatten(), minlength=9) for row in levels[0]]) / 1024
-    entropy = -(counts * counts.clamp_min(1e-12).log2()).sum() * 1024
-    y = levels / 8
-    optimizer = torch.optim.Adam(bottleneck.parameters(), lr=0.05)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        before = float(bottleneck.eval()(y)[1])
-    bottleneck.train()
-    for _ in range(250):
-        optimizer.zero_grad()
-        # levels without noise: the prior is fitted to the very symbols that are coded
-        (bottleneck.prior(y * 8).sum() / y.numel()).backward()
-        optimizer.step()
-    with torch.no_grad():
-        after = float(bottleneck.eval()(y)[1])
-    assert after < before
-    assert float(entropy) <= after <= 1.02 * float(entropy)
-    assert 8 * len(bottleneck.compress(y)) <= 1.02 * float(entropy) + 16
-
-
-def test_a_few_steps_on_the_noisy_rate_lower_the_bits_of_the_real_section():
-    bottleneck = make_bottleneck(1, bits=4).train()
-    y = 0.5 + 0.08 * torch.randn(1, 1, 48, 48, generator=generator())
-    before = len(bottleneck.compress(y))
-    optimizer = torch.optim.Adam(bottleneck.parameters(), lr=0.05)
-    torch.manual_seed(0)
-    for _ in range(60):
-        optimizer.zero_grad()
-        bottleneck(y)[1].sum().backward()
-        optimizer.step()
-    assert len(bottleneck.compress(y)) < 0.8 * before
-
-
-def test_a_very_improbable_level_still_moves_the_latent_and_teaches_the_prior():
-    """Else an outlier is priced by a constant, and nothing ever brings it back."""
-    bottleneck = make_bottleneck(1, bits=4).train()
-    with torch.no_grad():
-        for bias in bottleneck.prior.biases:
-            bias.zero_()
-        bottleneck.prior.matrices[0].fill_(8.0)  # logits of about -32 and 32 at the ends
-        assert 0 < float(bottleneck.prior.pmf()[0, 0]) < 1e-9
-    y = torch.zeros(1, 1, 4, 4, requires_grad=True)
-    bottleneck(y)[1].sum().backward()
-    for tensor in (y, *bottleneck.prior.parameters()):
-        assert bool((tensor.grad != 0).any())
-
-
-@pytest.mark.parametrize("noise", ["uniform", "paper", "straight_through"])
-def test_at_the_ends_of_the_range_a_gradient_is_stopped_outwards_and_kept_inwards(noise):
-    bottleneck = make_bottleneck(1, noise=noise).train()
-    values = torch.tensor([-0.5, -0.5, 0.0, 0.5, 1.0, 1.5, 1.5])
-    # A step goes against its gradient: +1 lowers the value, -1 raises it.
-    upstream = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
-    y = values.reshape(1, 1, 1, -1).requires_grad_()
-    y_hat, _ = bottleneck(y)
-    y_hat.backward(upstream.reshape(1, 1, 1, -1))
-    assert y.grad.flatten().tolist() == [0.0, -1.0, 1.0, 1.0, -1.0, 1.0, 0.0]
-
-
-def test_straight_through_rounds_and_its_gradient_is_the_identity():
-    bottleneck = make_bottleneck(1, noise="straight_through").train()
-    y = torch.rand(1, 1, 20, 20, generator=generator(), requires_grad=True)
-    y_hat, _ = bottleneck(y)
-    torch.testing.assert_close(y_hat.detach(), bottleneck.eval()(y)[0].detach(), atol=1e-6, rtol=0)
-    upstream = torch.randn(1, 1, 20, 20, generator=generator(1))
-    y_hat.backward(upstream)
-    assert torch.equal(y.grad, upstream)
-
-
-@pytest.mark.parametrize("bits", [1, 4, 8])
-@pytest.mark.parametrize(("noise", "mean", "deviation"), [("paper", -0.5, 0.5), ("uniform", 0.0, 12**-0.5)])
-def test_the_noise_has_the_documented_mean_and_deviation_in_steps(noise, mean, deviation, bits):
-    torch.manual_seed(0)
-    y = torch.rand(1, 1, 500, 500, generator=generator())
-    y_hat, _ = make_bottleneck(1, bits, noise).train()(y)
-    steps = ((y_hat - y) * 2**bits).detach()
-    assert float(steps.mean()) == pytest.approx(mean, abs=0.01)
-    assert float(steps.std()) == pytest.approx(deviation, abs=0.01)
-    if noise == "uniform":
-        assert float(steps.abs().max()) <= 0.5 + 1e-3
-
-
-def test_evaluation_adds_no_noise():
-    bottleneck = make_bottleneck().eval()
-    y = torch.rand(1, 2, 8, 8, generator=generator())
-    first, second = bottleneck(y), bottleneck(y)
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
-
-
-def test_without_shaping_the_rate_teaches_the_prior_only():
-    bottleneck = make_bottleneck().train()
-    bottleneck.shapes_latent = False
-    y = torch.rand(1, 2, 8, 8, generator=generator(), requires_grad=True)
-    y_hat, bits = bottleneck(y)
-    bits.sum().backward(retain_graph=True)
-    assert y.grad is None or not bool(y.grad.any())
-    assert all(bool((parameter.grad != 0).any()) for parameter in bottleneck.prior.parameters())
-    y_hat.sum().backward()  # the distortion's way stays open
-    assert bool((y.grad == 1).all())
 
 
 # ---- the bottleneck: tables

@@ -6,38 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_files import runner
 from conftest import make_codec
 from PIL import Image
 
 from codec import bitstream
 from codec.bitstream import Header
 from codec.checkpoint import load_codec, save_weights
-from codec.cli import main
 from codec.streams import stream_of
 
+pytestmark = pytest.mark.usefixtures("here")
 SMALL = ("model.layers=4", "model.width=4")
 KINDS = {"jpeg": ("JPEG", ".jpg"), "webp": ("WebP", ".webp"), "jpeg2000": ("JPEG 2000", ".jp2")}
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture):
-    """Runs a command; gives the exit status and what it printed."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        try:
-            status = main([*map(str, arguments)])
-        except SystemExit as stopped:
-            status = stopped.code
-        return status, *capsys.readouterr()
-
-    return run
+    return runner(capsys)
 
 
 def written(path: str, codec: str = "jpeg", *overrides: str) -> bytes:

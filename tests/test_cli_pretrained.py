@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli_files import NARROW, runner
 from conftest import ROOT, make_codec, run_python
 from torch import Tensor
 
 from codec import bitstream, pretrained
 from codec.bitstream import Header
 from codec.checkpoint import load_codec, round_to_half, save_weights
-from codec.cli import main
 from codec.data.download import file_sha256
 from codec.data.image_file import read_image, write_image
 from codec.learned_codec import LearnedCodec
@@ -37,7 +37,6 @@ ABOUT = Weights(
     measured={"kodak": [POINT]},
     per_image={},
 )
-NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
 
 
 @pytest.fixture(scope="module")
@@ -57,22 +56,15 @@ def package(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: Path, photograph: Tensor) -> Path:
+def here(here: Path, package: Path, photograph: Tensor) -> Path:
     """A current folder with one small photograph in it."""
-    monkeypatch.chdir(tmp_path)
-    write_image(tmp_path / "a.png", photograph[:, :32, :48].contiguous())
-    return tmp_path
+    write_image(here / "a.png", photograph[:, :32, :48].contiguous())
+    return here
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture):
-    """Runs a command; gives the exit status and what it printed."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status = main([*map(str, arguments)])
-        return status, *capsys.readouterr()
-
-    return run
+    return runner(capsys)
 
 
 def put(codec: LearnedCodec, **about: object) -> None:

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from bottlenecks import sample_levels
+from conftest import ROOT, generator
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
@@ -18,16 +18,8 @@ from codec.entropy.tables import cdf_from_pmf
 
 ALL_BITS = range(1, 9)
 TOTAL = 1 << 16
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These tensors are small: threads that share a core would wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +30,6 @@ def torchac() -> coder.Coder:
             return coder.torchac_coder()
         except (ImportError, OSError, RuntimeError) as error:
             pytest.skip(f"torchac cannot be compiled here: {error}")
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def sample_levels(pmf: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Symbols drawn from every row of `pmf`, int64 `[T, count]`."""
-    return torch.multinomial(pmf, count, replacement=True, generator=generator(seed))
 
 
 def pmfs(levels: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import to_tensor
 from scipy.ndimage import gaussian_filter
 from skimage import data as photographs
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -19,10 +20,6 @@ PHOTOGRAPHS = {
     "coffee": photographs.coffee(),
     "camera": photographs.camera()[..., None],
 }
-
-
-def to_tensor(samples: np.ndarray) -> Tensor:
-    return torch.from_numpy(samples.copy()).permute(2, 0, 1).contiguous()
 
 
 def to_array(image: Tensor) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, run_python
 
 from codec import pretrained
+from codec.checkpoint import find_checkpoint
 from codec.data.download import file_sha256
 from codec.data.image_file import read_image
 from codec.errors import CheckpointError
@@ -36,6 +37,19 @@ def test_some_models_come_with_the_package() -> None:
     assert WEIGHTS
     assert sum(weights.path.stat().st_size for weights in WEIGHTS) <= MAX_TOTAL_BYTES
     assert len({weights.fingerprint for weights in WEIGHTS}) == len(WEIGHTS)
+
+
+def test_weights_of_the_package_are_found_by_name_where_no_run_of_yours_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model in MODELS:
+        assert find_checkpoint(model.name) == model.at().path
+        assert [find_checkpoint(weights.stem) for weights in model.weights] == [w.path for w in model.weights]
+    own = tmp_path / f"{MODELS[0].name}/checkpoints/best.ckpt"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_checkpoint(MODELS[0].name) == own.relative_to(tmp_path)
 
 
 def test_every_file_there_is_one_of_a_model() -> None:

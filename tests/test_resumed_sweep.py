@@ -5,12 +5,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_python
+from conftest import run_python, wait_for
 from sweeping import PATHS, TINY, TRAIN, left_over, sweep
 
 from codec.run_state import RunState
@@ -68,15 +67,6 @@ def begin_sweep(*overrides: str, cwd: Path) -> subprocess.Popen:
         return subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=out)
 
 
-def wait_for(what: str, process: subprocess.Popen, cwd: Path) -> Path:
-    deadline = time.monotonic() + 600
-    while not (found := list(cwd.glob(what))):
-        assert process.poll() is None, (cwd / "terminal").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found[0]
-
-
 def test_an_interrupt_that_python_drops_is_heeded_before_the_next_batch(tmp_path: Path) -> None:
     lost = ("+callbacks.lost._target_=faults.LostInterrupt", "epochs=100000")
     done = run_python(TRAIN, *TINY, *lost, cwd=tmp_path, check=False, PYTHONPATH=PATHS, OMP_NUM_THREADS="1")
@@ -91,11 +81,12 @@ def test_an_interrupt_that_python_drops_is_heeded_before_the_next_batch(tmp_path
 def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Signals, tmp_path: Path) -> None:
     two = () if cut is signal.SIGTERM else ("strategy=ddp", "strategy.devices=2")
     process = begin_sweep(*TINY, *two, "epochs=100000", "seed=0,1", cwd=tmp_path)
-    checkpoint = wait_for("runs/*/checkpoints/last.ckpt", process, tmp_path)
+    checkpoints = "runs/*/checkpoints/last.ckpt"
+    (last,) = wait_for(lambda: list(tmp_path.glob(checkpoints)), process, tmp_path / "terminal")
     process.send_signal(cut)
     assert process.wait(120) == (-cut if cut is signal.SIGKILL else 130)
     assert left_over(tmp_path) == []
-    assert RunState.read(checkpoint.parents[1]).state == "cut off"
+    assert RunState.read(last.parents[1]).state == "cut off"
     if cut is not signal.SIGKILL:
         said = (tmp_path / "terminal").read_text()
         assert "stopping 1 running; interrupt again to kill" in said

@@ -88,6 +88,7 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     assert drawn(search(tmp_path, 3)) == []
     process = search(tmp_path, 5)
     assert len(set(first + drawn(process))) == 5
+    assert re.findall("search: (trial.*)", process.stdout) == ["trial 4 of 5", "trial 5 of 5"]
     best = min(trials(tmp_path), key=lambda trial: trial.value)
     assert len(trials(tmp_path)) == 5
     assert f"search: 5 trials finished; best: job {best.number}, val/loss {best.value:.6g}, x=" in process.stdout

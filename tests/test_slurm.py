@@ -6,13 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, wait_for
 from sweeping import TINY, TRAIN
 
 sys.path.insert(0, str(ROOT / "tests/slurm"))
@@ -67,15 +66,6 @@ def slurm(*command: str, environment: dict[str, str]) -> None:
     """A command of SLURM's, shown as it is typed."""
     print(f"$ {shlex.join(command)}")
     subprocess.run(command, env=environment, check=True)
-
-
-def wait_for(there: Callable[[], object], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not there():
-        if time.monotonic() > deadline or process.poll() is not None:
-            process.kill()
-            pytest.fail(f"did not happen:\n{process.communicate()[0][-3000:]}")
-        time.sleep(0.1)
 
 
 def record(cwd: Path) -> Sweep:

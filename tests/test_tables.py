@@ -2,74 +2,31 @@
 
 import csv
 import json
-import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import wait_for
+from tiny_plan import PLAN, only_tiny
 
 from codec import pretrained
 from codec.run_state import RunState
-from experiments import plan as planning
-from experiments import report, tables
+from experiments import tables
 from experiments.compose import composed
 from experiments.export import export
 from experiments.pages import JPEG_BORN_NOTE
-from experiments.plan import Evaluation, Training, read_plan
-from experiments.points import curves_of, read_points, record
-from experiments.report import Measured, made_with
-
-TRAINING = (
-    'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '
-    "data.crop_size=32, data.num_workers=0, data.limit=3, epochs=1, trainer.limit_train_batches=1, "
-    "trainer.limit_test_batches=1, logger=csv"
-)
-PLAN = f"""
-title: Tiny
-source: A paper about nothing
-datasets: {{samples: [data=samples, data.limit=2, data.eval_crop=192]}}
-trainings:
-  first: {{small: [name=first, loss.rate_weight=0.001, {TRAINING}]}}
-  second: {{start_from: first, small: [name=second, loss.rate_weight=0.002, {TRAINING}]}}
-evaluations:
-  - {{codec: tiny, setting: small, run: first, data: [samples]}}
-  - {{codec: tiny, setting: smaller, run: second, data: [samples]}}
-  - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 5, 20, 60, 90]}}, data: [samples]}}
-  - {{codec: png, model: png, data: [samples]}}
-anchor: jpeg
-notes: [JPEG is only here to be beaten.]
-claims:
-  PSNR (dB): [{{codec: tiny, setting: small, dataset: samples, column: psnr}}]
-  SSIM: [{{codec: tiny, setting: small, dataset: samples, column: ssim}}]
-  MS-SSIM: [{{codec: elsewhere, dataset: samples, column: ms_ssim}}]
-"""
-FIGURES = (
-    "table,figure,relation,value,source,remark\ntiny,PSNR (dB),<,99,page 3,\ntiny,SSIM,=,0.5,page 4,grey\n"
-    "tiny,MS-SSIM,=,0.9,page 5,\n"
-)
+from experiments.plan import read_plan
+from experiments.points import read_points
+from experiments.report import made_with
 
 
 @pytest.fixture
 def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A plan `tiny`, the only one, whose runs and results lie in a folder of their own."""
-    folder = tmp_path / "plans"
-    folder.mkdir()
-    (folder / "tiny.yaml").write_text(PLAN)
-    (folder / "budgets.yaml").write_text((planning.PLANS / "budgets.yaml").read_text())
-    (tmp_path / "figures.csv").write_text(FIGURES)
-    for module in (planning, tables):
-        monkeypatch.setattr(module, "TABLES", ["tiny"])
-    monkeypatch.setattr(planning, "PLANS", folder)
-    monkeypatch.setattr(report, "PAPER_FIGURES", tmp_path / "figures.csv")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
-    monkeypatch.chdir(tmp_path)
-    return folder
+    return only_tiny(tmp_path, monkeypatch)
 
 
 def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -188,116 +145,6 @@ def test_unknown_tables_and_budgets_are_named(plans: Path, capsys: pytest.Captur
     assert "BUDGET=huge: allowed are smoke, small, paper" in capsys.readouterr().err
 
 
-def row(
-    codec: str, bpp: float, psnr: float, seed: int | None = None, dataset: str = "samples", **more: float | str
-) -> Measured:
-    training = None if seed is None else Training("x", ("model=conv_baseline",), seed)
-    results = {"bpp": bpp, "bpsp": bpp / 3, "psnr": psnr, "images": 2, "ratio": 24 / bpp}
-    results |= {"hardware": "a machine", "commit": "abc1234", **more}
-    setting = "" if seed is not None else f"at {bpp}"
-    return Measured(Evaluation(codec, setting, dataset, training, ()), results)
-
-
-def test_seeds_become_mean_and_spread(plans: Path) -> None:
-    rows = [
-        row("ours", bpp, psnr, seed) for seed, (bpp, psnr) in enumerate([(0.5, 30.0), (0.5, 31.0), (0.5, 32.0)])
-    ]
-    page = report.as_markdown(replace(read_plan("tiny", "small"), anchor=None), rows, [])
-    assert "31.00 ± 1.00" in page
-    assert "0.5000 ± 0.0000" in page
-    assert [row.point["setting"] for row in rows] == ["", "seed 1", "seed 2"]
-
-
-def test_the_distance_to_the_anchor_is_taken_at_equal_rate(plans: Path) -> None:
-    plan = read_plan("tiny", "small")
-    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]  # straight over log bpp
-    above, below, outside = row("ours", 0.5, 30.0), row("ours", math.sqrt(0.5), 30.0), row("ours", 9.0, 50.0)
-    wasteful, thrifty = row("ours", 8.0, 30.0), row("ours", 0.1, 10.0)
-    rows = [*anchor, above, below, outside, wasteful, thrifty]
-    gains = [report._above_anchor(plan, rows, each, "psnr") for each in (above, below, wasteful)]
-    assert gains == pytest.approx([1.0, -0.5, -5.0], abs=0.01)
-    assert [report._above_anchor(plan, rows, each, "psnr") for each in (outside, thrifty, anchor[0])] == [None] * 3
-    page = report.as_markdown(plan, rows, [])
-    assert "+1.00" in page
-    assert "Loses to jpeg in PSNR: ours at 2 of 3 rates, worst -5.00 dB." in page
-    assert "in MS-SSIM" not in page  # it is not known
-
-
-def test_a_codec_that_wins_in_psnr_and_loses_in_ms_ssim_is_said_to_lose(plans: Path) -> None:
-    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n, ms_ssim=1 - 10 ** -(1 + 0.3 * n)) for n in range(4)]
-    ours = row("ours", 0.5, 30.0, ms_ssim=1 - 10**-1.25)
-    page = report.as_markdown(read_plan("tiny", "small"), [*anchor, ours], [])
-    assert "Loses to jpeg in MS-SSIM: ours at 1 of 1 rates, worst -0.50 dB." in page
-    assert "in PSNR" not in page
-
-
-def test_a_commit_is_named_once_and_jpeg_born_images_are_told_of(plans: Path) -> None:
-    plan = replace(read_plan("tiny", "small"), anchor=None)
-    rows = [
-        row("ours", n, 30.0, dataset="bsd300_256", commit=commit)
-        for n, commit in enumerate(("a+changes", "b", "a", "c+changes"), 1)
-    ]
-    page = report.as_markdown(plan, rows, [])
-    assert "measured at commit b, a, c+changes (" in page
-    assert JPEG_BORN_NOTE in page
-    resized = row("ours", 1.0, 30.0, dataset="bsd300_grey180")
-    assert JPEG_BORN_NOTE not in report.as_markdown(plan, [resized], [])
-
-
-def test_a_training_is_told_by_its_minutes_or_what_its_weights_say_and_by_its_commit(
-    plans: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    training = Training("x", (), 0)
-    training.__dict__["folder"] = plans / "nowhere"
-    (weights, *_) = pretrained.pretrained_models()[0].weights
-    of = {"minutes": 12, "time": "12 minutes on it", "hardware": "a machine", "commit": "abc1234"}
-    for known, said in [
-        (of, "x 12 min on a machine at commit abc1234 ("),
-        ({**of, "minutes": None, "commit": "unknown"}, "x 12 minutes on it ("),
-    ]:
-        monkeypatch.setattr(Training, "weights", replace(weights, training=known))
-        assert report._trained(training).startswith(said)
-    monkeypatch.setattr(Training, "weights", None)
-    assert report._trained(training) == "x in unknown time on unknown hardware"
-
-
-def test_seeds_lose_by_their_mean_and_are_one_point_of_a_curve(plans: Path) -> None:
-    plan = read_plan("tiny", "small")
-    anchor = [row("jpeg", 0.25 * 2**n, 26.0 + 3 * n) for n in range(4)]
-    seeds = [row("ours", 0.5, psnr, seed) for seed, psnr in enumerate((30.0, 28.0, 28.0))]
-    page = report.as_markdown(plan, [*anchor, *seeds], [])
-    assert "Loses to jpeg in PSNR: ours at 1 of 1 rates, worst -0.33 dB." in page
-    (mean,) = curves_of([each.point for each in seeds], "samples")["ours"]
-    assert mean["psnr"] == pytest.approx(86 / 3)
-    assert mean["setting"] == ""
-
-
-def test_a_lossless_codec_is_shown_as_such(plans: Path) -> None:
-    page = report.as_markdown(replace(read_plan("tiny", "small"), anchor=None), [row("png", 9.0, math.inf)], [])
-    assert "lossless" in page
-    assert "| 3.0000 |" in page
-
-
-def test_points_without_a_setting_are_read_and_written_again(tmp_path: Path) -> None:
-    file = tmp_path / "points.csv"
-    png, jpeg = row("png", 9.0, math.inf).point | {"setting": ""}, row("jpeg", 1.0, 30.0).point
-    for points in ([png], [jpeg], [png]):
-        record(points, file)
-    assert [(each["codec"], each["setting"]) for each in read_points(file)] == [("jpeg", "at 1.0"), ("png", "")]
-    assert read_points(file)[1]["psnr"] == math.inf
-
-
-def test_minutes_of_training_count_those_of_what_it_started_from(plans: Path) -> None:
-    first = Training("first", (), 0)
-    second = Training("second", (), 0, first)
-    for training, minutes in ((first, 5.0), (second, 2.5)):
-        training.__dict__["folder"] = plans.parent / training.name
-        training.folder.mkdir()
-        (training.folder / "results.json").write_text(json.dumps({"train_minutes": minutes}))
-    assert replace(row("ours", 1.0, 30.0), evaluation=Evaluation("ours", "", "samples", second, ())).minutes == 7.5
-    assert row("ours", 1.0, 30.0).minutes == 0.0
-
-
 def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
     plans: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -377,14 +224,10 @@ def test_a_table_that_is_interrupted_stops_its_training_which_keeps_what_it_has(
     )
     environment = {**os.environ, "PYTHONPATH": str(tables.ROOT)}
     with subprocess.Popen([sys.executable, "-c", patched], cwd=plans.parent, env=environment) as process:
-        deadline = time.monotonic() + 300
-        while not (found := list(plans.parent.glob("runs/first-*/checkpoints/last.ckpt"))):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        (last,) = wait_for(lambda: list(plans.parent.glob("runs/first-*/checkpoints/last.ckpt")), process)
         process.send_signal(cut)
         assert process.wait(60) == 130
-    assert RunState.read(found[0].parents[1]).state == "cut off"
+    assert RunState.read(last.parents[1]).state == "cut off"
 
 
 def test_images_that_are_not_there_are_told_of_before_anything_is_trained(
@@ -407,12 +250,3 @@ def test_data_sets_are_fetched_where_the_environment_says_so(monkeypatch: pytest
         for option in ("kodak", "bsd300"):
             with composed("evaluate", ["model=jpeg", f"data={option}"]) as config:
                 assert config.data.test.download is downloads
-
-
-def test_points_of_settings_that_no_table_names_any_more_are_left_out(tmp_path: Path) -> None:
-    file = tmp_path / "points.csv"
-    old, new, other = (row(codec, bpp, 30.0).point for codec, bpp in (("ours", 1.0), ("ours", 2.0), ("mine", 1.0)))
-    record([old, other, {**new, "setting": "at 2.0, seed 1"}], file)
-    record([new], file, planned={("ours", "at 2.0", "samples")})
-    kept = [(each["codec"], each["setting"]) for each in read_points(file)]
-    assert kept == [("mine", "at 1.0"), ("ours", "at 2.0, seed 1"), ("ours", "at 2.0")]

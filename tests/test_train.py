@@ -7,13 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import LEARNED, ROOT, run_python
+from conftest import LEARNED, ROOT, folder_of, run_python, wait_for
 from torchvision.transforms.v2.functional import center_crop
 
 from codec.checkpoint import load_codec
@@ -38,11 +37,6 @@ NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
 # Weights that only a network connection brings, and a hundred layers, are not what these tests are about.
 OFFLINE = {"quantized_autoencoder": ("model.pretrained=false", "model.encoder=resnet18")}
 OFFLINE |= dict.fromkeys(("lossless_unet", "lossless_unet_polyphase"), ("loss=rate",))
-
-
-def folder_of(runs: Path, name: str) -> Path:
-    (found,) = (path for path in runs.glob(f"{name}-*"))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +120,8 @@ def test_training_starts_from_the_weights_it_is_given(trained: Path) -> None:
     again = run_python(TRAIN, *arguments, "name=wrong", "start_from=runs/nothing", cwd=trained, check=False)
     assert again.returncode == 2
     assert again.stderr.strip().splitlines() == [
-        "error: start_from: no checkpoint at runs/nothing: give a .ckpt file or a run's folder (runs/NAME)"
+        "error: start_from: no checkpoint at runs/nothing: give a .ckpt file or a run's folder (runs/NAME), "
+        "or one of `codec models`"
     ]
 
 
@@ -193,11 +188,7 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")):
-        assert process.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     resumed = run_python(TRAIN, *command, cwd=tmp_path)
@@ -289,11 +280,7 @@ def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tm
         # Where the tests run in the background of a script, they were started with interrupts ignored.
         heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, preexec_fn=heed)
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")), process, tmp_path / "log")
     process.send_signal(cut)
     assert process.wait() == 130
     assert (tmp_path / "log").read_text().count("interrupted: the same command goes on") == 1
@@ -306,11 +293,7 @@ def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) ->
         [sys.executable, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob("runs/busy-*/checkpoints/last.ckpt")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: list(tmp_path.glob("runs/busy-*/checkpoints/last.ckpt")), process)
         second = run_python(*command, cwd=tmp_path, check=False)
     finally:
         process.kill()

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, folder_of
 from PIL import Image
 from torchvision.transforms.v2.functional import center_crop
-from wandb_files import folder_of, read_back, rows, run_without_key
+from wandb_files import read_back, rows, run_without_key
 
 from codec.checkpoint import load_codec
 from codec.data.image_file import read_image

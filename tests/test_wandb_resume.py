@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
-from wandb_files import environment_without_key, folder_of, records, run_without_key
+from conftest import ROOT, folder_of, wait_for
+from wandb_files import environment_without_key, records, run_without_key
 from wandb_server import WandbServer, wandb_server
 
 from codec.logged import read_logged
@@ -56,11 +55,7 @@ def train_and_kill(folder: Path, **environment: str) -> None:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 600
-        while not any(int(row["step"]) > 2 * STEPS + 4 for row in logged(folder)):
-            assert process.poll() is None, process.stderr.read()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: any(int(row["step"]) > 2 * STEPS + 4 for row in logged(folder)), process)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

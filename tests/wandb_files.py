@@ -95,8 +95,3 @@ def read_back(run: Path) -> SimpleNamespace:
 def rows(table: dict) -> list[dict]:
     """A W&B table as a dict for every row."""
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-
-
-def folder_of(runs: Path, name: str) -> Path:
-    (found,) = (path for path in runs.glob(f"{name}-*"))
-    return found

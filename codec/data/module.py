@@ -72,7 +72,7 @@ class ImageDataModule(LightningDataModule):
             if value is not None and not (isinstance(value, int) and value >= 1)
         ]
         if channels not in (1, 3):
-            faults.append(f"channels={channels}: allowed are 1 (grey) and 3 (colour)")
+            faults.append(f"channels={channels}: allowed are 1 (greyscale) and 3 (RGB)")
         if not (isinstance(num_workers, int) and num_workers >= 0):
             faults.append(f"num_workers={num_workers}: allowed are the integers from 0")
         if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):

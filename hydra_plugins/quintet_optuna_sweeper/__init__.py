@@ -67,6 +67,9 @@ class OptunaSweeper(Sweeper):
         failures: list[Exception] = []
         while (left := self.n_trials - len(_finished(study)) - len(failures)) > 0:
             trials = [study.ask(space) for _ in range(min(left, self.n_jobs))]
+            first, last = self.n_trials - left + 1, self.n_trials - left + len(trials)
+            which = f"trial {first}" if first == last else f"trials {first} to {last}"
+            print(f"search: {which} of {self.n_trials}", flush=True)
             for trial in trials:
                 trial.set_user_attr("sweep", str(self.folder))
             failures += self._run(study, trials, fixed)

@@ -1,0 +1,98 @@
+"""From a composed config to all that a training is made of; whatever is wrong is said before any data is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import nn
+
+from codec.callbacks import ChannelsLast, OneFate
+from codec.checkpoint import start_from
+from codec.checks import check_integer, check_positive
+from codec.config import Builder, ConfigError
+from codec.learned_codec import LearnedCodec
+from codec.losses import RateDistortionLoss
+
+
+class TrainingParts(NamedTuple):
+    """A codec that is ready to be trained, what it is trained with, and on what."""
+
+    codec: LearnedCodec
+    data: LightningDataModule
+    trainer: Trainer
+    loggers: list[Logger]
+
+
+def training_parts(config: DictConfig) -> TrainingParts:
+    """What `config` describes, with fresh weights, and no data read. Raises ConfigError with all that is wrong."""
+    with Builder(config) as build:
+        build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
+        build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
+        build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
+        codec, data = build.codec("model"), build.part("data")
+        loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
+        callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
+        if config.strategy.channels_last:
+            callbacks.append(ChannelsLast())
+        if codec is not None and not isinstance(codec, LearnedCodec):
+            build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
+            codec = None
+        if optimizer is not None:
+            build.attempt("optimizer", lambda: _check_optimizer(optimizer, config.optimizer.get("lr", 1)))
+        if loss is not None:
+            build.faults += _too_small_for(loss, config.data)
+        if codec is not None and loss is not None:
+            build.attempt("loss", lambda: codec.check_loss(loss))
+    with Builder(config) as build:
+        loggers = build.group("logger")
+        trainer = build.part("trainer", callbacks=callbacks, logger=loggers)
+    _check_processes(trainer, config.strategy.devices)
+    codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
+    return TrainingParts(codec, data, trainer, loggers)
+
+
+def load_weights_and_data(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
+    """Brings the weights that training starts from, unless it is resumed, and finds the images.
+
+    Returns what is to be said of the weights. Raises ConfigError where a file is missing or cannot be fetched.
+    """
+    said = None
+    with Builder(config) as build:
+        if resumed_from is None and config.start_from is not None:
+            said = build.attempt("start_from", lambda: start_from(parts.codec, config.start_from))
+        elif resumed_from is None:
+            build.attempt("model", parts.codec.load_starting_weights)
+        if rank_zero_only.rank == 0:  # further processes meet the data inside fit
+            build.attempt("data", parts.data.prepare_data)
+            build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
+    return said
+
+
+def _check_optimizer(optimizer: Callable[..., Any], lr: Any) -> None:
+    check_positive("optimizer.lr", lr)
+    optimizer([nn.Parameter(torch.zeros(1))])
+
+
+def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:
+    sizes = {key: data.get(key) for key in ("crop_size", "eval_crop")}
+    return [
+        f"data.{key}={size}: this loss compares images from {loss.smallest_side} pixels a side"
+        for key, size in sizes.items()
+        if isinstance(size, int) and size < loss.smallest_side
+    ]
+
+
+def _check_processes(trainer: Trainer, devices: Any) -> None:
+    wanted = trainer.num_devices * trainer.num_nodes
+    if trainer.world_size != wanted:  # then whoever runs this is believed to have started all processes
+        raise ConfigError(
+            f"strategy.devices={devices}: {wanted} processes are to train, and there is {trainer.world_size}: in "
+            "SLURM start a task for each, srun --ntasks-per-node=…, or on one node have them started, "
+            "env -u SLURM_NTASKS python train.py …"
+        )

@@ -1,0 +1,13 @@
+"""What tests of the diffusion scheme share: its codecs, and the overrides that make its variants."""
+
+from conftest import make_codec
+
+from codec.learned_codec import LearnedCodec
+
+DCT = "model.shortcut=dct"
+ITERATIVE = "model.decoder=iterative"
+NO_SKIPS = "model.skips=none"
+
+
+def diffusion(*overrides: str, channels: int = 3, seed: int = 0) -> LearnedCodec:
+    return make_codec("diffusion", channels=channels, seed=seed, overrides=overrides)

@@ -1,0 +1,124 @@
+"""The diffusion scheme learns: from the DCT's reconstruction on, with every parameter, to a lower loss."""
+
+import pytest
+import torch
+from conftest import crop, images
+from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
+from lightning import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from codec.losses import RateDistortionLoss
+
+# ---- the DCT shortcut
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("options", [(), (NO_SKIPS,), (ITERATIVE, "model.steps=2")])
+def test_with_the_shortcut_a_codec_starts_as_the_dcts(options, channels, photograph):
+    codec = diffusion(DCT, *options, channels=channels)
+    x = crop(photograph)[None, :channels] / 255
+    with torch.no_grad():
+        y_hat, _ = codec.bottleneck(codec.shortcut.analysis(x) + 0.5)
+        wanted = codec.shortcut.synthesis(y_hat - 0.5)
+        if codec.iterative:
+            wanted = wanted.clamp(0, 1)  # what a sample is
+        torch.testing.assert_close(codec(x).x_hat, wanted, atol=1e-5, rtol=0)
+        noisy = codec.train()(x).x_hat - codec.shortcut.synthesis(codec.shortcut.analysis(x))
+    coefficients = channels * 64
+    steps = (1 / codec.shortcut.scale / codec.bottleneck.scale).flatten()[:coefficients]
+    rounding = float((steps.square().sum() / 12 / coefficients).sqrt())
+    assert 0.5 < float(noisy.std()) / rounding < 1.1, "the noise of the steps and nothing else"
+
+
+@pytest.mark.parametrize("options", [(), (ITERATIVE, "model.steps=2")])
+def test_with_the_shortcut_an_untrained_codec_is_above_28_db_and_without_it_is_not(options, photograph):
+    psnr = {}
+    for shortcut in ("dct", "none"):
+        codec = diffusion(f"model.shortcut={shortcut}", *options)
+        decoded = codec.decode(codec.encode(photograph))
+        psnr[shortcut] = float(peak_signal_noise_ratio(decoded.float(), photograph.float(), data_range=255.0))
+    assert psnr["dct"] > 28
+    assert psnr["none"] < 20
+
+
+# ---- training
+
+
+VARIANTS = [
+    (),
+    (NO_SKIPS,),
+    (DCT,),
+    (ITERATIVE,),
+    (ITERATIVE, NO_SKIPS),
+    (ITERATIVE, DCT),
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_every_parameter_is_taught_in_training(options):
+    """By the third step: an end that starts at zero lets nothing through to what is behind it in the first."""
+    codec = diffusion(*options).train()
+    loss = RateDistortionLoss(rate_weight=0.01)
+    optimizer = torch.optim.Adam(codec.parameters(), lr=1e-3)
+    torch.manual_seed(0)
+    taught = set()
+    for seed in range(3):
+        x = images(2, 3, 32, 32, seed=seed)
+        optimizer.zero_grad()
+        loss(*codec(x), x).loss.backward()
+        for name, parameter in codec.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(torch.isfinite(parameter.grad).all()), name
+            if bool(parameter.grad.any()):
+                taught.add(name)
+        optimizer.step()
+    assert {name for name, _ in codec.named_parameters()} - taught == set()
+
+
+@pytest.mark.parametrize(("options", "lr"), [((), 1e-3), ((ITERATIVE,), 1e-3), ((DCT, "model.max_t=50"), 1e-3)])
+def test_a_few_steps_of_real_training_lower_the_loss(options, lr, photographs):
+    codec = diffusion(*options).train()
+    crops = torch.stack([crop(image, 32, 32) for image in photographs] * 2)
+    losses = []
+
+    class Recorded(RateDistortionLoss):
+        def __call__(self, *arguments: Tensor):
+            terms = super().__call__(*arguments)
+            losses.append(terms.total.item())
+            return terms
+
+    torch.manual_seed(0)
+    codec.prepare_training(Recorded(rate_weight=0.001), lambda parameters: torch.optim.Adam(parameters, lr=lr))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=20,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(codec, DataLoader(crops, batch_size=len(crops)))
+    assert len(losses) == 20
+    assert sum(losses[-5:]) / 5 < 0.95 * losses[0]
+
+
+def test_the_first_step_of_training_does_not_drown_the_shortcut(photographs):
+    codec = diffusion(DCT, "model.max_t=0").train()
+    crops = torch.stack([crop(image, 32, 32) for image in photographs]).float() / 255
+    before = (codec(crops).x_hat - crops).square().mean().item()
+    optimizer = torch.optim.Adam(codec.parameters(), lr=5e-4)
+    (codec(crops).x_hat - crops).square().mean().backward()
+    optimizer.step()
+    assert (codec(crops).x_hat - crops).square().mean().item() < 2 * before
+
+
+def test_a_larger_step_of_the_shortcut_makes_smaller_files(photographs):
+    image = crop(photographs[0], 128, 128)
+    levels = []
+    for step in (0.05, 0.2):
+        codec = diffusion(DCT, f"model.shortcut_step={step}")
+        levels.append(codec.g_a(image[None].float() / 255)[0].detach().sub(0.5).abs().mean().item())
+    assert levels[1] < 0.5 * levels[0]
