@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import lightning
 import wandb
 from omegaconf import DictConfig
 
@@ -43,7 +42,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
 
 def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str, Any]:
     with Builder(config) as build:
-        build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
+        build.seed()
         codec = named_codec(config, build)
         data = build.part("data")
         if codec is not None and config.steps is not None:
@@ -56,11 +55,12 @@ def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str,
             build.faults.append(
                 f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
             )
-    config.folder = str(run.path)
     with Builder(config) as build:
-        loggers = build.group("logger")
         build.attempt("data", data.prepare_data)
         build.attempt("data", lambda: data.setup("test"))
+    with Builder(config) as build:
+        config.folder = str(run.path)
+        loggers = build.group("logger")
     try:
         run.begin(config)
         record.begin()

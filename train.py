@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from codec.assembly import TrainingParts, load_weights_and_data, training_parts
+from codec.assembly import TrainingParts, load_what_it_needs, training_parts
 from codec.checkpoint import load_codec
 from codec.config import check_launcher, user_errors
 from codec.evaluation import measure
@@ -41,13 +41,13 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     resumed_from = run.last_checkpoint if config.resume else None
     parts = training_parts(config)
-    started = load_weights_and_data(config, parts, resumed_from)
-    codec, data, trainer, loggers = parts
+    started = load_what_it_needs(config, parts, resumed_from)
+    codec, data, trainer = parts
     try:
         if trainer.is_global_zero:
             run.begin(config)
             record.begin(trainer.world_size)
-            log_config(loggers, config, codec)
+            log_config(trainer.loggers, config, codec)
             if started is not None:
                 print(started)
             print(f"{'resuming' if resumed_from else 'training'} in {run.path}")
@@ -84,12 +84,12 @@ def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: flo
         run.path,
         about,
         device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
-        loggers=parts.loggers,
+        loggers=trainer.loggers,
         step=trainer.global_step,
         limit=config.trainer.get("limit_test_batches"),
     )
     print(f"\n{table({run.path.name: results})}\n\nresults, checkpoints and curves: {run.path}")
-    print(where_to_look(parts.loggers) or "")
+    print(where_to_look(trainer.loggers) or "")
 
 
 if __name__ == "__main__":

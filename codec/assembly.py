@@ -1,13 +1,10 @@
 """From a composed config to all that a training is made of; whatever is wrong is said before any data is read."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning
 import torch
 from lightning import Callback, LightningDataModule, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
@@ -26,13 +23,18 @@ class TrainingParts(NamedTuple):
     codec: LearnedCodec
     data: LightningDataModule
     trainer: Trainer
-    loggers: list[Logger]
 
 
 def training_parts(config: DictConfig) -> TrainingParts:
-    """What `config` describes, with fresh weights, and no data read. Raises ConfigError with all that is wrong."""
+    """What `config` describes, with fresh weights, no data read and no logger begun.
+
+    Raises ConfigError with what is wrong, a line each.
+    """
+    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
+        if config.get(name) is None:
+            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
     with Builder(config) as build:
-        build.attempt("seed", lambda: lightning.seed_everything(config.seed, workers=True, verbose=False))
+        build.seed()
         build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
         build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
         codec, data = build.codec("model"), build.part("data")
@@ -40,25 +42,24 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
+        trainer = build.part("trainer", callbacks=callbacks, logger=False)  # they may ask a server: later
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
+        build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
         if optimizer is not None:
-            build.attempt("optimizer", lambda: _check_optimizer(optimizer, config.optimizer.get("lr", 1)))
+            build.attempt("optimizer", lambda: optimizer([nn.Parameter(torch.zeros(1))], lr=1.0))
         if loss is not None:
             build.faults += _too_small_for(loss, config.data)
         if codec is not None and loss is not None:
             build.attempt("loss", lambda: codec.check_loss(loss))
-    with Builder(config) as build:
-        loggers = build.group("logger")
-        trainer = build.part("trainer", callbacks=callbacks, logger=loggers)
     _check_processes(trainer, config.strategy.devices)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
-    return TrainingParts(codec, data, trainer, loggers)
+    return TrainingParts(codec, data, trainer)
 
 
-def load_weights_and_data(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
-    """Brings the weights that training starts from, unless it is resumed, and finds the images.
+def load_what_it_needs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
+    """Brings the weights that training starts from, unless it is resumed, then the images, then the loggers.
 
     Returns what is to be said of the weights. Raises ConfigError where a file is missing or cannot be fetched.
     """
@@ -68,15 +69,13 @@ def load_weights_and_data(config: DictConfig, parts: TrainingParts, resumed_from
             said = build.attempt("start_from", lambda: start_from(parts.codec, config.start_from))
         elif resumed_from is None:
             build.attempt("model", parts.codec.load_starting_weights)
+    with Builder(config) as build:
         if rank_zero_only.rank == 0:  # further processes meet the data inside fit
             build.attempt("data", parts.data.prepare_data)
             build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
+    with Builder(config) as build:
+        parts.trainer.loggers = build.group("logger")
     return said
-
-
-def _check_optimizer(optimizer: Callable[..., Any], lr: Any) -> None:
-    check_positive("optimizer.lr", lr)
-    optimizer([nn.Parameter(torch.zeros(1))])
 
 
 def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:

@@ -132,7 +132,7 @@ def find_checkpoint(path: str | Path) -> Path:
         for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
             if candidate.is_file():
                 return candidate
-    for model in pretrained_models():
+    for model in () if folders else pretrained_models():
         names = {model.name: model.at(), **{weights.stem: weights for weights in model.weights}}
         if str(path) in names:
             return names[str(path)].path

@@ -18,6 +18,11 @@ def check_integer(key: str, value: Any, lowest: int, highest: int | None = None)
         raise ValueError(f"{key}={value}: allowed are the integers {allowed}")
 
 
+def check_seed(key: str, value: Any) -> None:
+    """`value` is a seed that Python, NumPy and torch all take."""
+    check_integer(key, value, 0, 2**32 - 1)
+
+
 def check_positive(key: str, value: Any) -> None:
     """`value` is a finite number above 0."""
     if type(value) not in (int, float) or not 0 < value < math.inf:

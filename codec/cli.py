@@ -202,7 +202,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--quality", type=int, metavar="N", help="one of the model's: larger files, better images"
             )
         command.add_argument(
-            "--checkpoint", type=_path, help="your own model instead: a .ckpt file or a run's folder"
+            "--checkpoint",
+            type=_path,
+            help="your own model instead: a run's folder, .ckpt or .safetensors",
         )
         command.add_argument("--force", action="store_true", help="overwrite what exists")
         command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")

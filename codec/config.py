@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning import seed_everything
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from codec.bitstream import BitstreamError
 from codec.callbacks import TrainingDivergedError
 from codec.checkpoint import CheckpointError, build_codec
+from codec.checks import check_seed
 from codec.data.download import DownloadError
 from codec.data.image_file import ImageFileError
 from codec.data.source import SourceError
@@ -71,6 +73,12 @@ class Builder:
         if kind is None and self.faults:
             raise ConfigError("\n".join(dict.fromkeys(self.faults)))
 
+    def seed(self) -> None:
+        """Seeds Python, NumPy, torch and the data loaders' workers by the config's `seed`."""
+        self.attempt("seed", lambda: check_seed("seed", self.config.seed))
+        if not self.faults:
+            seed_everything(self.config.seed, workers=True, verbose=False)
+
     def codec(self, key: str) -> ImageCodec | None:
         """The codec at `key`, through `codec.checkpoint.build_codec`."""
         return self.attempt(key, lambda: build_codec(OmegaConf.to_container(self.config[key], resolve=True)))
@@ -89,26 +97,24 @@ class Builder:
             return step()
         except (ValueError, TypeError, *USER_ERRORS) as error:
             for line in messages(error):
-                named = name_keys(self.config, line, key)
-                self.faults.append(
-                    named if named.startswith((f"{key}.", f"{key}=")) or named != line else f"{key}: {line}"
-                )
+                known = line.startswith((f"{key}.", f"{key}="))
+                self.faults.append(name_keys(self.config, line, key) or (line if known else f"{key}: {line}"))
             return None
 
 
-def name_keys(config: DictConfig, message: str, within: str = "") -> str:
-    """`message` with a leading `name=` replaced by the whole key that the user can set, if there is one.
+def name_keys(config: DictConfig, message: str, within: str = "") -> str | None:
+    """`message` with a leading `name=` replaced by the whole key that the user can set; None if there is none.
 
-    Of several keys of that name, one in or below `within` is meant; one that repeats another stands for that.
+    Of several keys of that name, the uppermost in `within` is meant, else the uppermost of all; one that repeats
+    another stands for that.
     """
     match = re.match(r"(\w+)=", message)
-    if not match:
-        return message
-    keys = {key: source for key, source in _sources(config).items() if key.rpartition(".")[2] == match[1]}
-    inside = [source for key, source in keys.items() if key.startswith(f"{within}.")]
-    for source in [*inside, *keys.values()]:
-        return f"{source}{message[match.end(1) :]}"
-    return message
+    sources = _sources(config)
+    keys = [key for key in sources if match and key.rpartition(".")[2] == match[1]]
+    if not keys:
+        return None
+    meant = min(keys, key=lambda key: (not key.startswith(f"{within}."), key.count(".")))
+    return f"{sources[meant]}{message[match.end(1) :]}"
 
 
 def check_launcher(devices: Any) -> None:
@@ -147,6 +153,12 @@ def user_errors() -> Iterator[None]:
             raise
         for line in messages(error):
             print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except ValueError as error:
+        if _WANTS_TRACEBACK or "Config group override must be a string" not in str(error):
+            raise
+        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
+        print(f"error: {nulls}: a config group has no null; ~GROUP leaves it out, e.g. ~scheduler", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         if rank_zero_only.rank == 0:

@@ -34,7 +34,7 @@ def training(checkpoint: Path, photographs: str | None = None, trained: str | No
     """
     folder = checkpoint.resolve().parents[1]
     if not (folder / "results.json").is_file():
-        raise CheckpointError(f"{folder.name} is not a finished run: it has no results.json")
+        raise CheckpointError(f"{checkpoint} is not of a finished run: {folder} has no results.json")
     results = read_results(folder / "results.json")
     if trained is None and "train_minutes" not in results:
         raise CheckpointError(f"{folder.name} has not recorded its time: say it, --trained '20 minutes on 1 core'")

@@ -101,10 +101,12 @@ def wait_for(there: Callable[[], Any], process: subprocess.Popen, log: Path | No
     """
     deadline = time.monotonic() + 600
     while not (found := there()):
-        if process.poll() is not None or time.monotonic() > deadline:
+        ended = process.poll()
+        if ended is not None or time.monotonic() > deadline:
             process.kill()
-            said = [log.read_text()] if log is not None else [text for text in process.communicate() if text]
-            pytest.fail(f"{process.args} ended with {process.poll()}:\n" + "\n".join(str(s)[-3000:] for s in said))
+            said = [log.read_text()] if log is not None else process.communicate(timeout=60)
+            how = "did not come so far in ten minutes" if ended is None else f"ended with {ended}"
+            pytest.fail(f"{process.args} {how}:\n" + "\n".join(str(text)[-3000:] for text in said if text))
         time.sleep(0.02)
     return found
 

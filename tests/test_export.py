@@ -163,7 +163,7 @@ def test_what_a_run_does_not_know_has_to_be_said(run: Path, tmp_path: Path) -> N
     data = training(checkpoint, photographs="my own (all mine)", trained="x")["data"]
     assert data == "my own (all mine), 10 % of them to validate on, in grey, crops of 64×64"
     results.unlink()
-    with pytest.raises(CheckpointError, match="copy is not a finished run"):
+    with pytest.raises(CheckpointError, match="is not of a finished run"):
         training(checkpoint)
 
 

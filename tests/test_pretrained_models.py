@@ -46,8 +46,10 @@ def test_weights_of_the_package_are_found_by_name_where_no_run_of_yours_has_it(
     for model in MODELS:
         assert find_checkpoint(model.name) == model.at().path
         assert [find_checkpoint(weights.stem) for weights in model.weights] == [w.path for w in model.weights]
-    own = tmp_path / f"{MODELS[0].name}/checkpoints/best.ckpt"
+    own = tmp_path / f"{MODELS[0].name}-1a2b3c4d/checkpoints/best.ckpt"
     own.parent.mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        find_checkpoint(MODELS[0].name)
     own.touch()
     assert find_checkpoint(MODELS[0].name) == own.relative_to(tmp_path)
 

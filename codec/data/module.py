@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from codec.checks import check_seed
 from codec.data.dataset import (
     EpochSampler,
     ImageReader,
@@ -75,6 +76,11 @@ class ImageDataModule(LightningDataModule):
             faults.append(f"channels={channels}: allowed are 1 (greyscale) and 3 (RGB)")
         if not (isinstance(num_workers, int) and num_workers >= 0):
             faults.append(f"num_workers={num_workers}: allowed are the integers from 0")
+        for name, value in (("split_seed", split_seed), ("seed", seed)):
+            try:
+                check_seed(name, value)
+            except ValueError as error:
+                faults.append(str(error))
         if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             faults.append(f"val_fraction={val_fraction}: allowed are numbers between 0 and 1")
         if faults:
