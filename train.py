@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from codec.assembly import TrainingParts, load_what_it_needs, training_parts
+from codec.assembly import TrainingParts, add_loggers, load_inputs, training_parts
 from codec.checkpoint import load_codec
 from codec.config import check_launcher, user_errors
 from codec.evaluation import measure
@@ -41,8 +41,9 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     resumed_from = run.last_checkpoint if config.resume else None
     parts = training_parts(config)
-    started = load_what_it_needs(config, parts, resumed_from)
     codec, data, trainer = parts
+    started = load_inputs(config, parts, resumed_from)
+    add_loggers(config, trainer)
     try:
         if trainer.is_global_zero:
             run.begin(config)

@@ -42,7 +42,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
-        trainer = build.part("trainer", callbacks=callbacks, logger=False)  # they may ask a server: later
+        trainer = build.part("trainer", callbacks=callbacks, logger=False)
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
@@ -58,8 +58,8 @@ def training_parts(config: DictConfig) -> TrainingParts:
     return TrainingParts(codec, data, trainer)
 
 
-def load_what_it_needs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
-    """Brings the weights that training starts from, unless it is resumed, then the images, then the loggers.
+def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
+    """Brings the weights that training starts from, unless it is resumed, then the images.
 
     Returns what is to be said of the weights. Raises ConfigError where a file is missing or cannot be fetched.
     """
@@ -73,9 +73,13 @@ def load_what_it_needs(config: DictConfig, parts: TrainingParts, resumed_from: P
         if rank_zero_only.rank == 0:  # further processes meet the data inside fit
             build.attempt("data", parts.data.prepare_data)
             build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
-    with Builder(config) as build:
-        parts.trainer.loggers = build.group("logger")
     return said
+
+
+def add_loggers(config: DictConfig, trainer: Trainer) -> None:
+    """Gives the trainer those that `config` names; W&B's may ask its server. Raises ConfigError."""
+    with Builder(config) as build:
+        trainer.loggers = build.group("logger")
 
 
 def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:
