@@ -22,7 +22,7 @@ from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
-from codec.pretrained import pretrained_models
+from codec.pretrained import called
 
 
 def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
@@ -132,10 +132,9 @@ def find_checkpoint(path: str | Path) -> Path:
         for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
             if candidate.is_file():
                 return candidate
-    for model in () if folders else pretrained_models():
-        names = {model.name: model.at(), **{weights.stem: weights for weights in model.weights}}
-        if str(path) in names:
-            return names[str(path)].path
+    packaged = None if folders else called(str(path))
+    if packaged is not None:
+        return packaged.path
     raise CheckpointError(
         f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME), or one of `codec models`"
     )

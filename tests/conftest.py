@@ -21,6 +21,7 @@ from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.losses import RateDistortionLoss
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
@@ -86,6 +87,28 @@ def run_python(
     if check and done.returncode != 0:
         pytest.fail(f"{arguments} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
+
+
+def untaught(codec: LearnedCodec, side: int) -> set[str]:
+    """The parameters that no gradient has reached by the third step on images of `side`² pixels; it must be finite.
+
+    An end that starts at zero lets nothing through to what is behind it in the first step.
+    """
+    codec.train()
+    loss, optimizer = RateDistortionLoss(rate_weight=0.01), torch.optim.Adam(codec.parameters(), lr=1e-3)
+    torch.manual_seed(0)
+    left = {name for name, _ in codec.named_parameters()}
+    for seed in range(3):
+        x = images(2, 3, side, side, seed=seed)
+        optimizer.zero_grad()
+        loss(*codec(x), x).loss.backward()
+        for name, parameter in codec.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(torch.isfinite(parameter.grad).all()), name
+            if bool(parameter.grad.any()):
+                left.discard(name)
+        optimizer.step()
+    return left
 
 
 def folder_of(runs: Path, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import crop, images
+from conftest import crop, untaught
 from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
 from lightning import Trainer
 from torch import Tensor
@@ -58,23 +58,8 @@ VARIANTS = [
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_every_parameter_is_taught_in_training(options):
-    """By the third step: an end that starts at zero lets nothing through to what is behind it in the first."""
-    codec = diffusion(*options).train()
-    loss = RateDistortionLoss(rate_weight=0.01)
-    optimizer = torch.optim.Adam(codec.parameters(), lr=1e-3)
-    torch.manual_seed(0)
-    taught = set()
-    for seed in range(3):
-        x = images(2, 3, 32, 32, seed=seed)
-        optimizer.zero_grad()
-        loss(*codec(x), x).loss.backward()
-        for name, parameter in codec.named_parameters():
-            assert parameter.grad is not None, name
-            assert bool(torch.isfinite(parameter.grad).all()), name
-            if bool(parameter.grad.any()):
-                taught.add(name)
-        optimizer.step()
-    assert {name for name, _ in codec.named_parameters()} - taught == set()
+    codec = diffusion(*options)
+    assert untaught(codec, 32) == set()
 
 
 @pytest.mark.parametrize(("options", "lr"), [((), 1e-3), ((ITERATIVE,), 1e-3), ((DCT, "model.max_t=50"), 1e-3)])

@@ -153,6 +153,15 @@ def load(weights: Weights, quality: int | None = None) -> "LearnedCodec":
     return codec
 
 
+def called(name: str) -> Weights | None:
+    """The pretrained weights of this name, "diffusion_dct-q2", or a model's own choice, "diffusion_dct", if any."""
+    for model in pretrained_models():
+        names = {model.name: model.at(), **{weights.stem: weights for weights in model.weights}}
+        if name in names:
+            return names[name]
+    return None
+
+
 def written_by(fingerprint: bytes) -> Weights | None:
     """The pretrained weights that a file with this fingerprint in its header was written with, if any."""
     found = (weights for model in pretrained_models() for weights in model.weights)
