@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
 from codec.config import USER_ERRORS
+from codec.places import conf_folder, entry_command
 from codec.run_state import first_line
 from codec.runs import RunFolder, folder_of
 from codec.sweep import INTERRUPTED, JobFailedError, Sweep, SweepJob
@@ -105,20 +107,24 @@ def gpus_wanted(config: DictConfig, present: int) -> int:
 def command_of(script: str, config: DictConfig) -> list[str]:
     """The command line of one job, which shares with the sweep what the user told Hydra about where configs are."""
     options = {"main": "--config-path", "command-line": "--config-dir"}
-    own = str(Path(script).resolve().parent / "conf")
-    sources = [s for s in config.hydra.runtime.config_sources if s.provider in options and s.path != own]
-    name = config.hydra.job.config_name
+    sources = [s for s in config.hydra.runtime.config_sources if s.provider in options]
+    sources = [s for s in sources if s.path != str(conf_folder())]
+    entry, name = shlex.split(script), config.hydra.job.config_name
     hydra = [o for o in config.hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_THE_SWEEP)]
     return [
-        *(sys.executable, script),
+        *(sys.executable, *entry),
         *(argument for source in sources for argument in (options[source.provider], source.path)),
-        *(("--config-name", name) if name != Path(script).stem else ()),
+        *(("--config-name", name) if name != _name_of(entry[-1]) else ()),
         *hydra,
         *config.hydra.overrides.task,
     ]
 
 
 def script_of(task: Callable[..., Any]) -> str:
-    """The script that `task` is the main function of, as one would type it here."""
-    script = Path(inspect.unwrap(task).__globals__["__file__"]).resolve()
-    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+    """The entry point whose job `task` is, as one would type it here behind `python`."""
+    return shlex.join(entry_command(Path(inspect.unwrap(task).__globals__["__file__"]).stem))
+
+
+def _name_of(entry: str) -> str:
+    """`train` of a path to train.py, and of codec.training.train."""
+    return Path(entry).stem if entry.endswith(".py") else entry.rpartition(".")[2]

@@ -45,9 +45,10 @@ from codec.data.samples import SamplesSource
 from codec.entropy import EntropyBottleneck, coder, tables
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.places import conf_folder
 from codec.runs import commit
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+CONF = conf_folder()
 REFERENCES = ("jpeg", "webp")
 PRECISIONS = {"fp32": "32-true", "bf16_channels_last": "bf16-mixed"}
 # network: the scheme's transforms; quantiser: rounding, to and from the device; tables: CDFs, and the check that

@@ -9,9 +9,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from codec.places import conf_folder
 from codec.runs import RunFolder
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @contextmanager
@@ -21,7 +20,7 @@ def composed(command: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     Raises what Hydra does where an override fits nothing.
     """
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose(command, list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     with open_dict(config):

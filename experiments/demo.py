@@ -11,11 +11,11 @@ from rich.progress import track
 from codec.baselines import Jpeg, WebP
 from codec.checkpoint import load_codec
 from codec.metrics import mean_of_rows
+from codec.places import conf_folder, entry_command
 from codec.results import table, write_results
 from codec.runs import RunFolder
 from experiments.comparison import Panel, caption, difference, nearest, save_comparison
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("demo")
 
 
@@ -25,10 +25,10 @@ def main() -> None:
     Arguments are more overrides for train.py.
     """
     overrides = ["experiment=demo", f"runs={FOLDER}", "test=false", "logger=csv", *sys.argv[1:]]
-    trained = subprocess.run([sys.executable, str(ROOT / "train.py"), *overrides], check=False)
+    trained = subprocess.run([sys.executable, *entry_command("train"), *overrides], check=False)
     if trained.returncode:
         sys.exit(trained.returncode)  # train.py has said why
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", overrides)
     run = RunFolder.of(config).path
     data = instantiate(config.data)

@@ -36,20 +36,19 @@ PHASES = {
     "data": "codec and data are made, the folder is begun",
     "fit": "to the end of the first step: further processes, a look at validation, workers",
 }
-# train.py, with a look at the clock between its imports; further processes are started from train.py itself.
+# Training, with a look at the clock between its imports; further processes are started from its file itself.
 PROGRAM = """
 import sys, time
 import torch, lightning
 libraries = time.time()
-import train
+from codec.training import train
 imports = time.time()
 from experiments.scaling import Marks
 marks = Marks(sys.argv.pop(1))
 marks.set("libraries", libraries)
 marks.set("imports", imports)
 sys.argv[0] = train.__file__
-with train.user_errors():
-    train.main()
+train.main()
 """
 
 
@@ -118,7 +117,8 @@ def measured(processes: int, accelerator: str, steps: int, overrides: Sequence[s
             *(f"data.crops_per_image={batch * steps * processes}", f"runs={folder}/runs"),
         ]
         started = time.time()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         ended = time.time()
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()

@@ -22,9 +22,10 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import evaluate
 from codec.config import USER_ERRORS, messages, user_errors
+from codec.places import entry_command
 from codec.runs import evaluation_folder
+from codec.training import evaluate
 from experiments.compose import composed
 from experiments.curves import draw
 from experiments.pages import write_page
@@ -164,7 +165,7 @@ def draw_figures(plan: Plan, folder: Path, changed: bool) -> None:
 def train(training: Training) -> None:
     """Runs train.py to its end. Raises PlanError if it fails; what it says is on the terminal."""
     environment = {"WANDB_RUN_GROUP": "tables", **os.environ}
-    command = [sys.executable, str(ROOT / "train.py"), *training.overrides]
+    command = [sys.executable, *entry_command("train"), *training.overrides]
     # In a session of its own, or Ctrl-C would reach it from the terminal and from here.
     with subprocess.Popen(command, env=environment, start_new_session=True) as process:
         try:

@@ -11,9 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-import evaluate
-import train
 from codec.config import Builder, ConfigError
+from codec.training import evaluate, train
 
 FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
 OPTIONS = [path for path in FILES if path.parent != Path() and path.stem != "base"]
@@ -80,11 +79,9 @@ def test_a_preset_opens_with_its_command(path: Path) -> None:
 
 def run_entry(entry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *overrides: str) -> str:
     """What `python train.py OVERRIDES` prints on stderr when it refuses them."""
-    from codec.config import user_errors
-
     GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", [f"{entry.__name__}.py", *overrides])
-    with pytest.raises(SystemExit) as stopped, user_errors():
+    monkeypatch.setattr(sys, "argv", [entry.__name__, *overrides])
+    with pytest.raises(SystemExit) as stopped:
         entry.main()
     assert stopped.value.code == 2
     captured = capsys.readouterr().err
