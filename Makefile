@@ -81,5 +81,5 @@ figures: $(READY)  ## quality over bpp of all that make tables measured, publish
 	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md
 
 clean:  ## remove .venv and caches; runs and results stay
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv build dist .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

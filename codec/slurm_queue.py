@@ -16,6 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from codec.config import ConfigError
+from codec.distribution import install
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, Sweep
 from codec.sweep_jobs import Job, gpus_wanted
@@ -175,7 +176,7 @@ def requested(job: Job, launcher: DictConfig) -> dict[str, Any]:
 
 def _check_that_slurm_is_here() -> None:
     if find_spec("submitit") is None:
-        raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'quintet[slurm]'")
+        raise ConfigError(f"hydra/launcher=slurm needs submitit: {install('slurm')}")
     if shutil.which("srun") is None:
         raise ConfigError("hydra/launcher=slurm: no SLURM here, srun is not on the PATH; use hydra/launcher=local")
 

@@ -20,7 +20,7 @@ from cluster import missing, private_slurm
 from codec.run_state import RunState
 from codec.sweep import Sweep
 
-pytest.importorskip("submitit", reason="pip install 'quintet[slurm]'")
+pytest.importorskip("submitit", reason="pip install 'quintet-codec[slurm]'")
 pytestmark = pytest.mark.skipif(
     "QUINTET_SLURM" not in os.environ or missing() is not None,
     reason=missing() or "starts a SLURM: make test-slurm",

@@ -18,7 +18,7 @@ from codec.slurm_queue import SlurmQueue, requested
 from codec.sweep import Sweep
 from codec.sweep_jobs import Job
 
-pytest.importorskip("submitit", reason="pip install 'quintet[slurm]'")
+pytest.importorskip("submitit", reason="pip install 'quintet-codec[slurm]'")
 
 GONE = "exit 0"  # squeue no longer knows the job
 

@@ -86,11 +86,12 @@ class OptunaSweeper(Sweeper):
 
     def _study(self) -> Study:
         from codec.config import ConfigError
+        from codec.distribution import install
 
         try:
             import optuna
         except ImportError:
-            raise ConfigError("hydra/sweeper=optuna: Optuna is missing; pip install 'quintet[search]'") from None
+            raise ConfigError(f"hydra/sweeper=optuna: Optuna is missing; {install('search')}") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(storage=self.storage, study_name="search", load_if_exists=True)
         # A search that goes on would otherwise draw again what it began with.
