@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint
 from codec.config import ConfigError
+from codec.distribution import NAME, version
 from codec.errors import CheckpointError
 from codec.pretrained import choose, stem
 from codec.results import read_results
@@ -131,7 +132,8 @@ class RunFolder:
             file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
         start = sum(1 for _ in provenance.glob("commit*.txt"))
         suffix = f"-{start}" if start else ""
-        (provenance / f"commit{suffix}.txt").write_text(_git("rev-parse", "HEAD") or "not a git checkout\n")
+        head = _git("rev-parse", "HEAD") or f"not a git checkout; {NAME} {version() or 'of no version'}\n"
+        (provenance / f"commit{suffix}.txt").write_text(head)
         new = _git("ls-files", "--others", "--exclude-standard", "*.py", "*.yaml").splitlines()
         added = "".join(_git("diff", "--no-index", "/dev/null", name, expected=1) for name in new)
         (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
@@ -167,13 +169,13 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" where its files were changed; "unknown" outside a checkout.
+    """The checkout's commit, with "+changes" where its files were changed; outside a checkout the version.
 
-    Tables are no change: what they say depends on nothing in them.
+    Tables are no change: what they say depends on nothing in them. "unknown" where nothing is installed either.
     """
     head = _git("rev-parse", "--short", "HEAD").strip()
     if not head:
-        return "unknown"
+        return version() or "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
     return f"{head}{'+changes' if changed else ''}"
 
@@ -225,7 +227,13 @@ def _without_places(node: Any) -> Any:
 
 
 def _git(*arguments: str, expected: int = 0) -> str:
-    here = Path(__file__).resolve().parents[1]
+    """What git says of the repository that this package is a part of; nothing where there is none."""
+    package = Path(__file__).resolve().parent
+    # An environment in which a wheel is installed can lie in somebody's own repository, which ignores it.
+    return _run_git(package.parent, *arguments, expected=expected) if _run_git(package, "ls-files", ".") else ""
+
+
+def _run_git(here: Path, *arguments: str, expected: int = 0) -> str:
     try:
         done = subprocess.run(
             ["git", *arguments],

@@ -51,6 +51,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is taken to lie outside any git checkout."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.setattr(runs, "version", lambda: "1.2.3")
 
 
 def git(where: Path, *arguments: str) -> str:
@@ -203,9 +204,9 @@ def test_a_later_start_keeps_what_an_earlier_one_wrote(
     assert "+after" in (provenance / "changes-1.diff").read_text()
 
 
-def test_begin_outside_a_checkout_says_so(tmp_path: Path, outside) -> None:
+def test_begin_outside_a_checkout_says_the_version(tmp_path: Path, outside) -> None:
     provenance = begun(tmp_path).path / "provenance"
-    assert (provenance / "commit.txt").read_text() == "not a git checkout\n"
+    assert (provenance / "commit.txt").read_text() == "not a git checkout; quintet-codec 1.2.3\n"
     assert (provenance / "changes.diff").read_text() == ""
 
 
@@ -236,10 +237,25 @@ def test_commit_is_the_short_hash_and_tells_of_changes(checkout: Path) -> None:
     assert commit() == f"{short}+changes"
 
 
-def test_commit_is_unknown_without_git(checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_commit_is_the_version_where_the_checkout_around_the_package_does_not_hold_it(
+    checkout: Path, outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = checkout / ".venv/codec"
+    package.mkdir(parents=True)
+    (package / "runs.py").touch()
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    assert git(package, "rev-parse", "HEAD")
+    assert commit() == "1.2.3"
+
+
+def test_commit_is_the_version_without_git(outside, checkout: Path, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert commit() == "unknown"
+    assert commit() == "1.2.3"
 
 
-def test_commit_is_unknown_outside_a_checkout(outside) -> None:
+def test_commit_is_the_version_outside_a_checkout_and_unknown_where_nothing_is_installed(
+    outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert commit() == "1.2.3"
+    monkeypatch.setattr(runs, "version", lambda: None)
     assert commit() == "unknown"
