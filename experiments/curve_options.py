@@ -14,7 +14,7 @@ def add_curve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("curves", nargs="*", metavar="NAME=FOLDERS", help=CURVE_HELP)
     parser.add_argument("--data", metavar="NAME", help="also the points on this data set in points.csv, e.g. kodak")
     parser.add_argument("--codecs", metavar="A,B", help="with --data: only these codecs, in this order")
-    parser.add_argument("--points", type=Path, metavar="FILE", help="default: experiments/results/points.csv")
+    parser.add_argument("--points", type=Path, metavar="FILE", help=f"default: {POINTS}")
     parser.add_argument(
         "--published",
         metavar="NAMES",
@@ -34,10 +34,11 @@ def read_chosen(options: argparse.Namespace) -> tuple[Curves, Curves]:
     curves = read_curves(options.curves)
     if options.data is not None:
         file = options.points or POINTS
-        if not file.is_file():
+        points = read_points(file)
+        if not points:
             raise ValueError(f"no points at {file}: `make table-baselines` and the like write it, or name another")
         codecs = options.codecs.split(",") if options.codecs else None
-        measured = curves_of(read_points(file), options.data, codecs)
+        measured = curves_of(points, options.data, codecs)
         twice = curves.keys() & measured.keys()
         if twice:
             raise ValueError(f"{', '.join(sorted(twice))}: a codec of {file.name} has that name, give another")

@@ -30,6 +30,7 @@ from codec.data.module import ImageDataModule
 from codec.errors import CheckpointError
 from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
+from codec.places import checkout
 from codec.pretrained import Point, Weights
 from experiments.compose import composed
 from experiments.model_card import card
@@ -236,6 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--trained", metavar="TEXT", help="time and hardware, of a run that has not recorded them")
     options = vars(parser.parse_args(arguments))
+    if checkout() is None:
+        parser.error("weights are added to the package in a checkout: this one is installed")
     with user_errors():
         weights = export(**options)
         print(f"{weights.path}: {weights.size:,} bytes; commit it with its .json, .yaml, .md and golden file")

@@ -9,11 +9,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from codec.places import checkout
 from codec.results import read_results
 from codec.whole_file import whole_file
 from experiments.run_folders import find_runs
 
-POINTS = Path(__file__).resolve().parent / "results/points.csv"
+PACKAGED = Path(__file__).resolve().parent / "results/points.csv"
+RESULTS = PACKAGED.parent if checkout() else Path("results")  # where tables are written
+POINTS = RESULTS / "points.csv"
 
 TEXTS = ("codec", "setting", "dataset", "hardware", "commit", "command")
 COLUMNS = (
@@ -35,7 +38,12 @@ def point(results: dict[str, Any], **texts: str) -> Point:
 
 
 def read_points(file: Path = POINTS) -> list[Point]:
-    """All points of a points.csv: texts and floats (a lossless codec's psnr is inf), without what is not known."""
+    """All points of a points.csv: texts and floats (a lossless codec's psnr is inf), without what is not known.
+
+    Outside a checkout POINTS begins as those that come with the package.
+    """
+    if file == POINTS and not file.is_file():
+        file = PACKAGED
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as rows:

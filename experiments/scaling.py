@@ -24,6 +24,7 @@ from hydra.experimental.callback import Callback as HydraCallback
 from lightning import Callback, LightningModule, Trainer
 
 from codec.config import ConfigError, user_errors
+from codec.places import checkout
 from codec.runs import hardware
 from experiments.compose import composed
 
@@ -118,7 +119,7 @@ def measured(processes: int, accelerator: str, steps: int, overrides: Sequence[s
         ]
         started = time.time()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=checkout(), env=environment, capture_output=True, text=True, check=False)
         ended = time.time()
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()

@@ -6,7 +6,8 @@
 
 What was finished before is not done again, what was cut short goes on, and a changed config retrains only what
 depends on it: every run's folder below runs/ follows from its config. Where a training's weights come with the
-package, they are measured and nothing is trained. A table that was made with a larger budget is left alone.
+package, they are measured and nothing is trained. A table that was made with a larger budget is left alone. An
+installed package writes its tables to results/ of the current folder: python -m experiments.tables conv.
 """
 
 import argparse
@@ -30,12 +31,10 @@ from experiments.compose import composed
 from experiments.curves import draw
 from experiments.pages import write_page
 from experiments.plan import TABLES, Evaluation, Plan, PlanError, PlannedFigure, Training, read_plan
-from experiments.points import PointKey, curves_of, record
+from experiments.points import RESULTS, PointKey, curves_of, record
 from experiments.published import DATASET, IMAGES, read_published
 from experiments.report import Measured, as_csv, as_markdown, made_with
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "experiments/results"
 BUDGETS = ("smoke", "small", "paper")  # from the least to the best
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
+from conftest import ROOT, wait_for
 from tiny_plan import PLAN, only_tiny
 
 from codec import pretrained
@@ -222,7 +222,7 @@ def test_a_table_that_is_interrupted_stops_its_training_which_keeps_what_it_has(
         "from codec.config import user_errors\n"
         "with user_errors(): sys.exit(tables.main(['tiny']))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tables.ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", patched], cwd=plans.parent, env=environment) as process:
         (last,) = wait_for(lambda: list(plans.parent.glob("runs/first-*/checkpoints/last.ckpt")), process)
         process.send_signal(cut)
