@@ -14,6 +14,8 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
+from codec.distribution import install
+from codec.errors import MissingPackageError
 from codec.image_codec import ImageCodec, check_image
 
 
@@ -187,7 +189,7 @@ class JpegXL(PillowCodec):
     """JPEG XL, as a bare codestream.
 
     `quality` 0 to 99, or None for lossless; `effort` 1 (fastest) to 10 (smallest). Only bare codestreams are
-    decoded, not those in a container.
+    decoded, not those in a container. Raises MissingPackageError where Pillow's plugin is not installed.
     """
 
     format = "JXL"
@@ -196,11 +198,13 @@ class JpegXL(PillowCodec):
 
     def __init__(self, quality: int | None, effort: int = 7) -> None:
         super().__init__()
-        import pillow_jxl  # noqa: F401 - importing it registers the format with Pillow
-
         self.quality = quality if quality is None else _integer("quality", quality, 0, 99)
         self.lossless = quality is None
         self.effort = _integer("effort", effort, 1, 10)
+        try:
+            import pillow_jxl  # noqa: F401 - importing it registers the format with Pillow
+        except ImportError:
+            raise MissingPackageError(f"JPEG XL needs pillow-jxl-plugin: {install('jpegxl')}") from None
 
     def save_options(self, channels: int) -> dict[str, object]:
         if self.quality is None:

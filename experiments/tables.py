@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from codec.config import USER_ERRORS, messages, user_errors
+from codec.errors import MissingPackageError
 from codec.places import entry_command
 from codec.runs import evaluation_folder
 from codec.training import evaluate
@@ -91,9 +93,15 @@ def make_table(plan: Plan, folder: Path) -> Path:
     for n, training in enumerate(needed, 1):
         print(f"\n{plan.table}: training {n} of {len(needed)}, {training.name}", flush=True)
         train(training)
-    measured = []
+    measured, missing = [], set()
     for n, evaluation in enumerate(plan.evaluations, 1):
         results = finished(evaluation)
+        fault = None if results is not None else missing_package(evaluation)
+        if fault is not None:
+            if evaluation.codec not in missing:
+                print(f"\n{plan.table}: without {evaluation.codec}: {fault}", flush=True)
+            missing.add(evaluation.codec)
+            continue
         if results is None:
             print(f"\n{plan.table}: measuring {n} of {len(plan.evaluations)}, {evaluation.name}", flush=True)
             with composed("evaluate", evaluation.command_overrides()) as config:
@@ -187,6 +195,16 @@ def finished(evaluation: Evaluation) -> dict[str, Any] | None:
     with composed("evaluate", evaluation.command_overrides()) as config:
         folder = evaluation_folder(config)
         return folder.results if folder.is_done(config) else None
+
+
+def missing_package(evaluation: Evaluation) -> str | None:
+    """What is to be installed before this codec can be measured; None: it can be."""
+    with composed("evaluate", evaluation.command_overrides()) as config:
+        try:
+            instantiate(config.get("model"))
+        except InstantiationException as error:
+            return str(error.__cause__) if isinstance(error.__cause__, MissingPackageError) else None
+    return None
 
 
 def better_is_there(file: Path, plan: Plan) -> bool:

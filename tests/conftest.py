@@ -19,6 +19,7 @@ from torch import Tensor
 from codec.checkpoint import build_codec
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
+from codec.distribution import install
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
@@ -39,12 +40,18 @@ def composed(config_name: str, overrides: list[str], hydra: bool = False, conf: 
 
 def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:
     """The codec of `conf/model/<model>.yaml` with weights drawn from `seed`, ready to code."""
+    if model.startswith("jpegxl"):
+        pytest.importorskip("pillow_jxl", reason=install("jpegxl"))
     config = composed("train", [f"model={model}", f"data.channels={channels}", *overrides])
     torch.manual_seed(seed)
     return build_codec(OmegaConf.to_container(config.model, resolve=True)).eval()
 
 
-LEARNED = [model for model in MODELS if isinstance(make_codec(model), LearnedCodec)]
+def is_learned(model: str) -> bool:
+    return composed("train", [f"model={model}"]).model._target_.startswith("codec.schemes.")
+
+
+LEARNED = [model for model in MODELS if is_learned(model)]
 
 
 def generator(seed: int = 0) -> torch.Generator:

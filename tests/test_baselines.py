@@ -1,6 +1,9 @@
 """The standard codecs: what goes in comes out, in files of known size, and bad bytes are refused in one line."""
 
 import io
+import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ from torch import Tensor
 
 from codec.baselines import Avif, Jpeg, Jpeg2000, JpegXL, Png, WebP, _codestream_size
 from codec.bitstream import BitstreamError
+from codec.distribution import install
+from codec.errors import MissingPackageError
 from codec.image_codec import NamedImage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,9 +28,21 @@ KODAK = ROOT.parent / "shared" / "data" / "kodak"
 
 LOSSLESS = ["png", "webp_lossless", "jpegxl_lossless", "jpeg2000_lossless"]
 LOSSY = ["jpeg", "jpeg_444", "jpeg_progressive", "webp", "avif", "jpegxl", "jpeg2000"]
-CODECS = {name: instantiate(OmegaConf.load(ROOT / "conf/model" / f"{name}.yaml")) for name in LOSSY + LOSSLESS}
+WITHOUT_JPEG_XL = find_spec("pillow_jxl") is None
+CODECS = {
+    name: instantiate(OmegaConf.load(ROOT / "conf/model" / f"{name}.yaml"))
+    for name in LOSSY + LOSSLESS
+    if not (name.startswith("jpegxl") and WITHOUT_JPEG_XL)
+}
 
-every_codec = pytest.mark.parametrize("name", CODECS)
+needs_jpeg_xl = pytest.mark.skipif(WITHOUT_JPEG_XL, reason=install("jpegxl"))
+
+
+def named(names: list[str]) -> list:
+    return [pytest.param(name, marks=needs_jpeg_xl if name.startswith("jpegxl") else ()) for name in names]
+
+
+every_codec = pytest.mark.parametrize("name", named(LOSSY + LOSSLESS))
 grey_and_rgb = pytest.mark.parametrize("channels", [1, 3])
 
 
@@ -59,7 +76,7 @@ def test_an_image_of_any_size_comes_back_in_its_shape_and_from_lossless_files_ex
         assert torch.equal(decoded, image)
 
 
-@pytest.mark.parametrize("name", LOSSY)
+@pytest.mark.parametrize("name", named(LOSSY))
 @grey_and_rgb
 def test_lossy_files_are_small_and_their_images_close(name, channels):
     image = photograph(128, 192, channels)
@@ -166,6 +183,7 @@ def test_a_file_with_more_pixels_than_pillow_allows_is_refused(name, monkeypatch
         (64, 128),
     ],
 )
+@needs_jpeg_xl
 def test_the_size_of_a_jpeg_xl_is_read_without_decoding_it(height, width):
     data = JpegXL(90, effort=1).encode(torch.zeros(1, height, width, dtype=torch.uint8))
     assert _codestream_size(data) == (width, height)
@@ -194,9 +212,15 @@ def test_a_setting_out_of_range_is_named_with_what_is_allowed(build, message):
 
 
 @pytest.mark.parametrize(
-    "codec", [Jpeg(95), Jpeg(1), WebP(100), WebP(0), Avif(100, speed=10), Avif(0, speed=10), JpegXL(99), JpegXL(0)]
+    "build",
+    [
+        *(partial(Jpeg, 95), partial(Jpeg, 1), partial(WebP, 100), partial(WebP, 0)),
+        *(partial(Avif, 100, speed=10), partial(Avif, 0, speed=10)),
+        *(pytest.param(partial(JpegXL, quality), marks=needs_jpeg_xl) for quality in (99, 0)),
+    ],
 )
-def test_the_ends_of_the_quality_range_work(codec):
+def test_the_ends_of_the_quality_range_work(build):
+    codec = build()
     image = photograph(32, 32)
     assert codec.decode(codec.encode(image)).shape == image.shape
 
@@ -238,6 +262,13 @@ def test_a_progressive_jpeg_holds_the_same_pixels_as_a_sequential_one():
     assert torch.equal(progressive.decode(progressive.encode(image)), sequential.decode(sequential.encode(image)))
 
 
+def test_without_its_package_jpeg_xl_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)  # as Python treats what cannot be imported
+    with pytest.raises(MissingPackageError) as raised:
+        JpegXL(50)
+    assert str(raised.value) == "JPEG XL needs pillow-jxl-plugin: pip install 'quintet-codec[jpegxl]'"
+
+
 def test_jpeg_2000_meets_the_ratio_that_was_asked_for():
     image = photograph(256, 256)
     assert bpp(Jpeg2000(24).encode(image), image) == pytest.approx(8 * 3 / 24, rel=0.02)
@@ -245,7 +276,13 @@ def test_jpeg_2000_meets_the_ratio_that_was_asked_for():
 
 @pytest.mark.parametrize(
     "at",
-    [Jpeg, WebP, lambda q: Avif(q, speed=10), JpegXL, lambda q: Jpeg2000(8 * 100 / q)],
+    [
+        Jpeg,
+        WebP,
+        lambda q: Avif(q, speed=10),
+        pytest.param(JpegXL, marks=needs_jpeg_xl),
+        lambda q: Jpeg2000(8 * 100 / q),
+    ],
     ids=["jpeg", "webp", "avif", "jpegxl", "jpeg2000"],
 )
 def test_more_quality_is_more_bits_and_less_error(at):

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from codec.data.image_file import read_image, write_image
 from codec.distribution import NAME
+from codec.entropy.coder import _built_by_this_environment
 
-# The checkout itself is installed here under the name of the wheel.
-INSTALLED_LIBRARIES = sysconfig.get_paths()["purelib"]
+# Found by their path, without what installs the checkout into this environment.
+LIBRARIES = sysconfig.get_paths()["purelib"]
 SMALL = (
     *("debug=one_step", "data=samples", "data.limit=3", "data.crop_size=64", "data.num_workers=0"),
     *("data.batch_size=2", "model.widths=[8,8]", "model.latent_channels=4", "logger=csv", "strategy=cpu"),
@@ -30,8 +31,8 @@ main(["compress", "photo.png", "photo.qnt"]) or sys.exit(main(["decompress", "ph
 
 
 def run(command: list[str | Path], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    environment |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "WANDB_MODE": "offline"}
+    with _built_by_this_environment():  # which has compiled torchac already
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
@@ -66,7 +67,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = theirs / ".venv/bin/python"
     run([*pip, "--python", python, "install", "--no-deps", "--no-index", "--no-compile", wheel], folder)
     (libraries,) = (theirs / ".venv/lib").glob("python*/site-packages")
-    (libraries / "libraries.pth").write_text(INSTALLED_LIBRARIES + "\n")
+    (libraries / "libraries.pth").write_text(LIBRARIES + "\n")
     return python.parent
 
 
