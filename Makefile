@@ -7,7 +7,7 @@ READY := .venv/.ready
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-baselines figures
 
 help:  ## this list
@@ -15,12 +15,20 @@ help:  ## this list
 
 setup: $(READY)  ## create .venv with the locked packages and the command `codec`; quick when it is there already
 
-$(READY): pyproject.toml requirements.lock
+# Which torch: auto (with CUDA where an NVIDIA GPU is), cpu, cuda (for the nodes of a cluster, from its login node).
+TORCH ?= auto
+
+$(READY): pyproject.toml setup.py requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	$(BIN)/python tools/install.py --torch $(TORCH)
 	@$(BIN)/python -W ignore -c 'from codec.entropy.coder import default_coder; default_coder()'
 	@touch $(READY)
+
+UV ?= uv
+lock:  ## write requirements.lock for what pyproject.toml asks for, with hashes; ARGS=--upgrade takes the newest; needs uv
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
 
 test: lint  ## lint, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto

@@ -1,0 +1,109 @@
+"""`make setup`: installs what requirements.lock names, and this checkout, into the environment that runs it.
+
+Every file that pip fetches by the lock has to have a hash of the lock. Where there is no NVIDIA GPU, Linux gets
+torch without CUDA from PyTorch's own index; `--torch cuda` and `--torch cpu` say which, whatever is here, for
+instance on the login node of a cluster. Needs nothing beyond Python's standard library.
+"""
+
+import argparse
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+FROM_CPU_INDEX = ("torch", "torchvision")
+OF_CUDA = ("nvidia-", "cuda-", "triton")
+# GB to download and on disk, of Python 3.11 on Linux x86-64; minutes at 100 Mbit/s and with 2 cores to unpack.
+COST = {"cuda": (3.2, 6.1, 8), "cpu": (0.4, 1.5, 2)}
+
+
+def main() -> None:
+    """Says what it will cost, then installs; ends with pip's status where pip fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--torch", choices=("auto", "cpu", "cuda"), default="auto")
+    kind = kind_of(parser.parse_args().torch)
+    packages = locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    pins = {name: packages[name].split()[0] for name in FROM_CPU_INDEX}
+    if installed("torch") == pins["torch"].rpartition("=")[2]:  # as it is: with CUDA or without
+        kind = "cuda" if installed("nvidia-cublas") else "cpu"
+    else:
+        announce(kind)
+        if kind == "cpu" and platform.system() == "Linux" and not torch_for_cpu(pins.values()):
+            print(f"torch without CUDA is not to be had from {CPU_INDEX}: PyPI's brings CUDA along")
+            kind = "cuda"
+            announce(kind)
+    # What builds the others comes first, so that nothing is fetched that the lock does not name.
+    install([packages["setuptools"]])
+    install([lines for name, lines in packages.items() if kind == "cuda" or not name.startswith(OF_CUDA)])
+    pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def kind_of(asked: str) -> str:
+    """`cuda` or `cpu`: as asked, else by whether an NVIDIA driver is here."""
+    if asked != "auto":
+        return asked
+    return "cuda" if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") else "cpu"
+
+
+def locked(text: str) -> dict[str, str]:
+    """`{name: its lines}` of a lock: name==version, markers, and hashes."""
+    blocks = re.split(r"^(?=\w)", text, flags=re.MULTILINE)[1:]
+    return {block.partition("==")[0]: block for block in blocks}
+
+
+def installed(name: str) -> str | None:
+    """The installed version, without what follows its `+`; None where there is none."""
+    try:
+        return version(name).partition("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def announce(kind: str) -> None:
+    """Says what the installation takes; ends the process where the disk has less."""
+    download, on_disk, minutes = COST[kind]
+    free = shutil.disk_usage(sys.prefix).free / 1e9
+    if free < on_disk:
+        sys.exit(f"error: the packages take {on_disk} GB in {sys.prefix}, {free:.1f} GB are free there")
+    print(
+        f"torch {'with CUDA' if kind == 'cuda' else 'for the CPU'} and the other packages: about {download} GB to "
+        f"download, {on_disk} GB on disk, {minutes} minutes at 100 Mbit/s (TORCH=cpu or cuda says which torch)",
+        flush=True,
+    )
+
+
+def torch_for_cpu(pins: Iterable[str]) -> bool:
+    """Whether torch without CUDA could be installed; an index that does not answer is given up after a minute.
+
+    Its files have no hash in the lock: pip compares them with those of the index.
+    """
+    patience = ("--retries", "1", "--timeout", "20")
+    wheels = [f"{pin}+cpu" for pin in pins]
+    return pip("--no-deps", "--index-url", CPU_INDEX, *patience, *wheels, check=False) == 0
+
+
+def install(blocks: Iterable[str]) -> None:
+    """Installs these parts of the lock."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "requirements.txt")
+        file.write_text("".join(blocks), encoding="utf-8")
+        pip("--require-hashes", "--no-deps", "--no-build-isolation", "--requirement", str(file))
+
+
+def pip(*arguments: str, check: bool = True) -> int:
+    """Runs `pip install`, with its progress on the terminal; returns its status."""
+    status = subprocess.run([sys.executable, "-m", "pip", "install", *arguments], check=False).returncode
+    if check and status:
+        sys.exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    main()
