@@ -98,8 +98,9 @@ def install(blocks: Iterable[str]) -> None:
 
 
 def pip(*arguments: str, check: bool = True) -> int:
-    """Runs `pip install`, with its progress on the terminal; returns its status."""
-    status = subprocess.run([sys.executable, "-m", "pip", "install", *arguments], check=False).returncode
+    """Runs `pip install`, with its progress on the terminal; returns its status; where it may fail, silently."""
+    command = [sys.executable, "-m", "pip", "install", *arguments]
+    status = subprocess.run(command, stderr=None if check else subprocess.DEVNULL, check=False).returncode
     if check and status:
         sys.exit(status)
     return status
