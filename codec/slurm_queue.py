@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from codec.config import ConfigError
+from codec.errors import ConfigError
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, Sweep
 from codec.sweep_jobs import Job, gpus_wanted
