@@ -5,16 +5,19 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
-from codec.callbacks import ChannelsLast, OneFate
+from codec.callbacks import ChannelsLast, LongerSchedule, OneFate
 from codec.checkpoint import start_from
-from codec.checks import check_integer, check_positive
-from codec.config import Builder, ConfigError
+from codec.config import Builder
+from codec.data.module import ImageDataModule
+from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
+from codec.training.faults import validates
 
 
 class TrainingParts(NamedTuple):
@@ -30,23 +33,22 @@ def training_parts(config: DictConfig) -> TrainingParts:
 
     Raises ConfigError with what is wrong, a line each.
     """
-    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
-        if config.get(name) is None:
-            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
     with Builder(config) as build:
         build.seed()
-        build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
-        build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
         codec, data = build.codec("model"), build.part("data")
         loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
         callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
-        trainer = build.part("trainer", callbacks=callbacks, logger=False)
+        if config.more_epochs:
+            callbacks.append(LongerSchedule())
+        if not validates(config):
+            callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
+        summary = {} if "enable_model_summary" in config.trainer else {"enable_model_summary": False}
+        trainer = build.part("trainer", callbacks=callbacks, logger=False, **summary)
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
-        build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
         if optimizer is not None:
             build.attempt("optimizer", lambda: optimizer([nn.Parameter(torch.zeros(1))], lr=1.0))
         if loss is not None:
@@ -73,6 +75,8 @@ def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | N
         if rank_zero_only.rank == 0:  # further processes meet the data inside fit
             build.attempt("data", parts.data.prepare_data)
             build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
+    if rank_zero_only.rank == 0:
+        _check_shares(config, parts)
     return said
 
 
@@ -80,6 +84,24 @@ def add_loggers(config: DictConfig, trainer: Trainer) -> None:
     """Gives the trainer those that `config` names; W&B's may ask its server. Raises ConfigError."""
     with Builder(config) as build:
         trainer.loggers = build.group("logger")
+
+
+def _check_shares(config: DictConfig, parts: TrainingParts) -> None:
+    """Raises ConfigError where a process would get nothing to train on, or the test nothing to measure."""
+    data, processes = parts.data, parts.trainer.world_size
+    if not isinstance(data, ImageDataModule) or data.train_set is None:
+        return
+    crops = len(data.train_set.paths) * data.crops_per_image
+    if crops < processes:
+        raise ConfigError(
+            f"strategy.devices={config.strategy.devices}: of {crops} crop{'s' * (crops != 1)} an epoch, "
+            f"{processes} processes do not get one each: use fewer, or more data.crops_per_image"
+        )
+    limit = config.trainer.get("limit_test_batches")
+    if config.test and data.test_set is not None and type(limit) is float and limit * len(data.test_set) < 1:
+        raise ConfigError(
+            f"trainer.limit_test_batches={limit}: of {len(data.test_set)} test images that leaves none to measure"
+        )
 
 
 def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:

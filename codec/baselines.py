@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.distribution import install
-from codec.errors import MissingPackageError
+from codec.errors import ArgumentError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
 
 
@@ -233,8 +233,8 @@ class Jpeg2000(PillowCodec):
 
     def __init__(self, ratio: float | None) -> None:
         super().__init__()
-        if ratio is not None and not ratio >= 1:
-            raise ValueError(f"ratio={ratio}: allowed are numbers from 1, or null for lossless")
+        if ratio is not None and not (type(ratio) in (int, float) and ratio >= 1):
+            raise ArgumentError("ratio", ratio, "allowed are numbers from 1, or null for lossless")
         self.ratio = ratio
         self.lossless = ratio is None
 
@@ -287,11 +287,11 @@ def _codestream_size(data: bytes) -> tuple[int, int]:
 
 def _integer(name: str, value: int, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name}={value}: allowed are the integers {low} to {high}")
+        raise ArgumentError(name, value, f"allowed are the integers {low} to {high}")
     return value
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:
     if value not in allowed:
-        raise ValueError(f"{name}={value}: allowed are {', '.join(map(str, allowed))}")
+        raise ArgumentError(name, value, f"allowed are {', '.join(map(str, allowed))}")
     return value

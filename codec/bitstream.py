@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from codec.errors import UserError
+
 MAGIC = b"QNT"
 VERSION = 1
 
@@ -32,7 +34,7 @@ _CRC = struct.Struct(">I")
 _VARINT_BYTES = 4
 
 
-class BitstreamError(ValueError):
+class BitstreamError(UserError, ValueError):
     """A file that cannot be decoded; the text is one line that says why."""
 
 

@@ -9,13 +9,16 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from codec.checks import check_integer
 from codec.data.image_file import NamedImage
+from codec.errors import UserError
 from codec.interrupts import raise_if_lost
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(UserError, RuntimeError):
     """The loss is no longer a number; the text is one line that names the term."""
 
 
@@ -101,12 +104,32 @@ class SeededEpochs(Callback):
         torch.manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
+class LongerSchedule(Callback):
+    """Has a training that goes on for more epochs than it was begun with go on at the longer one's learning rates.
+
+    A schedule that follows the metrics, as ReduceLROnPlateau, is left where it is.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        longer = pl_module.configure_optimizers()
+        schedule = longer.get("lr_scheduler", {}).get("scheduler")
+        if schedule is None or isinstance(schedule, ReduceLROnPlateau):
+            return
+        (state,), (reached,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+        for _ in range(reached["last_epoch"]):
+            longer["optimizer"].step()  # without gradients, nothing: or torch would warn of the order
+            schedule.step()
+        checkpoint["lr_schedulers"] = [schedule.state_dict()]
+        for group, as_longer in zip(state["param_groups"], longer["optimizer"].param_groups, strict=True):
+            group["lr"] = as_longer["lr"]
+
+
 class ReconstructionPanel(Callback):
     """Shows the first `images` validation images in W&B as original | decoded, every `every_n_epochs` epochs."""
 
     def __init__(self, images: int = 4, every_n_epochs: int = 1) -> None:
-        if images < 1 or every_n_epochs < 1:
-            raise ValueError(f"images={images}, every_n_epochs={every_n_epochs}: allowed are integers from 1")
+        check_integer("images", images, 1)
+        check_integer("every_n_epochs", every_n_epochs, 1)
         self.images = images
         self.every_n_epochs = every_n_epochs
         self._panels: list[tuple[np.ndarray, str]] = []

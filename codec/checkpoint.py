@@ -4,7 +4,6 @@ A checkpoint is read with `weights_only=True` or is a safetensors file, and its 
 of this package that are neural network modules.
 """
 
-import glob
 import importlib
 import json
 import pickle
@@ -18,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from codec.checkpoint_files import find_checkpoint
 from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
-from codec.pretrained import called
 
 
 def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
@@ -116,28 +115,6 @@ def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> N
             if not torch.equal(state[name].to(exact.dtype), exact):
                 raise ValueError(f"{name} is not in half precision: call round_to_half first")
     save_file(state, path, metadata={"model_config": json.dumps(codec.model_config)})
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder.
-
-    The hash at the end of a run folder's name may be left out where only one folder then fits. Where there is no
-    such file or folder, `path` may be the name of pretrained weights, or of a model, whose default ones are meant.
-    """
-    path = Path(path)
-    folders = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}-{'[0-9a-f]' * 8}"))
-    if len(folders) > 1:
-        raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
-    for folder in folders:
-        for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
-            if candidate.is_file():
-                return candidate
-    packaged = None if folders else called(str(path))
-    if packaged is not None:
-        return packaged.path
-    raise CheckpointError(
-        f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME), or one of `codec models`"
-    )
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,4 +1,7 @@
-"""From a composed config to objects; every fault in it becomes one line for the person at the keyboard."""
+"""From a composed config to objects; every fault in it becomes one line for the person at the keyboard.
+
+Importing this takes no torch, so that a fault that needs none to be seen is told at once.
+"""
 
 import logging
 import os
@@ -8,48 +11,21 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
-from lightning import seed_everything
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from codec.bitstream import BitstreamError
-from codec.callbacks import TrainingDivergedError
-from codec.checkpoint import CheckpointError, build_codec
+from codec.calls import make
 from codec.checks import check_seed
-from codec.data.download import DownloadError
-from codec.data.image_file import ImageFileError
-from codec.data.source import SourceError
-from codec.image_codec import ImageCodec
+from codec.errors import ArgumentError, ArgumentsError, ConfigError
+from codec.faults import USER_ERRORS, cause_of, messages
 from codec.interrupts import sigterm_interrupts
 from codec.sweep import JobFailedError
 
-
-class ConfigError(ValueError):
-    """A config that cannot be run; each line of the text names one key, its value and what is allowed."""
-
-
-# Faults that the user can mend; anything else is ours, and its traceback is wanted.
-USER_ERRORS = (
-    ConfigError,
-    CheckpointError,
-    BitstreamError,
-    ImageFileError,
-    SourceError,
-    DownloadError,
-    TrainingDivergedError,
-    MisconfigurationException,
-    HydraException,
-    OmegaConfBaseException,
-    OSError,  # no space, no permission, no such folder
-)
+if TYPE_CHECKING:
+    from codec.image_codec import ImageCodec
 
 # Processes that Lightning starts inherit HYDRA_FULL_ERROR from `user_errors`; the second variable tells them so.
 _WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "QUINTET_ONE_LINE_ERRORS" not in os.environ
@@ -59,62 +35,77 @@ class Builder:
     """Instantiates parts of a config one after the other and collects what is wrong with each.
 
     Used as `with Builder(cfg) as build: model = build.codec("model"); data = build.part("data")`; leaving the
-    block raises ConfigError with every fault, a line each, if there was one.
+    block raises ConfigError with every fault, a line each, if there was one. What is no fault of the config is
+    raised at once.
     """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         self.faults: list[str] = []
+        self._first: BaseException | None = None
 
     def __enter__(self) -> "Builder":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None and self.faults:
-            raise ConfigError("\n".join(dict.fromkeys(self.faults)))
+            raise ConfigError("\n".join(dict.fromkeys(self.faults))) from self._first
 
     def seed(self) -> None:
         """Seeds Python, NumPy, torch and the data loaders' workers by the config's `seed`."""
+        from lightning import seed_everything
+
         self.attempt("seed", lambda: check_seed("seed", self.config.seed))
         if not self.faults:
             seed_everything(self.config.seed, workers=True, verbose=False)
 
-    def codec(self, key: str) -> ImageCodec | None:
+    def codec(self, key: str) -> "ImageCodec | None":
         """The codec at `key`, through `codec.checkpoint.build_codec`."""
-        return self.attempt(key, lambda: build_codec(OmegaConf.to_container(self.config[key], resolve=True)))
+        from codec.checkpoint import build_codec
+
+        return self.attempt(key, lambda: make(key, self.config[key], by=build_codec))
 
     def part(self, key: str, **arguments: Any) -> Any:
         """Whatever stands at `key`, made with `arguments` besides its own; None if nothing stands there."""
-        return self.attempt(key, lambda: instantiate(self.config.get(key), **arguments, _convert_="all"))
+        return self.attempt(key, lambda: make(key, OmegaConf.select(self.config, key), **arguments))
 
     def group(self, key: str) -> list[Any]:
         """The objects of a group of named parts, such as callbacks, in order; a part that is null is left out."""
-        return [part for part in (self.part(key) or {}).values() if part is not None]
+        parts = [self.part(f"{key}.{name}") for name in self.config.get(key) or {}]
+        return [part for part in parts if part is not None]
 
     def attempt(self, key: str, step: Callable[[], Any]) -> Any:
-        """What `step` gives; None if it raises, which is then a fault of `key`."""
+        """What `step` gives; None if it raises something of USER_ERRORS, which is then a fault of `key`."""
         try:
             return step()
-        except (ValueError, TypeError, *USER_ERRORS) as error:
-            for line in messages(error):
-                known = line.startswith((f"{key}.", f"{key}="))
-                self.faults.append(name_keys(self.config, line, key) or (line if known else f"{key}: {line}"))
+        except USER_ERRORS as error:
+            self._first = self._first or error
+            self.faults += faults_of(self.config, error, key)
             return None
 
 
-def name_keys(config: DictConfig, message: str, within: str = "") -> str | None:
-    """`message` with a leading `name=` replaced by the whole key that the user can set; None if there is none.
+def faults_of(config: DictConfig, error: BaseException, key: str) -> list[str]:
+    """What `error` says, a line each, with the whole keys of `config`; the fault lies at or below `key`."""
+    cause = cause_of(error)
+    if isinstance(cause, ArgumentsError):
+        return [line for fault in cause.faults for line in faults_of(config, fault, key)]
+    if isinstance(cause, ArgumentError) and (whole := whole_key(config, cause.key, key)) is not None:
+        return [str(ArgumentError(whole, cause.value, cause.allowed))]
+    named = (f"{key}.", f"{key}=", f"{key}:", f"{key}[")
+    return [line if line.startswith(named) else f"{key}: {line}" for line in messages(cause)]
+
+
+def whole_key(config: DictConfig, name: str, within: str = "") -> str | None:
+    """The key of the argument `name`, as the user can set it; None if there is none.
 
     Of several keys of that name, the uppermost in `within` is meant, else the uppermost of all; one that repeats
     another stands for that.
     """
-    match = re.match(r"(\w+)=", message)
     sources = _sources(config)
-    keys = [key for key in sources if match and key.rpartition(".")[2] == match[1]]
+    keys = [key for key in sources if key.rpartition(".")[2] == name]
     if not keys:
         return None
-    meant = min(keys, key=lambda key: (not key.startswith(f"{within}."), key.count(".")))
-    return f"{sources[meant]}{message[match.end(1) :]}"
+    return sources[min(keys, key=lambda key: (not key.startswith(f"{within}."), key.count(".")))]
 
 
 def check_launcher(devices: Any) -> None:
@@ -135,7 +126,7 @@ def user_errors() -> Iterator[None]:
     Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback. SIGTERM, unless
     somebody else handles it, is an interrupt too: status 130. Where jobs of a sweep failed, the status is 1.
     """
-    _quieten()
+    quieten()
     before = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
     if not _WANTS_TRACEBACK:
@@ -149,9 +140,10 @@ def user_errors() -> Iterator[None]:
     except JobFailedError:  # the launcher has said so
         sys.exit(1)
     except USER_ERRORS as error:
-        if _WANTS_TRACEBACK:
+        cause = cause_of(error)
+        if _WANTS_TRACEBACK or not (isinstance(cause, USER_ERRORS) or _never_ran(cause)):
             raise
-        for line in messages(error):
+        for line in messages(cause):
             print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except ValueError as error:
@@ -161,7 +153,7 @@ def user_errors() -> Iterator[None]:
         print(f"error: {nulls}: a config group has no null; ~GROUP leaves it out, e.g. ~scheduler", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if rank_zero_only.rank == 0:
+        if process_rank() == 0:
             print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)
     finally:
@@ -169,8 +161,14 @@ def user_errors() -> Iterator[None]:
         os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
 
 
-def _quieten() -> None:
-    """Keeps advice that the user can do nothing about off the terminal."""
+def process_rank() -> int:
+    """Which of the processes that train together this one is, as Lightning has it."""
+    ranks = (os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ)
+    return int(next(ranks, 0))
+
+
+def quieten() -> None:
+    """Keeps advice that the user can do nothing about off the terminal; once more when Lightning is imported."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*Checkpoint directory.*exists and is not empty.*",
@@ -199,17 +197,9 @@ def _sources(config: DictConfig, prefix: str = "") -> dict[str, str]:
     return sources
 
 
-def messages(error: BaseException) -> list[str]:
-    """What went wrong first, one line a fault; of Hydra's and OmegaConf's own texts, what helps, in one line."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return lines or [type(error).__name__]
-    noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
-    text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
-    text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
-    if "LexerNoViableAlt" in text:
-        text += " - a value with spaces or signs is quoted twice: 'data.train.root=\"my photos\"'"
-    full_key = re.search(r"full_key: (\S+)", str(error))
-    return [f"{full_key[1]}: {text}" if full_key and full_key[1] not in text else text]
+def _never_ran(error: BaseException) -> bool:
+    """Whether Hydra's very call was refused: the arguments were not those of the signature."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra._internal.instantiate")

@@ -10,15 +10,15 @@ from lightning.pytorch.loggers import Logger
 from codec.image_codec import ImageCodec
 from codec.loggers import CodecWandbLogger, rate_distortion_point
 from codec.metrics import Lpips
+from codec.options import check_device
 from codec.results import results_of, write_results
 from codec.runs import hardware
 
 
 def parse_device(device: str) -> tuple[str, int | list[int]]:
-    """Lightning's accelerator and devices for auto, cpu, cuda, cuda:N or mps. Raises ValueError on others."""
+    """Lightning's accelerator and devices for auto, cpu, cuda, cuda:N or mps. Raises ArgumentError on others."""
+    check_device(device)
     kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
-        raise ValueError(f"device={device}: allowed are auto, cpu, cuda, cuda:N, mps")
     return ("gpu" if kind == "cuda" else kind), ([int(index)] if index else 1)
 
 

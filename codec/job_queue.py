@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, INTERRUPTED, JobFailedError, Sweep
 from codec.sweep_jobs import Job, gpus_wanted
@@ -190,6 +188,8 @@ class JobProcess:
 
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [str(number) for number in range(count)] if named is None else named.split(",")[:count]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
@@ -19,6 +19,7 @@ from codec.entropy import EntropyBottleneck
 from codec.image_codec import ImageCodec, NamedImage, check_image
 from codec.losses import RateDistortionLoss
 from codec.metrics import image_quality, mean_of_rows
+from codec.options import check_image_channels
 
 
 class Reconstruction(NamedTuple):
@@ -46,8 +47,7 @@ class LearnedCodec(ImageCodec):
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
-        if image_channels not in (1, 3):
-            raise ValueError(f"image_channels={image_channels}: allowed are 1 (greyscale) and 3 (RGB)")
+        check_image_channels(image_channels)
         self.image_channels = image_channels
         # What rebuilds this codec from a checkpoint (plain containers); set by codec.checkpoint.build_codec.
         self.model_config: dict[str, Any] | None = None
@@ -197,8 +197,9 @@ class LearnedCodec(ImageCodec):
         optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
         chosen: dict[str, Any] = {"optimizer": optimizer}
         if self._scheduler is not None:
-            schedule = self._scheduler(chosen["optimizer"])
-            chosen["lr_scheduler"] = {"scheduler": schedule, "interval": "epoch", "monitor": "val/loss"}
+            chosen["lr_scheduler"] = {"scheduler": self._scheduler(optimizer), "monitor": "val/loss"}
+            if isinstance(chosen["lr_scheduler"]["scheduler"], ReduceLROnPlateau):  # asked where there is a new one
+                chosen["lr_scheduler"]["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return chosen
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from codec.checks import check_integer
+from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.logged import read_logged
 from codec.offline_runs import cut_to_whole_records, files_of_starts, is_uploaded, last_value, set_aside
@@ -229,7 +230,7 @@ def wandb_mode() -> str:
         return "disabled"  # only the first process logs
     asked = os.environ.get("WANDB_MODE")
     if asked and asked not in MODES:
-        raise ValueError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
+        raise ConfigError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
     if asked in ("offline", "disabled"):
         return asked
     try:
@@ -239,7 +240,7 @@ def wandb_mode() -> str:
     except wandb.Error as error:  # a wrong key, or no way to the server
         reason = str(error).splitlines()[0]
     if asked:
-        raise ValueError(f"WANDB_MODE={asked}: {reason or 'no API key is configured; `wandb login` stores one'}")
+        raise ConfigError(f"WANDB_MODE={asked}: {reason or 'no API key is configured; `wandb login` stores one'}")
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"

@@ -1,6 +1,5 @@
 """Training losses: distortion + rate_weight · bpp, the distortion a weighted sum of MSE, SSIM and VGG terms."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +13,9 @@ from torchmetrics.functional.image import (
 from torchvision.models import VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
+from codec.errors import ArgumentError
 from codec.networks.pretrained import load_pretrained
+from codec.options import check_loss
 
 # Where relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 end in torchvision's VGG-16.
 _VGG_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}
@@ -55,21 +56,9 @@ class RateDistortionLoss:
         ssim_weight: float = 0.0,
         ssim_scales: Sequence[float] = (1.0,),
     ) -> None:
-        weights = {
-            "mse_weight": mse_weight,
-            "ssim_weight": ssim_weight,
-            "vgg_weight": vgg_weight,
-            "rate_weight": rate_weight,
-        }
-        for name, weight in weights.items():
-            if not (isinstance(weight, int | float) and 0 <= weight < math.inf):
-                raise ValueError(f"{name}={weight}: allowed are numbers from 0")
-        if not any(weights.values()):
-            raise ValueError(f"{', '.join(f'{name}=0' for name in weights)}: one of them must be positive")
-        if len(ssim_scales) not in _SSIM_SIDES or min(ssim_scales) <= 0:
-            raise ValueError(f"ssim_scales={list(ssim_scales)}: allowed are one to five numbers above 0")
+        check_loss(mse_weight, ssim_weight, vgg_weight, rate_weight, ssim_scales)
         if vgg_weight > 0 and perceptual is None:
-            raise ValueError(f"vgg_weight={vgg_weight}: a perceptual term is needed, choose loss=mse_vgg")
+            raise ArgumentError("vgg_weight", vgg_weight, "a perceptual term is needed, choose loss=mse_vgg")
         self.mse_weight = mse_weight
         self.ssim_weight = ssim_weight
         self.ssim_scales = tuple(ssim_scales)
@@ -121,9 +110,8 @@ class VGGPerceptual:
         pretrained: bool = True,
         url: str = VGG16_Weights.IMAGENET1K_V1.url,
     ) -> None:
-        unknown = [name for name in layers if name not in _VGG_LAYERS]
-        if unknown or not layers:
-            raise ValueError(f"layers={list(layers)}: allowed are {', '.join(_VGG_LAYERS)}")
+        if not layers or any(name not in _VGG_LAYERS for name in layers):
+            raise ArgumentError("layers", layers, f"allowed are lists of {', '.join(_VGG_LAYERS)}")
         with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
             features = make_layers(cfgs["D"])[: 1 + max(_VGG_LAYERS[name] for name in layers)]
         if pretrained:

@@ -13,6 +13,7 @@ from torchmetrics.functional.image import (
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import get_model, get_model_weights
 
+from codec.checks import check_choice
 from codec.networks.pretrained import load_pretrained
 
 # torchmetrics' Gaussian window is 11 pixels wide; MS-SSIM asks for side // 16 > 10.
@@ -58,8 +59,7 @@ class Lpips:
     """
 
     def __init__(self, network: str) -> None:
-        if network not in LPIPS_NETWORKS:
-            raise ValueError(f"lpips={network}: allowed are {', '.join(LPIPS_NETWORKS)}")
+        check_choice("lpips", network, tuple(LPIPS_NETWORKS))
         name, self.min_side = LPIPS_NETWORKS[network]
         with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
             # torchmetrics then finds the file in torch.hub's folder, which it would read without these checks.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CheckpointError
-from codec.metrics import mean_of_rows
 from codec.whole_file import whole_file
 
 CONVENTIONS = (
@@ -43,6 +42,8 @@ _HEADS = {"paper_pixel_ratio": "latent-only pixel ratio", "paper_memory_ratio": 
 
 def results_of(rows: list[dict[str, float | str]], about: dict[str, Any]) -> dict[str, Any]:
     """What results.json holds of `rows`, one dict an image: `about`, then their means."""
+    from codec.metrics import mean_of_rows  # takes torch, which showing a table does not
+
     means = mean_of_rows(rows)
     pooled = -10 * math.log10(means["mse"]) if means["mse"] > 0 else math.inf
     return {**about, "conventions": CONVENTIONS, "images": len(rows), **means, "psnr_of_mean_mse": pooled}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from codec.config import USER_ERRORS, ConfigError, messages
+from codec.errors import ConfigError
+from codec.faults import USER_ERRORS, messages
 from codec.sweep import current_sweep
 from codec.whole_file import whole_file
 

@@ -11,22 +11,23 @@ import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from codec.checkpoint import find_checkpoint
-from codec.config import ConfigError
+from codec.checkpoint_files import find_checkpoint
 from codec.distribution import NAME, version
-from codec.errors import CheckpointError
+from codec.errors import CheckpointError, ConfigError
 from codec.pretrained import choose, stem
 from codec.results import read_results
 from codec.run_state import RunState, lock
 
+if TYPE_CHECKING:
+    import torch
+
 # Neither where a run is put nor how it is watched changes what it computes.
-_NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
+_NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files")
 _NOT_IDENTITY_BELOW = {
     "data": ("num_workers", "cache"),
     "callbacks": ("progress", "panel", "timer"),
@@ -75,7 +76,9 @@ class RunFolder:
         """
         if not config.resume:
             return False
-        return self._is_measured(config) if _is_evaluation(config) else self.came_to_its_end(config.test)
+        if _is_evaluation(config):
+            return self._is_measured(config)
+        return self.came_to_its_end(config.test) and self._more_epochs >= config.more_epochs
 
     def came_to_its_end(self, test: bool) -> bool:
         """Whether results.json is there, which is written last, or, without a `test`, the state is done."""
@@ -83,6 +86,12 @@ class RunFolder:
             return True
         state = None if test else RunState.read(self.path)
         return state is not None and state.state == "done"
+
+    @property
+    def _more_epochs(self) -> int:
+        """How many the last start was to train besides those that the folder is named for."""
+        file = self.path / "config.yaml"
+        return OmegaConf.load(file).get("more_epochs", 0) if file.is_file() else 0
 
     def _is_measured(self, config: DictConfig) -> bool:
         file = self.path / "results.json"
@@ -101,6 +110,8 @@ class RunFolder:
         """The lowest `val/loss` of a finished training; None of an evaluation. Raises CheckpointError."""
         if self.results is not None:
             return self.results.get("val_loss")
+        import torch
+
         file = find_checkpoint(self.path)
         try:
             return torch.load(file, map_location="cpu", weights_only=True)["val_loss"]
@@ -115,15 +126,15 @@ class RunFolder:
     def begin(self, config: DictConfig) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
 
-        With `resume: false` in the config, earlier results and checkpoints are deleted first; of an evaluation the
-        earlier results always, since config.yaml tells how they were made. Until this process ends no other can
-        begin here: raises ConfigError if one is at work.
+        With `resume: false` in the config, earlier results and checkpoints are deleted first; the results alone of
+        what goes on for more epochs, and of an evaluation always, since config.yaml tells how they were made. Until
+        this process ends no other can begin here: raises ConfigError if one is at work.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
         if not config.resume:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
-        if _is_evaluation(config) or not config.resume:
+        if _is_evaluation(config) or not config.resume or config.more_epochs:
             (self.path / "results.json").unlink(missing_ok=True)
         provenance = self.path / "provenance"
         provenance.mkdir(parents=True, exist_ok=True)
@@ -180,8 +191,10 @@ def commit() -> str:
     return f"{head}{'+changes' if changed else ''}"
 
 
-def hardware(device: torch.device) -> str:
+def hardware(device: "torch.device") -> str:
     """What codes or trains there, in words: "1 thread of 2, AMD EPYC 7B13", "NVIDIA H200"."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpus = Path("/proc/cpuinfo")
@@ -209,7 +222,8 @@ def _data_of_evaluation(config: DictConfig) -> DictConfig:
     if "_target_" not in data and config.run is not None:
         file = find_checkpoint(config.run).resolve().parents[1] / "config.yaml"
         if file.is_file():
-            data = OmegaConf.merge(OmegaConf.load(file).data, data)
+            asked = {key: value for key, value in data.items() if (key, value) != ("limit", None)}
+            data = OmegaConf.merge(OmegaConf.load(file).data, asked)
     if "_target_" not in data:
         raise ConfigError("data=null: name the images to measure on, e.g. data=kodak")
     OmegaConf.set_struct(data, False)

@@ -15,8 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from codec.config import ConfigError
 from codec.distribution import install
+from codec.errors import ConfigError
 from codec.run_state import RunState
 from codec.sweep import ENVIRONMENT, Sweep
 from codec.sweep_jobs import Job, gpus_wanted

@@ -13,6 +13,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from codec.errors import UserError
 from codec.whole_file import whole_file
 
 FILE = "sweep.json"
@@ -21,7 +22,7 @@ ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
 _NAME_LENGTH = 80
 
 
-class JobFailedError(RuntimeError):
+class JobFailedError(UserError, RuntimeError):
     """A job of a sweep failed; the text is one line that says which, why, and where its log is."""
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
-from codec.config import USER_ERRORS
+from codec.faults import USER_ERRORS
+from codec.paths import expand_home
 from codec.places import conf_folder, entry_command
 from codec.run_state import first_line
 from codec.runs import RunFolder, folder_of
@@ -73,6 +74,7 @@ def task_config(config: DictConfig) -> DictConfig:
     plain = copy.deepcopy(config)
     with read_write(plain), open_dict(plain):
         del plain["hydra"]
+    expand_home(plain)
     return plain
 
 

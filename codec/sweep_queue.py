@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
-from codec.config import USER_ERRORS
+from codec.faults import USER_ERRORS
 from codec.run_state import first_line
 from codec.sweep import INTERRUPTED, Sweep
 from codec.sweep_jobs import Job

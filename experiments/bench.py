@@ -39,10 +39,11 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from codec.callbacks import ChannelsLast
-from codec.config import Builder, ConfigError, user_errors
+from codec.config import Builder, user_errors
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from codec.entropy import EntropyBottleneck, coder, tables
+from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.places import conf_folder

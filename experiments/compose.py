@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+from codec.paths import expand_home
 from codec.places import conf_folder
 from codec.runs import RunFolder
 
@@ -25,6 +26,7 @@ def composed(command: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
+    expand_home(config)
     try:
         yield config
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from codec.checkpoint import find_checkpoint
+from codec.errors import UserError
 from codec.pretrained import Weights, pretrained_models
 from codec.runs import RunFolder
 from experiments.compose import train_folder
@@ -21,7 +22,7 @@ PLANS = Path(__file__).resolve().parent / "plans"
 TABLES = sorted(path.stem for path in PLANS.glob("*.yaml") if path.stem != "budgets")
 
 
-class PlanError(ValueError):
+class PlanError(UserError, ValueError):
     """A table that cannot be made as asked; the text is one line."""
 
 

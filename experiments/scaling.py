@@ -23,7 +23,8 @@ import torch
 from hydra.experimental.callback import Callback as HydraCallback
 from lightning import Callback, LightningModule, Trainer
 
-from codec.config import ConfigError, user_errors
+from codec.config import user_errors
+from codec.errors import ConfigError
 from codec.places import checkout
 from codec.runs import hardware
 from experiments.compose import composed
@@ -42,7 +43,7 @@ PROGRAM = """
 import sys, time
 import torch, lightning
 libraries = time.time()
-from codec.training import train
+from codec.training import fitting, train
 imports = time.time()
 from experiments.scaling import Marks
 marks = Marks(sys.argv.pop(1))

@@ -212,7 +212,7 @@ def _progress(config: dict[str, Any], rows: Sequence[dict[str, str]], results: d
     if not reached:
         return ""
     epoch, step = int(reached[-1]["epoch"]) + 1, int(reached[-1]["step"]) + 1
-    return f"epoch {epoch}/{config['epochs']}, step {step}"
+    return f"epoch {epoch}/{config['epochs'] + config.get('more_epochs', 0)}, step {step}"
 
 
 def _val_loss(

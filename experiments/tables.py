@@ -24,11 +24,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from codec.config import USER_ERRORS, messages, user_errors
+from codec.config import user_errors
 from codec.errors import MissingPackageError
+from codec.faults import USER_ERRORS, messages
 from codec.places import entry_command
 from codec.runs import evaluation_folder
-from codec.training import evaluate
+from codec.training import measuring
 from experiments.compose import composed
 from experiments.curves import draw
 from experiments.pages import write_page
@@ -105,7 +106,7 @@ def make_table(plan: Plan, folder: Path) -> Path:
         if results is None:
             print(f"\n{plan.table}: measuring {n} of {len(plan.evaluations)}, {evaluation.name}", flush=True)
             with composed("evaluate", evaluation.command_overrides()) as config:
-                results = evaluate.evaluate(config)
+                results = measuring.evaluate(config)
         measured.append(Measured(evaluation, results))
     points = [row.point for row in measured]
     curves = {

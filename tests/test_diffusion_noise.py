@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from codec import bitstream
 from codec.config import ConfigError
 from codec.learned_codec import LearnedCodec
-from codec.training.evaluate import set_steps
+from codec.training.measuring import set_steps
 
 
 def iterative(*overrides: str) -> LearnedCodec:

@@ -16,7 +16,7 @@ from codec.config import ConfigError
 from codec.evaluation import measure
 from codec.run_state import RunState
 from codec.runs import evaluation_folder
-from codec.training.evaluate import evaluate
+from codec.training.measuring import evaluate
 from experiments.compose import composed
 from experiments.status import status_of
 

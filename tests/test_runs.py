@@ -81,7 +81,7 @@ def test_a_value_that_is_said_though_it_is_the_default_changes_nothing() -> None
         "resume=false",
         "data.num_workers=7",
         "data.cache=false",
-        "callbacks.progress.refresh_rate=1",
+        "callbacks.progress.seconds=1",
         "~callbacks.progress",
         "callbacks.panel.images=1",
     ],

@@ -33,9 +33,9 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is trained and measured from now on."""
     done: list[str] = []
-    train, measure = tables.train, tables.evaluate.evaluate
+    train, measure = tables.train, tables.measuring.evaluate
     monkeypatch.setattr(tables, "train", lambda training: (done.append(training.name), train(training)))
-    monkeypatch.setattr(tables.evaluate, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
+    monkeypatch.setattr(tables.measuring, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
     return done
 
 

@@ -22,7 +22,7 @@ class Bsd300Source:
     """
 
     def __init__(self, root: str, download: bool = False, url: str = URL, sha256: str | None = None) -> None:
-        self.root = Path(root).expanduser()
+        self.root = Path(root)
         self.download = download
         self.url = url
         self.sha256 = sha256

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from codec.data.image_file import ImageFileError, NamedImage, image_size, read_image
+from codec.errors import ArgumentError
 
 Size = int | tuple[int, int] | None  # shorter side, (height, width), or as it is
 
@@ -25,8 +26,8 @@ def check_size(name: str, size: int | Sequence[int] | None) -> Size:
     """`size` as a Size. Raises ValueError, naming it `name`, if it is not null, a side or [height, width]."""
     plain = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else size
     sides = plain if isinstance(plain, tuple) and len(plain) == 2 else (plain,)
-    if plain is not None and not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"{name}={size}: allowed are null, a shorter side in pixels, or [height, width]")
+    if plain is not None and not all(type(side) is int and side > 0 for side in sides):
+        raise ArgumentError(name, size, "allowed are null, a shorter side in pixels, or [height, width]")
     return plain
 
 

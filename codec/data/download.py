@@ -12,11 +12,13 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from codec.errors import UserError
+
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 18
 
 
-class DownloadError(OSError):
+class DownloadError(UserError, OSError):
     """A download that failed; one line that names the address or file, the cause and what to do."""
 
 

@@ -3,8 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
+from codec.checks import check_fraction
 from codec.data.image_file import SUFFIXES, list_images
-from codec.data.source import SourceError, check_folder, check_fraction, hold_out
+from codec.data.source import SourceError, check_folder, hold_out
 
 
 class FolderSource:
@@ -17,7 +18,7 @@ class FolderSource:
 
     def __init__(self, root: str, test_root: str | None = None, test_fraction: float = 0.0, seed: int = 0) -> None:
         check_fraction("test_fraction", test_fraction)
-        self.root = Path(root).expanduser()
+        self.root = Path(root)
         self.test_root = None if test_root is None else Path(test_root)
         self.test_fraction = test_fraction
         self.seed = seed

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from PIL.ExifTags import Base
 from torch import Tensor
 
+from codec.errors import UserError
 from codec.whole_file import whole_file
 
 SUFFIXES = frozenset(
@@ -29,7 +30,7 @@ class NamedImage(NamedTuple):
     image: Tensor
 
 
-class ImageFileError(ValueError):
+class ImageFileError(UserError, ValueError):
     """An image file that cannot be read or written; one line that names the file and the cause."""
 
 

@@ -47,7 +47,7 @@ class KodakSource:
     def __init__(
         self, root: str, download: bool = False, url: str = URL, sha256: Mapping[str, str] = SHA256
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = Path(root)
         self.download = download
         self.url = url
         self.sha256 = dict(sha256)

@@ -10,7 +10,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from codec.checks import check_seed
 from codec.data.dataset import (
     EpochSampler,
     ImageReader,
@@ -21,6 +20,8 @@ from codec.data.dataset import (
 )
 from codec.data.image_file import ImageFileError
 from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads, relative_names
+from codec.errors import ConfigError
+from codec.options import check_data
 
 Result = TypeVar("Result")
 
@@ -36,7 +37,7 @@ class ImageDataModule(LightningDataModule):
     - `crops_per_image`: how often each image occurs in an epoch.
     - `cache`: decode everything once, into memory. `limit`: only the first N images of each.
 
-    Raises ValueError, all faults in one, if an argument is out of range.
+    Raises ConfigError, all faults in one, if an argument is out of range.
     """
 
     def __init__(
@@ -60,31 +61,18 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        at_least_1 = {
-            "crop_size": crop_size,
-            "eval_crop": eval_crop,
-            "crops_per_image": crops_per_image,
-            "batch_size": batch_size,
-            "limit": limit,
-        }
-        faults = [
-            f"{name}={value}: allowed are the integers from 1"
-            for name, value in at_least_1.items()
-            if value is not None and not (isinstance(value, int) and value >= 1)
-        ]
-        if channels not in (1, 3):
-            faults.append(f"channels={channels}: allowed are 1 (greyscale) and 3 (RGB)")
-        if not (isinstance(num_workers, int) and num_workers >= 0):
-            faults.append(f"num_workers={num_workers}: allowed are the integers from 0")
-        for name, value in (("split_seed", split_seed), ("seed", seed)):
-            try:
-                check_seed(name, value)
-            except ValueError as error:
-                faults.append(str(error))
-        if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
-            faults.append(f"val_fraction={val_fraction}: allowed are numbers between 0 and 1")
-        if faults:
-            raise ValueError("\n".join(faults))
+        check_data(
+            val_fraction=val_fraction,
+            channels=channels,
+            crop_size=crop_size,
+            eval_crop=eval_crop,
+            crops_per_image=crops_per_image,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            limit=limit,
+            split_seed=split_seed,
+            seed=seed,
+        )
         self.sources = {"train": train, "val": val, "test": test}
         self.val_fraction = val_fraction
         self.reader = ImageReader(channels, check_size("resize", resize))
@@ -112,7 +100,7 @@ class ImageDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Checks everything that training (`fit`, `validate`) or testing (`test`) needs; null: all there is.
 
-        Raises ValueError: no image, none readable, an image smaller than its crop, train and test overlap. Files
+        Raises ConfigError: no image, none readable, an image smaller than its crop, train and test overlap. Files
         that cannot be read are left out with one warning that lists them.
         """
         unreadable: list[ImageFileError] = []
@@ -161,7 +149,7 @@ class ImageDataModule(LightningDataModule):
         if self.sources["val"] is None:
             train_paths, val_paths = hold_out(list(sizes), self.val_fraction, self.split_seed)
             if not train_paths or not val_paths:
-                raise ValueError(
+                raise ConfigError(
                     f"data.val_fraction={self.val_fraction}: of {len(sizes)} images it leaves {len(train_paths)} "
                     f"to train and {len(val_paths)} to validate on: each needs one: change it or set data.val"
                 )
@@ -172,7 +160,7 @@ class ImageDataModule(LightningDataModule):
         shapes = {sizes[path] for path in train_paths}
         if self.crop_size is None and len(shapes) > 1 and self.batch_size > 1:
             (height, width), (other_height, other_width) = sorted(shapes)[:2]
-            raise ValueError(
+            raise ConfigError(
                 f"data.crop_size=null: images of {height}x{width} and {other_height}x{other_width} (height x width)"
                 " do not fit into one batch: set data.crop_size, data.resize=[height,width] or data.batch_size=1"
             )
@@ -203,10 +191,10 @@ class ImageDataModule(LightningDataModule):
     def _paths(self, role: str, split: str) -> list[Path]:
         source = self.sources[role]
         if source is None:
-            raise ValueError(f"data.{role}=null: this data has no {role} images: choose another data=...")
+            raise ConfigError(f"data.{role}=null: this data has no {role} images: choose another data=...")
         paths = _named(role, lambda: source.images(split))
         if not paths:
-            raise ValueError(f"data.{role}: its source gives no {split} image")
+            raise ConfigError(f"data.{role}: its source gives no {split} image")
         return paths
 
     def _check_overlap(self) -> None:
@@ -215,7 +203,7 @@ class ImageDataModule(LightningDataModule):
         seen = {path.resolve() for path in (*self.train_set.paths, *self.val_set.paths)}
         common = [path for path in self.test_set.paths if path.resolve() in seen]
         if common:
-            raise ValueError(
+            raise ConfigError(
                 f"data.test: {len(common)} of its images are trained or validated on too (first: {common[0]}): "
                 "name another folder, or hold images out (test_fraction)"
             )
@@ -243,7 +231,7 @@ def _readable(
     outcomes = dict(zip(paths, map_in_threads(attempt, paths, f"reading {role} images"), strict=True))
     faults = [outcome for outcome in outcomes.values() if isinstance(outcome, ImageFileError)]
     if len(faults) == len(paths):
-        raise ValueError(f"data.{role}: none of {len(paths)} files can be read (first: {faults[0]})")
+        raise ConfigError(f"data.{role}: none of {len(paths)} files can be read (first: {faults[0]})")
     unreadable += faults
     return {path: outcome for path, outcome in outcomes.items() if not isinstance(outcome, ImageFileError)}
 
@@ -252,7 +240,7 @@ def _check_crop(key: str, crop: int | None, sizes: dict[Path, tuple[int, int]]) 
     path, (height, width) = min(sizes.items(), key=lambda item: min(item[1]))
     if crop is not None and crop > min(height, width):
         too_small = sum(crop > min(size) for size in sizes.values())
-        raise ValueError(
+        raise ConfigError(
             f"data.{key}={crop}: {path} is only {height}x{width} (height x width, after data.resize): "
             f"allowed are 1 to {min(height, width)}; at {crop}, {too_small} of {len(sizes)} images are too small"
         )

@@ -13,17 +13,18 @@ import rawpy
 import torch
 from torch import Tensor
 
+from codec.checks import check_fraction, check_integer
 from codec.data.dataset import check_size, resize_image
 from codec.data.download import download
 from codec.data.image_file import ImageFileError, read_image, write_image
 from codec.data.source import (
     SourceError,
     check_folder,
-    check_fraction,
     hold_out,
     map_in_threads,
     shuffled,
 )
+from codec.errors import ArgumentError
 
 CATEGORIES = ("outdoor", "indoor", "landscape", "nature", "people", "objects", "buildings")
 KINDS = {"TIFF": (".tif", ".tiff"), "NEF": (".nef",)}  # column of the address: suffixes; the first is preferred
@@ -54,11 +55,11 @@ class RaiseSource:
     ) -> None:
         unknown = sorted(set(categories or ()) - set(CATEGORIES))
         if unknown:
-            raise ValueError(f"categories={', '.join(unknown)}: allowed are {', '.join(CATEGORIES)}")
-        if n is not None and n < 1:
-            raise ValueError(f"n={n}: allowed are 1 and more, or null for all")
+            raise ArgumentError("categories", unknown, f"allowed are {', '.join(CATEGORIES)}")
+        if n is not None:
+            check_integer("n", n, 1)
         check_fraction("test_fraction", test_fraction)
-        self.root = Path(root).expanduser()
+        self.root = Path(root)
         self.csv = self.root / csv
         self.categories = None if categories is None else set(categories)
         self.n = n

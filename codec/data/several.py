@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from codec.data.source import ImageSource, SourceError
+from codec.errors import ArgumentError
 
 Result = TypeVar("Result")
 
@@ -14,7 +15,7 @@ class SeveralSources:
 
     def __init__(self, sources: Mapping[str, ImageSource]) -> None:
         if not sources:
-            raise ValueError("sources={}: name at least one")
+            raise ArgumentError("sources", sources, "name at least one")
         self.sources = dict(sources)
 
     def prepare(self) -> None:

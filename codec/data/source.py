@@ -10,11 +10,13 @@ from typing import Protocol, TypeVar
 from rich import get_console
 from rich.progress import track
 
+from codec.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A source that has no images to give; one line that begins with the argument at fault."""
 
 
@@ -32,12 +34,6 @@ def check_folder(name: str, folder: Path, remedy: str) -> None:
     """Raises SourceError unless `folder`, the value of argument `name`, is a folder."""
     if not folder.is_dir():
         raise SourceError(f"{name}={folder}: no such folder: {remedy}")
-
-
-def check_fraction(name: str, fraction: float) -> None:
-    """Raises ValueError unless `fraction` is in [0, 1]."""
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"{name}={fraction}: allowed are 0 to 1")
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

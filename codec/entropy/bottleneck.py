@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError
-from codec.checks import check_choice, check_integer
+from codec.checks import check_integer
 from codec.entropy import coder
 from codec.entropy.tables import PRECISION, cdf_from_pmf
-
-NOISES = ("uniform", "paper", "straight_through")
+from codec.errors import ArgumentError
+from codec.options import check_bottleneck
 
 # The middle of a bottleneck's range, around which a latent starts out.
 CENTRE = 0.5
@@ -48,10 +48,9 @@ class EntropyBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         check_integer("channels", channels, 1)
-        check_integer("bits", bits, 1, 8)
-        check_choice("noise", noise, NOISES)
+        check_bottleneck(bits, noise)
         if prior is None:
-            raise ValueError("prior=None: a bottleneck needs one, e.g. prior=factorized")
+            raise ArgumentError("prior", prior, "a bottleneck needs one, e.g. prior=factorized")
         self.channels = channels
         self.scale = 2**bits
         self.noise = noise

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.checks import check_integers
 from codec.entropy.tables import PRECISION
 
 # The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
@@ -29,8 +30,7 @@ class FactorizedPrior(nn.Module):
 
     def __init__(self, channels: int, levels: int, filters: Sequence[int] = (3, 3, 3)) -> None:
         super().__init__()
-        if not filters or min(filters) < 1:
-            raise ValueError(f"filters={list(filters)}: allowed are one or more widths of at least 1")
+        check_integers("filters", filters, lowest=1)
         self.channels = channels
         self.levels = levels
         widths = (1, *filters, 1)

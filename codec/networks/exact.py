@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.errors import ConfigError
+
 # A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself.
 CODE_MAX = 255
 CODE_UNIT = 16
@@ -113,7 +115,7 @@ def _rounded(
 
 def _check_terms(terms: int, reach: int) -> None:
     if terms * reach >= 1 << _FLOAT32_BITS:
-        raise ValueError(
+        raise ConfigError(
             f"a convolution of {terms} terms up to {reach} cannot be added up exactly: use fewer channels"
         )
 

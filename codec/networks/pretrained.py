@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
+from codec.errors import ConfigError
+
 
 def load_pretrained(
     module: nn.Module, url: str, prefix: str, what: str, otherwise: str, key: str = "pretrained=True"
@@ -41,7 +43,7 @@ def load_pretrained(
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        raise ValueError(
+        raise ConfigError(
             f"{key}: {what}'s weights could not be fetched from {url} ({_reason(error)}); go online once, put the "
             f"file into {torch.hub.get_dir()}/checkpoints, or set {otherwise}"
         ) from error

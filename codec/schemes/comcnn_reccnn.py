@@ -17,13 +17,13 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.func import functional_call
 
 from codec.baselines import Jpeg, Jpeg2000, PillowCodec, WebP
 from codec.bitstream import BitstreamError
 from codec.checks import check_choice, check_integer
+from codec.errors import ArgumentError, ConfigError
 from codec.learned_codec import LearnedCodec, Reconstruction, to_uint8
 from codec.networks import ComCNN, DCTRate, RecCNN
 
@@ -99,8 +99,8 @@ class ComRec(LearnedCodec):
         check_integer("width", width, 1)
         check_choice("blocks", blocks, ("plain", "residual"))
         if blocks == "residual" and layers % 2:
-            raise ValueError(
-                f"layers={layers}: allowed are even numbers, with blocks=residual, which come in pairs"
+            raise ArgumentError(
+                "layers", layers, "allowed are even numbers, with blocks=residual, which come in pairs"
             )
         check_choice("reduction", reduction, ("none", "max_pooling", "unshuffle"))
         check_choice("gradient", gradient, ("straight_through", "alternate"))
@@ -117,7 +117,7 @@ class ComRec(LearnedCodec):
                 or ends[0] > ends[1]
             ):
                 allowed = f"null and [lowest, highest] within {self.format.lowest} to {self.format.highest}"
-                raise ValueError(f"train_quality={train_quality}: allowed are {allowed}")
+                raise ArgumentError("train_quality", train_quality, f"allowed are {allowed}")
             self.qualities = range(ends[0], ends[1] + 1)
         self.set_quality(quality)
         self.stride = scale
@@ -137,7 +137,7 @@ class ComRec(LearnedCodec):
 
     def on_fit_start(self) -> None:
         if self.gradient == "alternate" and self.trainer.world_size > 1:
-            raise MisconfigurationException(
+            raise ConfigError(
                 "model.gradient=alternate: a step trains one of two networks, which several processes cannot do: "
                 "use one device, or model.gradient=straight_through"
             )

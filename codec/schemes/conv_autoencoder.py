@@ -14,7 +14,9 @@ from itertools import pairwise
 
 from torch import Tensor, cat, nn
 
+from codec.checks import check_integers
 from codec.entropy import CENTRE, EntropyBottleneck
+from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import ConvBlock, Upsample
 
@@ -39,7 +41,7 @@ class ConvBaseline(LearnedCodec):
         latent_channels: int = 32,
     ) -> None:
         super().__init__(image_channels)
-        _check_widths(widths)
+        check_integers("widths", widths, lowest=1, fewest=2)
         self.stride = 2 ** len(widths)
         down = [image_channels, *widths]
         up = [latent_channels, *reversed(widths)]
@@ -92,14 +94,11 @@ class ConvEnhanced(LearnedCodec):
         dropout: float = 0.05,
     ) -> None:
         super().__init__(image_channels)
-        _check_widths(widths)
+        check_integers("widths", widths, lowest=1, fewest=2)
         levels = len(widths) - 1
-        if len(skip_channels) != levels or min(skip_channels) < 0:
-            raise ValueError(
-                f"skip_channels={list(skip_channels)}: allowed are {levels} numbers from 0, one a level"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout={dropout}: allowed are numbers from 0 up to, not including, 1")
+        check_integers("skip_channels", skip_channels, lowest=0, count=levels)
+        if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+            raise ArgumentError("dropout", dropout, "allowed are numbers from 0 up to, not including, 1")
         self.stride = 2**levels
         self.stem = nn.Sequential(ConvBlock(image_channels, widths[0]), ConvBlock(widths[0], widths[0]))
         self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -161,8 +160,3 @@ class ConvEnhanced(LearnedCodec):
                 h = cat([h, y_hat[f"s_{n}"] - CENTRE], dim=1)
             h = self.merge[n](h)
         return self.head(h)
-
-
-def _check_widths(widths: Sequence[int]) -> None:
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths={list(widths)}: allowed are two or more numbers of at least 1")

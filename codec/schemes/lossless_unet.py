@@ -23,6 +23,7 @@ from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import LEAST_BITS
+from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.losses import RateDistortionLoss
 from codec.networks import NETWORK_SHARE, BlockDCT, zero_
@@ -94,13 +95,15 @@ class LosslessUNet(LearnedCodec):
         check_integer("latent_channels", latent_channels, 1)
         check_integer("features", features, 4)
         if features % 4:
-            raise ValueError(f"features={features}: allowed are multiples of 4, for four heads of attention")
+            raise ArgumentError("features", features, "allowed are multiples of 4, for four heads of attention")
         for name, value in (("width", width), ("blocks", blocks), ("components", components)):
             check_integer(name, value, 1)
         check_integer("gates", gates, 0, 32)  # more products might not add up exactly
         check_choice("shortcut", shortcut, ("none", "dct"))
         if shortcut == "dct" and context != "none":
-            raise ValueError("shortcut=dct: allowed with context=none only; polyphase predicts from pixels")
+            raise ArgumentError(
+                "shortcut", shortcut, "allowed with context=none only; polyphase predicts from pixels"
+            )
         check_positive("shortcut_step", shortcut_step)
         check_integer("tile", tile, 2**depth, 1 << 14)
         self.levels = levels if context == "polyphase" else 0
@@ -134,7 +137,7 @@ class LosslessUNet(LearnedCodec):
 
     def check_loss(self, loss: RateDistortionLoss) -> None:
         if loss.rate_weight == 0:
-            raise ValueError("rate_weight=0: a lossless codec trains for its rate alone: loss=rate")
+            raise ArgumentError("rate_weight", 0, "a lossless codec trains for its rate alone: loss=rate")
 
     # ---- training
 

@@ -1,108 +1,34 @@
-"""Measure a codec - trained, pretrained or a standard one - on the real files it writes. `--help` tells more."""
+"""The command `evaluate.py`. What is wrong with a config, or done already, is said before torch is imported.
 
-import sys
-from typing import Any
+`--help` tells more; the evaluation itself is in codec/training/measuring.py.
+"""
 
 import hydra
-import wandb
 from omegaconf import DictConfig
 
-from codec.checkpoint import load_codec
-from codec.checks import check_integer
-from codec.config import Builder, ConfigError, user_errors
-from codec.evaluation import measure, parse_device
-from codec.image_codec import ImageCodec
-from codec.learned_codec import LearnedCodec
-from codec.loggers import log_config, where_to_look
-from codec.metrics import Lpips
+from codec.config import user_errors
+from codec.paths import expand_home
 from codec.places import conf_folder
-from codec.pretrained import pretrained
 from codec.results import table
 from codec.run_state import Recorder
-from codec.runs import RunFolder, commit, evaluation_folder
+from codec.runs import evaluation_folder
+from codec.training.faults import check_evaluation
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="evaluate")
 @user_errors()
 def job(config: DictConfig) -> None:
     """Measures the codec that `config` names and writes results.json and per_image.csv."""
+    expand_home(config)
     run = evaluation_folder(config)
     if run.is_done(config):
         print(f"{run.path} is done; resume=false measures it again\n\n{table({run.path.name: run.results})}")
         return
-    evaluate(config)
-
-
-def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Does what the command line does with this config; returns what results.json holds. Raises ConfigError."""
-    run = evaluation_folder(config)
     with Recorder(run.path) as record:
-        return _evaluate(config, run, record)
+        check_evaluation(config)
+        from codec.training.measuring import measure_named
 
-
-def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str, Any]:
-    with Builder(config) as build:
-        build.seed()
-        codec = named_codec(config, build)
-        data = build.part("data")
-        if codec is not None and config.steps is not None:
-            build.attempt("steps", lambda: set_steps(codec, config.steps))
-        if codec is not None and config.quality is not None and config.pretrained is None:
-            build.attempt("quality", lambda: set_quality(codec, config.quality))
-        build.attempt("device", lambda: parse_device(config.device))
-        lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
-        if getattr(codec, "image_channels", 3) < config.data.channels:
-            build.faults.append(
-                f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
-            )
-    with Builder(config) as build:
-        build.attempt("data", data.prepare_data)
-        build.attempt("data", lambda: data.setup("test"))
-    with Builder(config) as build:
-        config.folder = str(run.path)
-        loggers = build.group("logger")
-    try:
-        run.begin(config)
-        record.begin()
-        log_config(loggers, config, codec)
-        about = {"codec": run.path.name, "commit": commit()}
-        if isinstance(codec, LearnedCodec):
-            about["weights"] = codec.fingerprint().hex()
-        results = measure(
-            codec, data, run.path, about, config.device, loggers, save_files=config.save_files, lpips=lpips
-        )
-        print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
-        print(where_to_look(loggers) or "")
-        return results
-    finally:
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
-
-
-def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
-    """The trained, pretrained or standard codec that `config` names; None where that is a fault of `build`."""
-    if config.run is not None:
-        return build.attempt("run", lambda: load_codec(config.run))
-    if config.pretrained is not None:
-        return build.attempt("pretrained", lambda: pretrained(config.pretrained, config.quality))
-    return build.codec("model")
-
-
-def set_steps(codec: ImageCodec, steps: int) -> None:
-    """Has a codec that decodes by sampling do so in `steps` steps."""
-    if not getattr(codec, "iterative", False):
-        raise ConfigError(f"steps={steps}: only a run of model=diffusion_iterative decodes in steps")
-    check_integer("steps", steps, 1, codec.schedule.steps)
-    codec.steps = steps
-
-
-def set_quality(codec: ImageCodec, quality: int) -> None:
-    """Has a learned codec that takes a quality write its files at that one."""
-    if not hasattr(codec, "set_quality"):
-        raise ConfigError(
-            f"quality={quality}: only a run of model=comcnn_reccnn takes it, and pretrained=NAME; "
-            "JPEG and the like have model.quality"
-        )
-    codec.set_quality(quality)
+        measure_named(config, run, record)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
@@ -85,8 +84,9 @@ class OptunaSweeper(Sweeper):
         return study.best_value
 
     def _study(self) -> Study:
-        from codec.config import ConfigError
+        from codec.calls import make
         from codec.distribution import install
+        from codec.errors import ConfigError
 
         try:
             import optuna
@@ -95,14 +95,14 @@ class OptunaSweeper(Sweeper):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(storage=self.storage, study_name="search", load_if_exists=True)
         # A search that goes on would otherwise draw again what it began with.
-        study.sampler = instantiate(self.sampler, seed=self.seed + len(study.trials))
+        study.sampler = make("hydra.sweeper.sampler", self.sampler, seed=self.seed + len(study.trials))
         return study
 
     def _run(self, study: Study, trials: Sequence[Trial], fixed: Sequence[str]) -> list[Exception]:
         """Runs `trials` as jobs of their numbers and tells the study what came of them; returns the failures."""
         from optuna.trial import TrialState
 
-        from codec.config import ConfigError
+        from codec.errors import ConfigError
 
         jobs = [[*fixed, *_overrides(trial.params)] for trial in trials]
         failures: list[Exception] = []
@@ -126,7 +126,7 @@ def search_space(swept: Sequence[Override]) -> dict[str, BaseDistribution]:
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    from codec.config import ConfigError
+    from codec.errors import ConfigError
 
     if not swept:
         raise ConfigError("hydra/sweeper=optuna: give what to search, e.g. 'optimizer.lr=interval(1e-4, 1e-2)'")

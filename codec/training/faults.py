@@ -1,0 +1,114 @@
+"""What is wrong with a config, as far as that can be seen without torch: told together, before any work."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from codec.checks import check_integer, check_positive, check_seed
+from codec.config import Builder
+from codec.errors import ArgumentError, ConfigError
+from codec.options import check_bottleneck, check_data, check_device, check_loss, check_trainer
+
+DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
+
+
+def check_training(config: DictConfig) -> None:
+    """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
+    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
+        if config.get(name) is None:
+            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
+    with Builder(config) as build:
+        build.faults += _left_open(config)
+        build.attempt("seed", lambda: check_seed("seed", config.seed))
+        build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
+        build.attempt("more_epochs", lambda: check_integer("more_epochs", config.more_epochs, 0))
+        build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
+        if config.get("quantization") is not None:
+            build.attempt("quantization", lambda: _check(check_bottleneck, config.quantization))
+        build.attempt("data", lambda: _check(check_data, config.data, DATA))
+        build.attempt("loss", lambda: _check(check_loss, config.loss, LOSS))
+        build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
+        build.attempt("trainer", lambda: _check(check_trainer, config.trainer))
+        if config.test and config.trainer.get("limit_test_batches") == 0:
+            build.faults.append("trainer.limit_test_batches=0: test=false leaves the test out")
+        build.faults += _wrong_kinds(config, but=build.faults)
+    if not validates(config) and "ReduceLROnPlateau" in OmegaConf.to_yaml(config.get("scheduler") or {}):
+        raise ConfigError(
+            "scheduler=plateau: it follows val/loss, and no epoch is validated: see trainer.limit_val_batches and "
+            "trainer.check_val_every_n_epoch, or choose another scheduler"
+        )
+
+
+def check_evaluation(config: DictConfig) -> None:
+    """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
+    with Builder(config) as build:
+        build.faults += _left_open(config)
+        build.attempt("seed", lambda: check_seed("seed", config.seed))
+        build.attempt("device", lambda: check_device(config.device))
+        build.attempt("data", lambda: _check(check_data, config.data, DATA))
+        build.faults += _wrong_kinds(config, but=build.faults)
+
+
+def validates(config: DictConfig) -> bool:
+    """Whether a training of `config` ever looks at its validation images."""
+    every = config.trainer.get("check_val_every_n_epoch")
+    last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs
+    return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
+
+
+def _check(check: Callable[..., None], node: DictConfig, target: str | None = None) -> None:
+    """`check` of those of its arguments that `node` has, unless that is to make another thing than `target`."""
+    if target is None or node.get("_target_") == target:
+        check(**{name: node[name] for name in inspect.signature(check).parameters if name in node})
+
+
+def _left_open(config: DictConfig) -> list[str]:
+    return [f"{key}: a value must be given: {key}=…" for key in sorted(OmegaConf.missing_keys(config))]
+
+
+def _wrong_kinds(config: DictConfig, but: list[str]) -> list[str]:
+    """Values of another kind than those of conf/, without the keys of the faults in `but`."""
+    told = {fault.partition("=")[0] for fault in but}
+    return [str(fault) for fault in _other_kinds(config, _defaults()) if fault.key not in told]
+
+
+def _defaults() -> DictConfig:
+    """What is composed of the options chosen, without the values given beside."""
+    hydra = HydraConfig.get()
+    chosen = [o for o in hydra.overrides.task if _key(o).partition("@")[0] in hydra.runtime.choices]
+    return GlobalHydra.instance().config_loader().load_configuration(hydra.job.config_name, chosen, RunMode.RUN)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> Iterator[ArgumentError]:
+    for name, value in given.items_ex(resolve=False):
+        if name not in defaults or OmegaConf.is_interpolation(given, name) or OmegaConf.is_missing(given, name):
+            continue
+        default = None if OmegaConf.is_missing(defaults, name) else defaults[name]
+        if isinstance(value, DictConfig) and isinstance(default, DictConfig):
+            yield from _other_kinds(value, default, f"{prefix}{name}.")
+        elif (allowed := _unless_alike(value, default)) and name != "devices":  # a number, auto, or a list of some
+            yield ArgumentError(f"{prefix}{name}", value, f"allowed are {allowed}")
+
+
+def _unless_alike(value: Any, default: Any) -> str | None:
+    """Of what kind `value` should be, as `default` is, in words; None where it may be so."""
+    if value is None:
+        return None
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true and false"
+    if isinstance(default, int):
+        return None if type(value) is int or isinstance(value, ListConfig) else "integers"
+    if isinstance(default, float):
+        return None if type(value) in (int, float) else "numbers"
+    if isinstance(default, ListConfig):
+        return None if isinstance(value, ListConfig) else "lists, e.g. [1,2]"
+    return None

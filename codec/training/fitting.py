@@ -1,0 +1,100 @@
+"""Trains a learned codec, then measures its best checkpoint on the real files it writes."""
+
+import copy
+import sys
+
+import torch
+import wandb
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
+from omegaconf import DictConfig, OmegaConf
+
+from codec.assembly import TrainingParts, add_loggers, load_inputs, training_parts
+from codec.checkpoint import load_codec
+from codec.config import quieten
+from codec.errors import ConfigError
+from codec.evaluation import measure
+from codec.learned_codec import LearnedCodec
+from codec.loggers import log_config, where_to_look
+from codec.results import table
+from codec.run_state import Recorder
+from codec.runs import RunFolder, commit
+from codec.training.faults import validates
+
+
+def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
+    """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
+    quieten()
+    resumed_from = run.last_checkpoint if config.resume else None
+    if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
+        raise ConfigError(f"more_epochs={config.more_epochs}: no checkpoints/last.ckpt in {run.path} to go on from")
+    parts = training_parts(lengthened(config))
+    codec, data, trainer = parts
+    started = load_inputs(config, parts, resumed_from)
+    add_loggers(config, trainer)
+    try:
+        if trainer.is_global_zero:
+            run.begin(config)
+            record.begin(trainer.world_size)
+            log_config(trainer.loggers, config, codec)
+            if started is not None:
+                print(started)
+            print(f"{'resuming' if resumed_from else 'training'} in {run.path}: {described(codec)}")
+            if not validates(config):
+                print("no epoch is validated: the last weights are kept instead of the best")
+        try:
+            trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
+        except SystemExit:  # what Lightning makes of an interrupt, and, with exit status 0, of SIGTERM
+            raise KeyboardInterrupt from None
+        except MisconfigurationException as error:
+            raise ConfigError(str(error)) from error
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        if not trainer.is_global_zero:
+            return None
+        val_loss = run.val_loss
+        if config.test:
+            test(config, run, parts, val_loss)
+        return val_loss
+    finally:
+        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+def lengthened(config: DictConfig) -> DictConfig:
+    """`config` with `more_epochs` added to its length, which schedules follow."""
+    longer = copy.deepcopy(config)
+    longer.epochs += config.more_epochs
+    if not OmegaConf.is_interpolation(config.trainer, "max_epochs") and config.trainer.max_epochs != -1:
+        longer.trainer.max_epochs += config.more_epochs
+    return longer
+
+
+def described(codec: LearnedCodec) -> str:
+    """What is trained, and how large it is: "ConvBaseline, 523,000 parameters"."""
+    parameters = sum(parameter.numel() for parameter in codec.parameters())
+    return f"{type(codec).__name__}, {parameters:,} parameters"
+
+
+def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: float) -> None:
+    """Measures the best checkpoint of a training that has just ended, and prints what it reaches."""
+    trainer = parts.trainer
+    clocks = [callback.time_elapsed("train") for callback in trainer.callbacks if isinstance(callback, Timer)]
+    about = {
+        "run": run.path.name,
+        "val_loss": val_loss,
+        "epochs": trainer.current_epoch,
+        **({"train_minutes": round(sum(clocks) / 60, 1)} if clocks else {}),
+        "commit": commit(),
+    }
+    results = measure(
+        load_codec(run.path),
+        parts.data,
+        run.path,
+        about,
+        device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
+        loggers=trainer.loggers,
+        step=trainer.global_step,
+        limit=config.trainer.get("limit_test_batches"),
+    )
+    print(f"\n{table({run.path.name: results})}\n\nresults, checkpoints and curves: {run.path}")
+    print(where_to_look(trainer.loggers) or "")

@@ -1,0 +1,95 @@
+"""Measures a codec - trained, pretrained or a standard one - on the real files it writes."""
+
+import sys
+from typing import Any
+
+import wandb
+from omegaconf import DictConfig
+
+from codec.checkpoint import load_codec
+from codec.checks import check_integer
+from codec.config import Builder, quieten
+from codec.errors import ConfigError
+from codec.evaluation import measure, parse_device
+from codec.image_codec import ImageCodec
+from codec.learned_codec import LearnedCodec
+from codec.loggers import log_config, where_to_look
+from codec.metrics import Lpips
+from codec.pretrained import pretrained
+from codec.results import table
+from codec.run_state import Recorder
+from codec.runs import RunFolder, commit, evaluation_folder
+
+
+def evaluate(config: DictConfig) -> dict[str, Any]:
+    """Does what the command line does with this config; returns what results.json holds. Raises ConfigError."""
+    run = evaluation_folder(config)
+    with Recorder(run.path) as record:
+        return measure_named(config, run, record)
+
+
+def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str, Any]:
+    """Measures the codec that `config` names in the folder of `run`; returns what results.json holds."""
+    quieten()
+    with Builder(config) as build:
+        build.seed()
+        codec = named_codec(config, build)
+        data = build.part("data")
+        if codec is not None and config.steps is not None:
+            build.attempt("steps", lambda: set_steps(codec, config.steps))
+        if codec is not None and config.quality is not None and config.pretrained is None:
+            build.attempt("quality", lambda: set_quality(codec, config.quality))
+        build.attempt("device", lambda: parse_device(config.device))
+        lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
+        if getattr(codec, "image_channels", 3) < config.data.channels:
+            build.faults.append(
+                f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
+            )
+    with Builder(config) as build:
+        build.attempt("data", data.prepare_data)
+        build.attempt("data", lambda: data.setup("test"))
+    with Builder(config) as build:
+        config.folder = str(run.path)
+        loggers = build.group("logger")
+    try:
+        run.begin(config)
+        record.begin()
+        log_config(loggers, config, codec)
+        about = {"codec": run.path.name, "commit": commit()}
+        if isinstance(codec, LearnedCodec):
+            about["weights"] = codec.fingerprint().hex()
+        results = measure(
+            codec, data, run.path, about, config.device, loggers, save_files=config.save_files, lpips=lpips
+        )
+        print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
+        print(where_to_look(loggers) or "")
+        return results
+    finally:
+        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+
+
+def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
+    """The trained, pretrained or standard codec that `config` names; None where that is a fault of `build`."""
+    if config.run is not None:
+        return build.attempt("run", lambda: load_codec(config.run))
+    if config.pretrained is not None:
+        return build.attempt("pretrained", lambda: pretrained(config.pretrained, config.quality))
+    return build.codec("model")
+
+
+def set_steps(codec: ImageCodec, steps: int) -> None:
+    """Has a codec that decodes by sampling do so in `steps` steps."""
+    if not getattr(codec, "iterative", False):
+        raise ConfigError(f"steps={steps}: only a run of model=diffusion_iterative decodes in steps")
+    check_integer("steps", steps, 1, codec.schedule.steps)
+    codec.steps = steps
+
+
+def set_quality(codec: ImageCodec, quality: int) -> None:
+    """Has a learned codec that takes a quality write its files at that one."""
+    if not hasattr(codec, "set_quality"):
+        raise ConfigError(
+            f"quality={quality}: only a run of model=comcnn_reccnn takes it, and pretrained=NAME; "
+            "JPEG and the like have model.quality"
+        )
+    codec.set_quality(quality)
