@@ -1,7 +1,6 @@
 """The standard codecs: what goes in comes out, in files of known size, and bad bytes are refused in one line."""
 
 import io
-import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,6 @@ from torch import Tensor
 from codec.baselines import Avif, Jpeg, Jpeg2000, JpegXL, Png, WebP, _codestream_size
 from codec.bitstream import BitstreamError
 from codec.distribution import install
-from codec.errors import MissingPackageError
 from codec.image_codec import NamedImage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -260,13 +258,6 @@ def test_a_progressive_jpeg_holds_the_same_pixels_as_a_sequential_one():
     image = photograph(100, 130)
     sequential, progressive = Jpeg(60), Jpeg(60, progressive=True)
     assert torch.equal(progressive.decode(progressive.encode(image)), sequential.decode(sequential.encode(image)))
-
-
-def test_without_its_package_jpeg_xl_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_jxl", None)  # as Python treats what cannot be imported
-    with pytest.raises(MissingPackageError) as raised:
-        JpegXL(50)
-    assert str(raised.value) == "JPEG XL needs pillow-jxl-plugin: pip install 'quintet-codec[jpegxl]'"
 
 
 def test_jpeg_2000_meets_the_ratio_that_was_asked_for():

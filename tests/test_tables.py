@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT, wait_for
 from tiny_plan import PLAN, only_tiny
 
@@ -37,21 +36,6 @@ def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(tables, "train", lambda training: (done.append(training.name), train(training)))
     monkeypatch.setattr(tables.measuring, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
     return done
-
-
-def test_a_codec_whose_package_is_missing_is_left_out_and_the_rest_of_the_table_made(
-    plans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stated = yaml.safe_load(PLAN)
-    jpeg, png = stated["evaluations"][-2:]
-    stated |= {"trainings": {}, "evaluations": [jpeg, {**jpeg, "codec": "jpegxl", "model": "jpegxl"}, png]}
-    (plans / "tiny.yaml").write_text(yaml.safe_dump(stated))
-    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
-    assert tables.main(["tiny"]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "jpegxl" in line]
-    assert said == ["tiny: without jpegxl: JPEG XL needs pillow-jxl-plugin: pip install 'quintet-codec[jpegxl]'"]
-    points = read_points(plans.parent / "results/points.csv")
-    assert {row["codec"] for row in points} == {"jpeg", "png"}
 
 
 def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(

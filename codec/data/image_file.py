@@ -1,11 +1,11 @@
 """Image files to uint8 tensors and back: every ordinary kind of file comes out right or is refused by name."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import pillow_jxl  # noqa: F401  # its import teaches Pillow JPEG XL
 import tifffile
 import torch
 from PIL import Image, ImageOps
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from codec.errors import UserError
 from codec.whole_file import whole_file
+
+with suppress(ImportError):
+    import pillow_jxl  # noqa: F401  # its import teaches Pillow JPEG XL
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpeg .jpg .jxl .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905

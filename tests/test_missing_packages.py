@@ -1,0 +1,41 @@
+"""What only an extra brings is missed by what needs it alone, and that says what to install."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, run_python
+from tiny_plan import PLAN, only_tiny
+
+from experiments.points import read_points
+
+WITHOUT_JPEG_XL = "import sys; sys.modules['pillow_jxl'] = None\n"  # as Python treats what is not installed
+SAID = "JPEG XL needs pillow-jxl-plugin: pip install 'quintet-codec[jpegxl]'"
+
+
+def test_without_its_package_the_jpeg_xl_baseline_says_what_to_install(tmp_path: Path) -> None:
+    code = f"{WITHOUT_JPEG_XL}from codec.training.evaluate import main; main()"
+    options = ("model=jpegxl", "data=samples", "data.limit=1", "logger=none")
+    done = run_python("-c", code, *options, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: model: {SAID}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_its_package_a_table_is_made_of_all_other_codecs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = only_tiny(tmp_path, monkeypatch)
+    stated = yaml.safe_load(PLAN)
+    jpeg, png = stated["evaluations"][-2:]
+    stated |= {"trainings": {}, "evaluations": [jpeg, {**jpeg, "codec": "jpegxl", "model": "jpegxl"}, png]}
+    (plans / "tiny.yaml").write_text(yaml.safe_dump(stated))
+    code = (
+        f"{WITHOUT_JPEG_XL}from pathlib import Path; from experiments import plan, tables\n"
+        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = tables.TABLES = ['tiny']\n"
+        "tables.RESULTS = Path('results'); sys.exit(tables.main(['tiny']))\n"
+    )
+    done = run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    said = [line for line in done.stdout.splitlines() if "jpegxl" in line]
+    assert said == [f"tiny: without jpegxl: {SAID}"]
+    points = read_points(tmp_path / "results/points.csv")
+    assert {row["codec"] for row in points} == {"jpeg", "png"}
