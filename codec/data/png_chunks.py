@@ -42,6 +42,7 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         length, name = _HEAD.unpack(head)
         if name == b"IEND" or not name.isalpha():
+            out.write(head)
             break
         if name == b"IDAT" and (b"IDAT", b"") not in chunks:
             chunks.append((b"IDAT", b""))
@@ -62,8 +63,6 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
                 chunks.append((name, data))
         else:
             file.seek(length + 4, io.SEEK_CUR)
-    if pixels:
-        out.write(_chunk(b"IEND", b""))
     out.seek(0)
     metadata, unreadable = _metadata(chunks)
     return Png(out, metadata, _frames(chunks), (*damaged, *unreadable))
