@@ -44,15 +44,15 @@ def test_many_texts_together_are_left_out(read):
     assert read(*texts, pixels(*ROWS)).dropped == ()
 
 
-@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"tRNS", b"acTL", b"fcTL"])
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"tRNS", b"acTL", b"gAMA"])
 def test_a_wrong_checksum_of_what_no_colour_depends_on_is_named(read, name):
-    data = b"\0\0\0\2\0\0\0\0" if name in (b"acTL", b"fcTL") else b"abc\0\0def"
+    data = b"\0\0\0\2\0\0\0\0" if name == b"acTL" else b"abc\0\0def"
     found = read(damaged(chunk(name, data)), pixels(*ROWS))
     assert found.dropped == (f"a damaged {name.decode()} chunk left out",)
     assert (found.not_kept, found.metadata.names()) == ((), ())
 
 
-@pytest.mark.parametrize("name", [b"gAMA", b"pHYs", b"tIME", b"bKGD", b"sBIT", b"abCd", b"vpAg"])
+@pytest.mark.parametrize("name", [b"pHYs", b"tIME", b"bKGD", b"sBIT", b"abCd", b"vpAg"])
 def test_other_chunks_that_are_cut_damaged_or_unknown_cost_nothing(read, name):
     for broken in (chunk(name, b""), damaged(chunk(name, b"abc"))):
         assert read(broken, pixels(*ROWS), broken).dropped == ()
@@ -158,3 +158,27 @@ def test_pixels_that_are_cut_or_damaged_are_still_refused(tmp_path):
             read_picture(path)
         assert str(caught.value).startswith(f"{path}: ")
         assert "\n" not in str(caught.value)
+
+
+SRGB_LIKE = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+ADOBE = struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "named"),
+    [
+        ([(b"cICP", b"\x0c\x0d\0\1")], "Display P3"),
+        ([(b"cICP", b"\x09\x10\0\1")], "BT.2020 PQ"),
+        ([(b"cICP", b"\1\x12\0\1")], "HLG"),
+        ([(b"cICP", b"\1\x0d\0\1")], None),
+        ([(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", SRGB_LIKE)], None),
+        ([(b"gAMA", struct.pack(">I", 55556))], "gamma 1.8"),
+        ([(b"cHRM", ADOBE), (b"gAMA", struct.pack(">I", 45455))], "cHRM"),
+        ([(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 55556))], None),
+        ([(b"gAMA", bytes(4)), (b"cICP", b"abc"), (b"cHRM", b"abc")], None),
+    ],
+)
+def test_a_colour_space_that_is_not_an_icc_profile_is_named(read, chunks, named):
+    found = read(*(chunk(*part) for part in chunks), pixels(*ROWS))
+    assert found.dropped == ((f"colour space left out: {named}",) if named else ())
+    assert found.not_kept == ()
