@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
-from codec.distribution import install
+from codec.data.image_formats import INSTALL_JXL, has_jxl
 from codec.errors import ArgumentError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
 
@@ -201,10 +201,8 @@ class JpegXL(PillowCodec):
         self.quality = quality if quality is None else _integer("quality", quality, 0, 99)
         self.lossless = quality is None
         self.effort = _integer("effort", effort, 1, 10)
-        try:
-            import pillow_jxl  # noqa: F401 - importing it registers the format with Pillow
-        except ImportError:
-            raise MissingPackageError(f"JPEG XL needs pillow-jxl-plugin: {install('jpegxl')}") from None
+        if not has_jxl():
+            raise MissingPackageError(INSTALL_JXL)
 
     def save_options(self, channels: int) -> dict[str, object]:
         if self.quality is None:

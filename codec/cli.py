@@ -49,7 +49,8 @@ def compress(options: argparse.Namespace) -> int:
         raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
     weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
     # Imports that take seconds come after what can be refused at once.
-    from codec.data.image_file import list_images, read_image
+    from codec.data.image_file import read_image
+    from codec.data.image_list import list_images
 
     jobs = planned(options, list_images, SUFFIX)
     _limit_pixels(options)

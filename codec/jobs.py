@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from codec.data.image_formats import writable
+
 SUFFIX = ".qnt"
 
 
@@ -68,7 +70,7 @@ def check_target(target: Path, force: bool) -> None:
 
 
 def _is_image_name(path: Path) -> bool:
-    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE
+    return writable(path.suffix) is not None
 
 
 def list_files(folder: Path) -> list[Path]:

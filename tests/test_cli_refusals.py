@@ -219,7 +219,8 @@ def test_an_interrupt_leaves_no_part_and_says_so(run, codec: LearnedCodec, monke
 def test_what_is_no_image_is_named(run) -> None:
     Path("a.png").write_text("not an image")
     status, _, err = run("compress", "a.png", "a.qnt")
-    assert (status, one_line(err)) == (1, "codec: a.png: not an image, or of an unknown kind")
+    assert status == 1
+    assert one_line(err).startswith("codec: a.png: not an image we read")
     assert files() == ["a.png"]
 
 

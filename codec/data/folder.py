@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from codec.checks import check_fraction
-from codec.data.image_file import SUFFIXES, list_images
+from codec.data.image_list import SUFFIXES, list_images
 from codec.data.source import SourceError, check_folder, hold_out
 
 
