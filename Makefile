@@ -3,9 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Threads that wait without spinning: beside another busy process, training is about six times faster so.
-export OMP_WAIT_POLICY ?= passive
-
 .DEFAULT_GOAL := help
 .PHONY: help setup test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-baselines figures

@@ -1,5 +1,8 @@
 """Measure a codec - trained, pretrained or a standard one - on the real files it writes. `--help` tells more."""
 
+from codec.config import Builder, ConfigError, user_errors  # before torch: see codec/__init__.py
+
+# isort: split
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,6 @@ from omegaconf import DictConfig
 
 from codec.checkpoint import load_codec
 from codec.checks import check_integer
-from codec.config import Builder, ConfigError, user_errors
 from codec.evaluation import measure, parse_device
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
