@@ -1,23 +1,25 @@
 """Train a learned codec, then measure its best checkpoint on the real files it writes. `--help` tells more."""
 
+from codec.config import check_launcher, user_errors  # before torch: see codec/__init__.py
+
+# isort: split
 import sys
 from pathlib import Path
 
 import hydra
 import torch
 import wandb
-from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from codec.assembly import TrainingParts, add_loggers, load_inputs, training_parts
 from codec.checkpoint import load_codec
-from codec.config import check_launcher, user_errors
 from codec.evaluation import measure
 from codec.loggers import log_config, tell_wandbs_sweep, where_to_look
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
+from codec.time_limit import stopped_by_max_time, train_minutes
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
@@ -41,17 +43,17 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     resumed_from = run.last_checkpoint if config.resume else None
     parts = training_parts(config)
-    codec, data, trainer = parts
+    codec, data, trainer, precision = parts
     started = load_inputs(config, parts, resumed_from)
     add_loggers(config, trainer)
     try:
         if trainer.is_global_zero:
-            run.begin(config)
+            run.begin(config, str(precision))
             record.begin(trainer.world_size)
             log_config(trainer.loggers, config, codec)
             if started is not None:
                 print(started)
-            print(f"{'resuming' if resumed_from else 'training'} in {run.path}")
+            print(f"{'resuming' if resumed_from else 'training'} in {run.path}\n{precision}")
         try:
             trainer.fit(codec, data, ckpt_path=resumed_from, weights_only=True)
         except SystemExit:  # what Lightning makes of an interrupt, and, with exit status 0, of SIGTERM
@@ -63,6 +65,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
         val_loss = run.val_loss
         if config.test:
             test(config, run, parts, val_loss)
+        elif (stopped := stopped_by_max_time(trainer)) is not None:
+            print(stopped)
         return val_loss
     finally:
         wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
@@ -71,12 +75,16 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
 def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: float) -> None:
     """Measures the best checkpoint of a training that has just ended, and prints what it reaches."""
     trainer = parts.trainer
-    clocks = [callback.time_elapsed("train") for callback in trainer.callbacks if isinstance(callback, Timer)]
+    known = {
+        "train_minutes": train_minutes(trainer),
+        "stopped": stopped_by_max_time(trainer),
+    }
     about = {
         "run": run.path.name,
         "val_loss": val_loss,
         "epochs": trainer.current_epoch,
-        **({"train_minutes": round(sum(clocks) / 60, 1)} if clocks else {}),
+        "precision": trainer.precision,
+        **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),
     }
     results = measure(

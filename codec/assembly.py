@@ -15,6 +15,7 @@ from codec.checks import check_integer, check_positive
 from codec.config import Builder, ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
+from codec.precision import Precision, choose_precision
 
 
 class TrainingParts(NamedTuple):
@@ -23,6 +24,7 @@ class TrainingParts(NamedTuple):
     codec: LearnedCodec
     data: LightningDataModule
     trainer: Trainer
+    precision: Precision
 
 
 def training_parts(config: DictConfig) -> TrainingParts:
@@ -42,7 +44,11 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
-        trainer = build.part("trainer", callbacks=callbacks, logger=False)
+        precision = build.attempt(
+            "trainer", lambda: choose_precision(config.trainer.precision, config.trainer.accelerator)
+        )
+        name = "32-true" if precision is None else precision.name  # that this was refused is told already
+        trainer = build.part("trainer", callbacks=callbacks, logger=False, precision=name)
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
@@ -55,7 +61,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.attempt("loss", lambda: codec.check_loss(loss))
     _check_processes(trainer, config.strategy.devices)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
-    return TrainingParts(codec, data, trainer)
+    return TrainingParts(codec, data, trainer, precision)
 
 
 def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:

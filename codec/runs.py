@@ -37,7 +37,7 @@ class RunFolder:
     """`<runs>/<name>-<hash of the resolved config>`, with
 
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
-    provenance/        command, commit, diff, packages    metrics/     the curves as CSV
+    provenance/        command, commit, diff, packages, precision    metrics/     the curves as CSV
     results.json       written last: the run is done      per_image.csv
     state.json         running, done, failed or cut off
     """
@@ -111,8 +111,10 @@ class RunFolder:
         file = self.path / "checkpoints/last.ckpt"
         return file if file.is_file() else None
 
-    def begin(self, config: DictConfig) -> None:
+    def begin(self, config: DictConfig, precision: str | None = None) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
+
+        `precision` says in which a training computes here, and why: a config may leave that to the machine.
 
         With `resume: false` in the config, earlier results and checkpoints are deleted first; of an evaluation the
         earlier results always, since config.yaml tells how they were made. Until this process ends no other can
@@ -137,6 +139,8 @@ class RunFolder:
         (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
         packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
+        if precision is not None:
+            (provenance / f"precision{suffix}.txt").write_text(f"{precision}\n")
 
 
 def folder_of(config: DictConfig) -> RunFolder:

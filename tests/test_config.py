@@ -116,6 +116,7 @@ FAULTS = [
     (["data.batch_size=abc"], r"error: data\.batch_size=abc: allowed are the integers from 1"),
     (["loss.rate_weight=abc"], r"error: loss\.rate_weight=abc: allowed are numbers from 0"),
     (["epochs=0"], r"error: epochs=0: allowed are the integers from 1"),
+    (["strategy.precision=half"], r"error: strategy\.precision=half: allowed are auto, 32-true, bf16-mixed"),
     (["epochs=0", "data=folder", "data.train.root=nowhere"], r"error: epochs=0: "),  # no data is looked for
     (["optimizer.lr=-1"], r"error: optimizer\.lr=-1: allowed are numbers above 0"),
     (
@@ -148,7 +149,7 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
     wrong = ("quantization.bits=0", "loss.rate_weight=-1", "data.batch_size=0", "strategy.precision=7", "epochs=0")
     printed = run_entry(train, monkeypatch, capsys, *wrong, "optimizer.lr=0", "+optimizer.rate=1")
     assert [re.split("[=:]", line)[1].strip() for line in printed.splitlines() if line.startswith("error:")] == [
-        *("epochs", "quantization.bits", "data.batch_size", "loss.rate_weight", "trainer"),
+        *("epochs", "quantization.bits", "data.batch_size", "loss.rate_weight", "strategy.precision"),
         *("optimizer.lr", "optimizer"),
     ]
 
