@@ -25,7 +25,7 @@ from codec.results import read_results
 from codec.run_state import RunState, lock
 
 # Neither where a run is put nor how it is watched changes what it computes.
-_NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files")
+_NOT_IDENTITY = ("runs", "folder", "resume", "test", "logger", "job_type", "save_files", "expected")
 _NOT_IDENTITY_BELOW = {
     "data": ("num_workers", "cache"),
     "callbacks": ("progress", "panel", "timer"),

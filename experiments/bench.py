@@ -20,7 +20,6 @@ import shlex
 import statistics
 import sys
 import timeit
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -193,7 +192,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no usable GPU")
     device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
-    warnings.filterwarnings("ignore", module="lightning")  # its advice is about training runs
     models = chosen_models(options.overrides, device.type)
     precision = choose_precision("auto", device.type)
     file = SamplesSource().images("test")[0]

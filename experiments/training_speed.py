@@ -3,6 +3,7 @@
 import itertools
 import statistics
 import time
+import warnings
 from typing import Any
 
 import lightning
@@ -54,7 +55,9 @@ def training_speed(
         # No scheduler: it acts between epochs, and all steps are of one.
         codec.prepare_training(loss=build.part("loss"), optimizer=build.part("optimizer"))
         trainer = build.part("trainer", **settings, callbacks=callbacks)
-    trainer.fit(codec, itertools.cycle(batches))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")  # its advice is about training runs
+        trainer.fit(codec, itertools.cycle(batches))
     images = size / statistics.median(timer.step_seconds)
     speed = {"images_per_s": images, "megapixels_per_s": images * side * side / 1e6, "steps_per_s": images / size}
     return {**speed, "batch": [size, channels, side, side]}
