@@ -30,7 +30,7 @@ lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-demo: $(READY)  ## train a codec on packaged photographs for some minutes and compare its files with JPEG and WebP
+demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec trained here, in some minutes
 	$(BIN)/python -m experiments.demo
 
 bench: $(READY)  ## images/s in training, megapixels/s in coding, split into network, tables and coder
