@@ -29,7 +29,7 @@ from codec.metrics import mean_of_rows
 from codec.precision import choose_precision
 from codec.pretrained import DEFAULT, pretrained
 from codec.results import table, write_results
-from codec.runs import RunFolder, hardware
+from codec.runs import RunFolder, choices, hardware
 from experiments.comparison import Panel, caption, middle, nearest, save_comparison
 from experiments.compose import composed
 from experiments.figures import figure_file
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     overrides = ["experiment=demo", f"runs={FOLDER}", "test=false", "logger=csv", *options.overrides]
     with composed("train", overrides) as config:
-        run = RunFolder.of(config)
+        run, (name,) = RunFolder.of(config), choices("model")
     with Builder(config) as build:
         data, own = build.part("data"), build.codec("model")
     data.prepare_data()
@@ -73,12 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if trained.returncode:
         return trained.returncode  # train.py has said why
     picture = FOLDER / "trained.png"
-    rows = compare("conv_baseline", load_codec(run.path), images, FOLDER / "trained", picture, options.crop)
-    print(f"\nwhat was trained here, beside JPEG and WebP of equal size,\n{report(rows)}")
+    rows = compare(name, load_codec(run.path), images, FOLDER / "trained", picture, options.crop)
+    done = steps_done(run)
+    print(
+        f"\nwhat was trained here, {done:,} of {steps:,} steps, beside JPEG and WebP of equal size,\n{report(rows)}"
+    )
     print(f"\npicture, files, PNGs       {picture}  {FOLDER}/trained/")
     print(f"trained codec              {run.path}")
     print(f"\ntry it on a photo:         .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run.path}")
-    worse = shortfall(mean_of_rows(rows["conv_baseline"]), config.expected, steps_done(run), steps)
+    worse = shortfall(mean_of_rows(rows[name]), config.expected, done, steps)
     if worse is not None:
         print(f"\nerror: {worse}", file=sys.stderr)
     return int(worse is not None)
