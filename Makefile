@@ -3,9 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-# Threads that wait without spinning: beside another busy process, training is about six times faster so.
-export OMP_WAIT_POLICY ?= passive
-
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-baselines figures
@@ -41,7 +38,7 @@ lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-demo: $(READY)  ## train a codec on packaged photographs for some minutes and compare its files with JPEG and WebP
+demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec trained here, in some minutes
 	$(BIN)/python -m experiments.demo
 
 bench: $(READY)  ## images/s in training, megapixels/s in coding, split into network, tables and coder

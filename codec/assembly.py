@@ -17,6 +17,7 @@ from codec.data.module import ImageDataModule
 from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
+from codec.precision import Precision, choose_precision
 from codec.training.faults import validates
 
 
@@ -26,6 +27,7 @@ class TrainingParts(NamedTuple):
     codec: LearnedCodec
     data: LightningDataModule
     trainer: Trainer
+    precision: Precision
 
 
 def training_parts(config: DictConfig) -> TrainingParts:
@@ -45,7 +47,8 @@ def training_parts(config: DictConfig) -> TrainingParts:
         if not validates(config):
             callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
         summary = {} if "enable_model_summary" in config.trainer else {"enable_model_summary": False}
-        trainer = build.part("trainer", callbacks=callbacks, logger=False, **summary)
+        precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
+        trainer = build.part("trainer", callbacks=callbacks, logger=False, precision=precision.name, **summary)
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
@@ -57,7 +60,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.attempt("loss", lambda: codec.check_loss(loss))
     _check_processes(trainer, config.strategy.devices)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
-    return TrainingParts(codec, data, trainer)
+    return TrainingParts(codec, data, trainer, precision)
 
 
 def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:

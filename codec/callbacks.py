@@ -83,7 +83,7 @@ class OneFate(Callback):
 
 
 class ChannelsLast(Callback):
-    """Trains with the weights' memory laid out channels last, which bf16 convolutions run faster on."""
+    """Trains with the weights' memory laid out channels last, which most convolutions run faster on."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.to(memory_format=torch.channels_last)

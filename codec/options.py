@@ -87,6 +87,9 @@ def _check_scales(scales: Any) -> None:
         raise ArgumentError("ssim_scales", scales, "allowed are one to five numbers above 0")
 
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+
 def check_trainer(
     max_epochs: Any = 1,
     max_steps: Any = -1,
@@ -98,6 +101,7 @@ def check_trainer(
     log_every_n_steps: Any = 10,
     gradient_clip_val: Any = None,
     fast_dev_run: Any = False,
+    precision: Any = "32-true",
 ) -> None:
     """What a training is limited to. Raises ArgumentError, or ArgumentsError with all that is wrong."""
     with together() as check:
@@ -105,6 +109,7 @@ def check_trainer(
             check(check_integer, "max_epochs", max_epochs, 1)
         if max_steps != -1:
             check(check_integer, "max_steps", max_steps, 1)
+        check(check_choice, "precision", precision, PRECISIONS)
         check(_check_limit, "limit_train_batches", limit_train_batches)
         check(_check_limit, "limit_val_batches", limit_val_batches)
         check(_check_limit, "limit_test_batches", limit_test_batches)

@@ -77,10 +77,11 @@ def read_results(file: Path) -> dict[str, Any]:
     return {k: math.inf if v == "inf" else v for k, v in plain.items()}
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
+def table(rows: dict[str, dict[str, Any]]) -> str:
     """A text table of named results (as `mean_of_rows` gives them), one line each.
 
-    What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless.
+    What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless. Below it
+    stands what ended a training early.
     """
     columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
     if not any(math.isinf(values.get("psnr", 0)) for values in rows.values()):
@@ -97,6 +98,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
         for row in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
+    lines += [f"{name}: {values['stopped']}" for name, values in rows.items() if "stopped" in values]
     return "\n".join(lines)
 
 

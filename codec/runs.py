@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 # Neither where a run is put nor how it is watched changes what it computes.
-_NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files")
+_NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files", "expected")
 _NOT_IDENTITY_BELOW = {
     "data": ("num_workers", "cache"),
     "callbacks": ("progress", "panel", "timer"),
@@ -39,7 +39,7 @@ class RunFolder:
     """`<runs>/<name>-<hash of the resolved config>`, with
 
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
-    provenance/        command, commit, diff, packages    metrics/     the curves as CSV
+    provenance/        command, commit, diff, packages, precision    metrics/     the curves as CSV
     results.json       written last: the run is done      per_image.csv
     state.json         running, done, failed or cut off
     """
@@ -123,12 +123,13 @@ class RunFolder:
         file = self.path / "checkpoints/last.ckpt"
         return file if file.is_file() else None
 
-    def begin(self, config: DictConfig) -> None:
+    def begin(self, config: DictConfig, precision: str | None = None) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
 
         With `resume: false` in the config, earlier results and checkpoints are deleted first; the results alone of
         what goes on for more epochs, and of an evaluation always, since config.yaml tells how they were made. Until
         this process ends no other can begin here: raises ConfigError if one is at work.
+        `precision` says in which a training computes here, and why: a config may leave that to the machine.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
@@ -150,6 +151,8 @@ class RunFolder:
         (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
         packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
+        if precision is not None:
+            (provenance / f"precision{suffix}.txt").write_text(f"{precision}\n")
 
 
 def folder_of(config: DictConfig) -> RunFolder:

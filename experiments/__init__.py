@@ -1,1 +1,3 @@
 """What reproduces the papers: demo, benchmarks, tables, plots."""
+
+import codec  # noqa: F401 - before torch: see there

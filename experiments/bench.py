@@ -4,7 +4,8 @@
   python -m experiments.bench model=conv_baseline,conv_enhanced   these; train.py's other overrides work too
   python -m experiments.bench data.crop_size=256 data.batch_size=16 --device cuda --size 1024 --seconds 5
 
-Training is `Trainer.fit` as train.py runs it, on batches from memory. Coding is the codec's own encode and decode
+Training is `Trainer.fit` as train.py runs it, on batches from memory: in fp32, and as strategy=cpu or gpu trains
+here, channels last and in the precision that this machine is fast in. Coding is the codec's own encode and decode
 of one photograph. Weights are random, so files, and with them the coder's time, are not those of a trained codec.
 """
 
@@ -18,9 +19,7 @@ import re
 import shlex
 import statistics
 import sys
-import time
 import timeit
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,7 +29,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import lightning
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
@@ -38,24 +36,22 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from codec.callbacks import ChannelsLast
 from codec.config import Builder, user_errors
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from codec.entropy import EntropyBottleneck, coder, tables
-from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.places import conf_folder
+from codec.precision import choose_precision
 from codec.runs import commit
+from experiments.training_speed import WARM_UP, clock, enough, training_speed, ways_to_train
 
 CONF = conf_folder()
 REFERENCES = ("jpeg", "webp")
-PRECISIONS = {"fp32": "32-true", "bf16_channels_last": "bf16-mixed"}
 # network: the scheme's transforms; quantiser: rounding, to and from the device; tables: CDFs, and the check that
 # they are current; format: what else a file needs - 8-bit conversion, padding, header, checksum, fingerprint.
 PARTS = ("network", "quantiser", "tables", "coder", "format")
-WARM_UP, AT_LEAST = 2, 3  # calls, or blocks of training steps, that are not counted and that are
 
 
 class Parts:
@@ -78,7 +74,7 @@ class Parts:
             self._running.pop()
 
     def _charge(self) -> None:
-        now = _clock(self.device)
+        now = clock(self.device)
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now
@@ -116,58 +112,16 @@ def coding_speed(codec: ImageCodec, image: Tensor, seconds: float) -> dict[str, 
         result: dict[str, Any] = {"bytes": len(data), "making_tables_ms": 1000 * parts.seconds["tables"]}
         for way, argument in (("encode", image), ("decode", data)):
             calls: list[tuple[float, dict[str, float]]] = []
-            while not _enough([whole for whole, _ in calls[WARM_UP:]], seconds):
+            while not enough([whole for whole, _ in calls[WARM_UP:]], seconds):
                 parts.seconds.clear()
-                started = _clock(codec.device)
+                started = clock(codec.device)
                 getattr(codec, way)(argument)
-                calls.append((_clock(codec.device) - started, dict(parts.seconds)))
+                calls.append((clock(codec.device) - started, dict(parts.seconds)))
             whole, split = sorted(calls[WARM_UP:], key=lambda call: call[0])[(len(calls) - WARM_UP) // 2]
             result[way] = {"megapixels_per_s": image[0].numel() / 1e6 / whole, "ms": 1000 * whole}
             if isinstance(codec, LearnedCodec):
                 result[way]["parts_ms"] = {part: 1000 * split.get(part, 0.0) for part in PARTS}
     return result
-
-
-class StepTimer(lightning.Callback):
-    """Times blocks of training steps, then stops the fit; `step_seconds` holds one number per block."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.step_seconds: list[float] = []
-        self._block = self._left = 1
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, codec: LearnedCodec, *step: Any) -> None:
-        self._left -= 1
-        if self._left:
-            return  # no sync inside a block: launches may run ahead of the device, as they do in training
-        now, done = _clock(codec.device), step[-1] + 1
-        if done > WARM_UP:
-            self.step_seconds.append((now - self._since) / self._block)
-            trainer.should_stop = _enough(self.step_seconds, self.seconds / self._block)
-        elif done == WARM_UP:  # five blocks, if steps stay as fast as this one
-            self._block = max(1, round(self.seconds / 5 / (now - self._since)))
-        self._left, self._since = self._block, now
-
-
-def training_speed(codec: LearnedCodec, config: DictConfig, precision: str, seconds: float) -> dict[str, Any]:
-    """Steps/s, images/s and megapixels/s of fitting `codec` to random batches of the config's shape."""
-    size, channels, side = (config.data[key] for key in ("batch_size", "channels", "crop_size"))
-    if side is None:
-        raise ConfigError("data.crop_size=null: training speed needs crops of one size, e.g. data.crop_size=128")
-    batches = [torch.randint(0, 256, (size, channels, side, side), dtype=torch.uint8) for _ in range(4)]
-    timer = StepTimer(seconds)
-    settings = {"precision": PRECISIONS[precision], "limit_val_batches": 0, "max_steps": -1}
-    for extra in ("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"):
-        settings[extra] = False
-    callbacks = [timer, ChannelsLast()] if "channels_last" in precision else [timer]
-    with Builder(config) as build:
-        # No scheduler: it acts between epochs, and all steps are of one.
-        codec.prepare_training(loss=build.part("loss"), optimizer=build.part("optimizer"))
-        trainer = build.part("trainer", **settings, callbacks=callbacks)
-    trainer.fit(codec, itertools.cycle(batches))
-    images = size / statistics.median(timer.step_seconds)
-    speed = {"images_per_s": images, "megapixels_per_s": images * side * side / 1e6, "steps_per_s": images / size}
-    return {**speed, "batch": [size, channels, side, side]}
 
 
 def coder_speed(count: int = 1 << 14) -> dict[str, dict[str, float]]:
@@ -192,7 +146,7 @@ def report(results: dict[str, Any]) -> str:
     """The tables for the terminal."""
     rows: list[tuple] = [("training", "", "images/s", "MP/s", "steps/s")]
     for name, speeds in results["training"].items():
-        rows += [(name, precision, *list(speed.values())[:3]) for precision, speed in speeds.items()]
+        rows += [(name, way, *list(speed.values())[:3]) for way, speed in speeds.items()]
     rows += [(), ("coding", "", "MP/s", "ms", *PARTS)]
     for name, speeds in results["coding"].items():
         for way in ("encode", "decode"):
@@ -239,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: there is no usable GPU")
     device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
-    warnings.filterwarnings("ignore", module="lightning")  # its advice is about training runs
     models = chosen_models(options.overrides, device.type)
+    precision = choose_precision("auto", device.type)
     file = SamplesSource().images("test")[0]
     image = resize(read_image(file), [options.size]) if options.size else read_image(file)
     about = {
@@ -253,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "load": os.getloadavg()[0],  # near or above `cores`: something else was running too
         "gpu": torch.cuda.get_device_name() if device.type == "cuda" else None,
         "torch": torch.__version__,
+        "precision": f"{precision.name}, {precision.reason}",
         "image": f"{file.name}, {image.shape[2]}x{image.shape[1]}",
     }
     print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
@@ -262,10 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             codec = build.codec("model")
         print(f"{name}: coding ...", file=sys.stderr, flush=True)
         results["coding"][name] = coding_speed(codec.to(device), image, options.seconds)
-        for precision in PRECISIONS if isinstance(codec, LearnedCodec) else ():
-            print(f"{name}: training, {precision} ...", file=sys.stderr, flush=True)
-            speed = training_speed(codec, config, precision, options.seconds)
-            results["training"].setdefault(name, {})[precision] = speed
+        for way, settings in ways_to_train(precision.name).items() if isinstance(codec, LearnedCodec) else ():
+            print(f"{name}: training, {way} ...", file=sys.stderr, flush=True)
+            speed = training_speed(codec, config, *settings, options.seconds)
+            results["training"].setdefault(name, {})[way] = speed
     print(f"\n{report(results)}\n")
     title = re.sub(r"[^\w.,=+-]", "-", "_".join([*options.overrides, device.type]))
     output = Path("bench") / f"{title}.json"
@@ -273,16 +228,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     output.write_text(json.dumps(results, indent=2) + "\n")
     print(output)
     return results
-
-
-def _enough(seconds: list[float], budget: float) -> bool:
-    return len(seconds) >= AT_LEAST and sum(seconds) >= budget
-
-
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _cpu_name() -> str:

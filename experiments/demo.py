@@ -1,73 +1,157 @@
-"""`make demo`: train a codec for some minutes, then compare its files with JPEG and WebP of the same size."""
+"""What the package can do, then what training is: both on packaged photographs, beside JPEG and WebP of equal size.
 
+  make demo                                                       the best lossy model, then one trained here
+  python -m experiments.demo seed=1 name=again                    any overrides of train.py
+  python -m experiments.demo --picture docs/demo.jpg --crop 280   the first picture alone: nothing is trained
+
+The files, the decoded PNGs, results and pictures are left in `demo/`. The exit status is 1 where the codec that was
+trained is worse than `expected` in conf/experiment/demo.yaml.
+"""
+
+import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
+import torch
+from omegaconf import DictConfig
 from rich.progress import track
 
 from codec.baselines import Jpeg, WebP
 from codec.checkpoint import load_codec
+from codec.config import Builder, user_errors
+from codec.data.image_file import read_image
+from codec.image_codec import ImageCodec, NamedImage
+from codec.learned_codec import LearnedCodec
 from codec.metrics import mean_of_rows
-from codec.places import conf_folder, entry_command
+from codec.places import entry_command
+from codec.precision import choose_precision
+from codec.pretrained import DEFAULT, pretrained
 from codec.results import table, write_results
-from codec.runs import RunFolder
-from experiments.comparison import Panel, caption, difference, nearest, save_comparison
+from codec.runs import RunFolder, choices, hardware
+from experiments.comparison import Panel, caption, middle, nearest, save_comparison
+from experiments.compose import composed
+from experiments.figures import figure_file
+from experiments.training_speed import training_speed
 
 FOLDER = Path("demo")
+BEST_QUALITY = 4  # trained the longest: the other rates of this model started from it
+Rows = dict[str, list[dict[str, Any]]]
 
 
-def main() -> None:
-    """Leaves the compressed files, the decoded PNGs, per-image results and comparison.png in `demo/`.
+@user_errors()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; returns the exit status."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m experiments.demo", description=__doc__, formatter_class=raw)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of train.py")
+    parser.add_argument("--picture", type=figure_file, metavar="FILE", help="make only the best model's picture")
+    parser.add_argument("--crop", type=int, metavar="N", help="pictures of the middle N×N pixels (default: whole)")
+    options = parser.parse_intermixed_args(arguments)
+    overrides = ["experiment=demo", f"runs={FOLDER}", "test=false", "logger=csv", *options.overrides]
+    with composed("train", overrides) as config:
+        run, (name,) = RunFolder.of(config), choices("model")
+    with Builder(config) as build:
+        data, own = build.part("data"), build.codec("model")
+    data.prepare_data()
+    images = list(data.test_dataloader())
+    steps = config.epochs * len(data.train_dataloader())
 
-    Arguments are more overrides for train.py.
-    """
-    overrides = ["experiment=demo", f"runs={FOLDER}", "test=false", "logger=csv", *sys.argv[1:]]
+    best = pretrained(DEFAULT, BEST_QUALITY)
+    picture = options.picture or FOLDER / "best.png"
+    rows = compare(DEFAULT, best, images, FOLDER / "best", picture, options.crop)
+    print(f"the best lossy model of the package, at quality {BEST_QUALITY}, beside JPEG and WebP of equal size,")
+    print(f"{report(rows)}\n\npicture, files, PNGs       {picture}  {FOLDER}/best/\n")
+    if options.picture is not None:
+        return 0
+
+    if not run.came_to_its_end(test=False):
+        print(f"{forecast(own, config, steps - steps_done(run))}\n", flush=True)
     trained = subprocess.run([sys.executable, *entry_command("train"), *overrides], check=False)
     if trained.returncode:
-        sys.exit(trained.returncode)  # train.py has said why
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        config = compose("train", overrides)
-    run = RunFolder.of(config).path
-    data = instantiate(config.data)
-    images = list(data.test_dataloader())
+        return trained.returncode  # train.py has said why
+    picture = FOLDER / "trained.png"
+    rows = compare(name, load_codec(run.path), images, FOLDER / "trained", picture, options.crop)
+    done = steps_done(run)
+    print(
+        f"\nwhat was trained here, {done:,} of {steps:,} steps, beside JPEG and WebP of equal size,\n{report(rows)}"
+    )
+    print(f"\npicture, files, PNGs       {picture}  {FOLDER}/trained/")
+    print(f"trained codec              {run.path}")
+    print(f"\ntry it on a photo:         .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run.path}")
+    worse = shortfall(mean_of_rows(rows[name]), config.expected, done, steps)
+    if worse is not None:
+        print(f"\nerror: {worse}", file=sys.stderr)
+    return int(worse is not None)
 
-    ours = load_codec(run)
-    ours.decode(ours.encode(images[0].image))  # the first call compiles the arithmetic coder
-    rows: dict[str, list[dict]] = {"conv_baseline": [], "JPEG": [], "WebP": []}
+
+def compare(
+    name: str, codec: ImageCodec, images: Sequence[NamedImage], folder: Path, picture: Path, crop: int | None
+) -> Rows:
+    """Measures `codec`, and JPEG and WebP at the quality that comes nearest to its size, on every image.
+
+    Files, decoded PNGs and results go to a folder below `folder` for each; `picture` shows the originals and all
+    that was decoded, the middle `crop` pixels of each side. Returns the rows of `ImageCodec.measure` by name.
+    """
+    codec.decode(codec.encode(_shown(images[0].image, 32)))  # the first call compiles the arithmetic coder
+    rows: Rows = {name: [], "JPEG": [], "WebP": []}
     panels = []
     for item in track(images, "coding", transient=True):
-        ours.keep_files_in = FOLDER / "conv_baseline"
-        row = ours.measure(item)
-        rows["conv_baseline"].append(row)
-        jpeg = nearest([Jpeg(quality) for quality in range(1, 96)], item, row["bytes"])
-        webp = nearest([WebP(quality) for quality in range(0, 101, 2)], item, row["bytes"])
-        for name, codec in [("JPEG", jpeg), ("WebP", webp)]:
-            codec.keep_files_in = FOLDER / name.lower()
-            rows[name].append(codec.measure(item))
-        decoded = ours.decode(ours.encode(item.image))
-        panels.append(
-            [
-                Panel(item.image, f"{item.name}, 24 bpp"),
-                Panel(decoded, caption(row)),
-                Panel(difference(decoded, item.image), f"{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"),
-                Panel(jpeg.decode(jpeg.encode(item.image)), caption(rows["JPEG"][-1])),
-            ]
-        )
-    picture = FOLDER / "comparison.png"
-    save_comparison(panels, ["original", "conv_baseline", "its difference × 4", "JPEG, nearest size"], picture)
-    for name, of_codec in rows.items():
-        write_results(FOLDER / name.lower(), of_codec, {"codec": name})
-    names = ", ".join(item.name for item in images)
-    print(f"\nmeans over {names}, none of which was trained on:\n")
-    print(table({name: mean_of_rows(of_codec) for name, of_codec in rows.items()}))
-    print(f"\npicture                   {picture}")
-    print(f"files, decoded PNGs       {FOLDER}/conv_baseline  {FOLDER}/jpeg  {FOLDER}/webp")
-    print(f"trained codec             {run}")
-    print(f"\ntry it on a photo:        .venv/bin/codec compress photo.jpg photo.qnt --checkpoint {run}")
+        panels.append([Panel(_shown(item.image, crop), f"{item.name}, 24 bpp")])
+        for label in rows:
+            if label == name:
+                coder = codec
+            else:
+                choice = [Jpeg(q) for q in range(1, 96)] if label == "JPEG" else [WebP(q) for q in range(101)]
+                coder = nearest(choice, item, rows[name][-1]["bytes"])
+            coder.keep_files_in = folder / label.lower()
+            rows[label].append(coder.measure(item))
+            decoded = read_image(folder / label.lower() / f"decoded/{item.name.removesuffix('.png')}.png")
+            panels[-1].append(Panel(_shown(decoded, crop), caption(rows[label][-1])))
+    save_comparison(panels, ["original", name, "JPEG, nearest size", "WebP, nearest size"], picture)
+    for label, of_codec in rows.items():
+        write_results(folder / label.lower(), of_codec, {"codec": label})
+    return rows
+
+
+def report(rows: Rows) -> str:
+    """What was measured, as a table with its head line."""
+    names = ", ".join(str(row["name"]) for row in next(iter(rows.values())))
+    means = table({name: mean_of_rows(of_codec) for name, of_codec in rows.items()})
+    return f"means over {names}, none of which was trained on:\n\n{means}"
+
+
+def forecast(codec: LearnedCodec, config: DictConfig, steps: int) -> str:
+    """How long so many steps will take here, by a few of them."""
+    precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
+    speed = training_speed(codec, config, precision.name, config.strategy.channels_last, seconds=3)
+    minutes = steps / speed["steps_per_s"] / 60
+    about = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
+    return f"training: {steps:,} steps in {precision.name}, about {about} on {hardware(codec.device)}"
+
+
+def steps_done(run: RunFolder) -> int:
+    """After how many steps the training was, when it was last saved."""
+    file = run.last_checkpoint
+    return 0 if file is None else torch.load(file, map_location="cpu", weights_only=True)["global_step"]
+
+
+def shortfall(means: dict[str, float], expected: DictConfig, done: int, planned: int) -> str | None:
+    """One line that says what a codec of these means has and should have; None where it is as good as that."""
+    if means["psnr"] >= expected.psnr and means["bpp"] <= expected.bpp:
+        return None
+    return (
+        f"the codec trained here is worse than it should be: {means['psnr']:.2f} dB at {means['bpp']:.3f} bpp "
+        f"after {done:,} of {planned:,} steps, expected are {expected.psnr:g} dB or more at {expected.bpp:g} bpp "
+        "or less"
+    )
+
+
+def _shown(image: torch.Tensor, crop: int | None) -> torch.Tensor:
+    return image if crop is None else middle(image, crop)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

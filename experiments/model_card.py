@@ -85,7 +85,9 @@ def _measured(model: PretrainedModel) -> str:
 def _training(weights: Weights) -> str:
     known = weights.training
     heading = "" if weights.quality is None else f"Quality {weights.quality}: "
-    length = f"{known['epochs']} epochs, {known['time']}"
+    precision = f" in {known['precision']}" if "precision" in known else ""
+    stopped = f", {known['stopped']}" if "stopped" in known else ""
+    length = f"{known['epochs']} epochs, {known['time']}{precision}{stopped}"
     best = f"The best weights, after epoch {known['epoch']} ({known['steps']:,} steps), are these."
     commit = "" if known["commit"] == "unknown" else f" Commit {known['commit']}."
     return f"{heading}{known['data']}; {length}. {best}{commit}\n\n```\n{known['command']}\n```"

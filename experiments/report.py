@@ -142,10 +142,12 @@ def _trained(training: Training) -> str:
     took = known.get("time", f"in unknown time on {training.hardware}")
     if training.minutes is not None:
         took = f"{training.minutes:.0f} min on {training.hardware}"
+    precision = f" in {known['precision']}" if "precision" in known else ""
+    stopped = f", {known['stopped']}" if "stopped" in known else ""
     commit = known.get("commit", "unknown")
     at = "" if commit == "unknown" else f" at commit {commit}"
     packaged = "" if weights is None else f" (the package's weights `{weights.stem}`)"
-    return f"{training.name}{seed} {took}{after}{at}{packaged}"
+    return f"{training.name}{seed} {took}{precision}{after}{at}{packaged}{stopped}"
 
 
 def _beside_paper(plan: Plan, measured: Sequence[Measured]) -> str:

@@ -47,6 +47,7 @@ def training(checkpoint: Path, photographs: str | None = None, trained: str | No
         "minutes": results.get("train_minutes"),
         "hardware": results["hardware"],
         "time": trained or f"{results['train_minutes']:.0f} minutes on {results['hardware']}",
+        **{key: results[key] for key in ("precision", "stopped") if key in results},
         "commit": results.get("commit", "unknown"),
         "epochs": results["epochs"],
         "epoch": saved["epoch"] + 1,  # Lightning counts from 0

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 
 from codec.learned_codec import LearnedCodec
+from codec.precision import has_bfloat16
 from experiments import bench
 
 TINY = ["data.crop_size=32", "data.batch_size=2", "--device", "cpu", "--seconds", "0", "--size", "64"]
@@ -38,7 +39,7 @@ def test_every_learned_model_is_measured(results):
 
 def test_training_speeds_agree_with_each_other(results):
     for speeds in results["training"].values():
-        assert speeds.keys() == bench.PRECISIONS.keys()
+        assert list(speeds) == ["fp32", "bf16_channels_last" if has_bfloat16("cpu") else "fp32_channels_last"]
         for speed in speeds.values():
             assert speed["batch"] == [2, 3, 32, 32]
             assert speed["steps_per_s"] > 0
@@ -64,7 +65,7 @@ def test_the_parts_add_up_to_the_whole(results):
 
 def test_time_in_an_inner_part_is_not_the_outer_ones_too(monkeypatch):
     now = iter([0.0, 1.0, 3.0, 7.0])
-    monkeypatch.setattr(bench, "_clock", lambda device: next(now))
+    monkeypatch.setattr(bench, "clock", lambda device: next(now))
     parts = bench.Parts(device=None)
     inner = parts.timed("coder")(lambda: None)
     parts.timed("format")(inner)()

@@ -120,6 +120,7 @@ FAULTS = [
     (["data.batch_size=abc"], r"error: data\.batch_size=abc: allowed are the integers from 1"),
     (["loss.rate_weight=abc"], r"error: loss\.rate_weight=abc: allowed are numbers from 0"),
     (["epochs=0"], r"error: epochs=0: allowed are the integers from 1"),
+    (["strategy.precision=half"], r"error: strategy\.precision=half: allowed are auto, 32-true, bf16-mixed"),
     (["epochs=0", "data=folder", "data.train.root=nowhere"], r"error: epochs=0: "),  # no data is looked for
     (["optimizer.lr=-1"], r"error: optimizer\.lr=-1: allowed are numbers above 0"),
     (
@@ -190,10 +191,10 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
     )
     assert keys_in(printed) == [
         *("epochs", "quantization.bits", "data.batch_size", "data.limit", "loss.rate_weight", "optimizer.lr"),
-        "model.widths",
+        *("strategy.precision", "model.widths"),
     ]
-    printed = run_entry(train, monkeypatch, capsys, "strategy.precision=7", "+optimizer.rate=1", "model.widths=[1]")
-    assert keys_in(printed) == ["model.widths", "optimizer.rate", "trainer"]  # which only torch and Lightning see
+    printed = run_entry(train, monkeypatch, capsys, "+optimizer.rate=1", "model.widths=[1]")
+    assert keys_in(printed) == ["model.widths", "optimizer.rate"]  # which only torch and Lightning see
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_a_value_that_is_said_though_it_is_the_default_changes_nothing() -> None
         "callbacks.progress.seconds=1",
         "~callbacks.progress",
         "callbacks.panel.images=1",
+        "+expected={psnr: 23}",
     ],
 )
 def test_how_a_run_is_watched_does_not_move_it(override: str) -> None:

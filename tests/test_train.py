@@ -229,10 +229,12 @@ def test_pretrained_weights_that_cannot_be_fetched_stop_a_run_before_its_data(tm
 
 def test_training_stops_at_max_time_and_counts_its_minutes(tmp_path: Path) -> None:
     limits = ("epochs=100000", "trainer.max_time='00:00:00:03'", "trainer.limit_test_batches=1")
-    run_python(TRAIN, *SMALL, *NARROW, *limits, "name=short", cwd=tmp_path)
+    done = run_python(TRAIN, *SMALL, *NARROW, *limits, "name=short", cwd=tmp_path)
     results = json.loads((folder_of(tmp_path / "runs", "short") / "results.json").read_text())
     assert results["epochs"] < 100000
     assert results["train_minutes"] >= 0.05
+    assert re.fullmatch(r"stopped by max_time after [\d,]+ of \d00,000 steps", results["stopped"])
+    assert results["stopped"] in done.stdout
     assert "thread" in results["hardware"] or "NVIDIA" in results["hardware"]
 
 

@@ -40,7 +40,8 @@ class Weights:
 
     `training` holds the texts `data`, `run` (the folder's name), `command`, `time`, `hardware`, `commit` and the
     numbers `epochs`, of the whole training, `epoch` and `steps`, after which these weights, its best, were taken,
-    and `minutes`, None if not recorded.
+    and `minutes`, None if not recorded; where they are known, the texts `precision` and `stopped`: that time, not
+    the last step, ended it.
     `measured` is `{data set: points}`, one point for each quality measured: `images`, means as in results.json (a
     lossless `psnr` is "inf"), `encode_ms_per_megapixel`, `decode_ms_per_megapixel`, `hardware`. `per_image` is
     `{"samples": {image: {"bytes", "psnr"}}}` at the weights' own quality, and the same of the images' middle

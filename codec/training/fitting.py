@@ -6,7 +6,6 @@ import sys
 import torch
 import wandb
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from codec.assembly import TrainingParts, add_loggers, load_inputs, training_parts
@@ -19,6 +18,7 @@ from codec.loggers import log_config, where_to_look
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
+from codec.time_limit import stopped_by_max_time, train_minutes
 from codec.training.faults import validates
 
 
@@ -29,17 +29,17 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
         raise ConfigError(f"more_epochs={config.more_epochs}: no checkpoints/last.ckpt in {run.path} to go on from")
     parts = training_parts(lengthened(config))
-    codec, data, trainer = parts
+    codec, data, trainer, precision = parts
     started = load_inputs(config, parts, resumed_from)
     add_loggers(config, trainer)
     try:
         if trainer.is_global_zero:
-            run.begin(config)
+            run.begin(config, str(precision))
             record.begin(trainer.world_size)
             log_config(trainer.loggers, config, codec)
             if started is not None:
                 print(started)
-            print(f"{'resuming' if resumed_from else 'training'} in {run.path}: {described(codec)}")
+            print(f"{'resuming' if resumed_from else 'training'} in {run.path}: {described(codec)}\n{precision}")
             if not validates(config):
                 print("no epoch is validated: the last weights are kept instead of the best")
         try:
@@ -55,6 +55,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
         val_loss = run.val_loss
         if config.test:
             test(config, run, parts, val_loss)
+        elif (stopped := stopped_by_max_time(trainer)) is not None:
+            print(stopped)
         return val_loss
     finally:
         wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
@@ -78,12 +80,13 @@ def described(codec: LearnedCodec) -> str:
 def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: float) -> None:
     """Measures the best checkpoint of a training that has just ended, and prints what it reaches."""
     trainer = parts.trainer
-    clocks = [callback.time_elapsed("train") for callback in trainer.callbacks if isinstance(callback, Timer)]
+    known = {"train_minutes": train_minutes(trainer), "stopped": stopped_by_max_time(trainer)}
     about = {
         "run": run.path.name,
         "val_loss": val_loss,
         "epochs": trainer.current_epoch,
-        **({"train_minutes": round(sum(clocks) / 60, 1)} if clocks else {}),
+        "precision": trainer.precision,
+        **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),
     }
     results = measure(
