@@ -62,6 +62,10 @@ class FactorizedPrior(nn.Module):
         """Which row of `pmf` each symbol of a latent `[C, H, W]` is coded with, int64 `[C·H·W]`."""
         return torch.arange(self.channels).repeat_interleave(height * width)
 
+    def table_counts(self, height: int, width: int) -> Tensor:
+        """How often `table_index` has each row, int64 `[C]`, without making it."""
+        return torch.full((self.channels,), height * width)
+
     def _mass(self, levels: Tensor) -> Tensor:
         ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
         first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
