@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock test test-slurm lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-baselines figures
 
 help:  ## this list
@@ -33,6 +33,12 @@ test: lint  ## lint, then the whole test suite
 test-slurm: $(READY)  ## sweeps on a private SLURM, which is installed from Debian's packages where that can be done
 	@sh tests/slurm/install.sh
 	PATH="$$PATH:/usr/sbin" QUINTET_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_slurm.py
+
+COUNT ?= 20000
+SEED ?= 0
+
+fuzz: $(READY)  ## mutated files, checkpoints and images are read: all must decode or be refused; COUNT=n of each, SEED=n
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz --count $(COUNT) --seed $(SEED)
 
 lint: $(READY)  ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -55,6 +55,10 @@ class PillowCodec(ImageCodec):
         picture = self._open(data, pixels=False)
         return picture.height, picture.width
 
+    def least_bytes(self, height: int, width: int) -> int:
+        """Fewer bytes no file has that `encode` writes for an image of that size. 0: the format sets no limit."""
+        return 0
+
     def _save(self, image: Tensor, options: dict[str, object]) -> bytes:
         for name, side in zip(("height", "width"), image.shape[-2:], strict=True):
             if side > self.max_side:
@@ -73,6 +77,8 @@ class PillowCodec(ImageCodec):
                 picture = Image.open(io.BytesIO(data), formats=[self.format])
             if pixels:
                 picture.load()
+        except MemoryError:  # what a file may claim is limited: it is this machine that has too little
+            raise
         except Image.UnidentifiedImageError:  # its own text is a memory address
             raise BitstreamError(f"not a {self.format} file, or its header is damaged") from None
         except Exception as error:  # plugins raise OSError, SyntaxError, struct.error, RuntimeError and more
@@ -93,6 +99,7 @@ class Jpeg(PillowCodec):
     format = "JPEG"
     suffix = ".jpg"
     max_side = 65500
+    max_scans = 100  # progressive files have about 10; every one, however short, takes time for all pixels
 
     def __init__(self, quality: int, subsampling: str = "4:2:0", progressive: bool = False) -> None:
         super().__init__()
@@ -107,6 +114,16 @@ class Jpeg(PillowCodec):
             "progressive": self.progressive,
             "optimize": True,
         }
+
+    def least_bytes(self, height: int, width: int) -> int:
+        # Of every block of 8×8 samples, even if all are alike, the mean's Huffman code is written: a bit at least.
+        return -(-height // 8) * -(-width // 8) // 8
+
+    def _open(self, data: bytes, pixels: bool = True) -> Image.Image:
+        scans = data.count(b"\xff\xda")
+        if scans > self.max_scans:
+            raise BitstreamError(f"the JPEG file has {scans} scans: at most {self.max_scans} are read")
+        return super()._open(data, pixels)
 
     def encode(self, image: Tensor) -> bytes:
         # Optimised and progressive JPEGs are written from one buffer, for which Pillow allows a byte a pixel:
@@ -147,10 +164,17 @@ class WebP(PillowCodec):
         exif[ExifTags.Base.SamplesPerPixel] = channels
         return self._save(image, {**self.save_options(channels), "exif": exif})
 
+    def least_bytes(self, height: int, width: int) -> int:
+        # Every 16×16 pixels have two prediction modes, which cost 3 bits at least; of lossless WebP, nothing does.
+        return 0 if self.lossless else -(-height // 16) * -(-width // 16) * 3 // 8
+
     def decode(self, data: bytes) -> Tensor:
         picture = self._open(data)
         image = _to_tensor(picture)
-        channels = picture.getexif().get(ExifTags.Base.SamplesPerPixel)
+        try:
+            channels = picture.getexif().get(ExifTags.Base.SamplesPerPixel)
+        except Exception as error:  # Pillow reads tags from whatever bytes are there
+            raise BitstreamError("the WEBP file's EXIF tags cannot be read") from error
         if channels is None:
             channels = 1 if (image.amax(0) - image.amin(0)).max() <= 1 else 3
         return image[:1] if channels == 1 else image

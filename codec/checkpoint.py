@@ -22,6 +22,16 @@ from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
+from codec.stranger_weights import (
+    check_archive,
+    check_finite,
+    check_types,
+    check_values,
+    check_weights,
+    no_larger_than,
+)
+
+_LONGEST_REASON = 300  # characters
 
 
 def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
@@ -51,10 +61,15 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     except Exception as error:  # torch's unpickler fails on damaged bytes in any way there is
         raise CheckpointError(f"{path} is not a checkpoint of train.py: {_first_line(error)}") from error
     try:
+        check_values(model_config)
+        check_weights(weights)
         with torch.inference_mode(False):
-            codec = build_codec(model_config)
+            with no_larger_than(weights):
+                codec = build_codec(model_config)
             _check_is_learned(codec)
+            check_types(codec, weights)
             codec.load_state_dict(weights)
+            check_finite(codec)
             for module in codec.modules():
                 if isinstance(module, EntropyBottleneck):
                     _check_tables(module)
@@ -118,6 +133,7 @@ def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> N
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    check_archive(path)
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint["model_config"], dict):
         raise TypeError("its model config is no dictionary")
@@ -187,4 +203,6 @@ def _first_line(error: BaseException) -> str:
     if len(lines) > 1 and lines[0].endswith(":"):
         lines[0] += f" {lines[1]}"
     text = "".join(c if c.isprintable() else " " for c in lines[0]).rstrip(" .:") if lines else ""
+    if len(text) > _LONGEST_REASON:  # torch names every weight of a model that is not here
+        text = f"{text[:_LONGEST_REASON]} …"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

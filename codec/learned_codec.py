@@ -73,6 +73,14 @@ class LearnedCodec(ImageCodec):
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
 
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).
+
+        Called before `decompress`, so that a file that claims a large image costs no memory unless it is as long as
+        the files of such images. Nothing is decoded here. A scheme overrides it with what is known of all its
+        sections; one that does not has each checked when its bottleneck comes to it.
+        """
+
     def load_starting_weights(self) -> None:
         """Brings what training starts from besides random weights: nothing, unless a scheme overrides it.
 
@@ -107,6 +115,7 @@ class LearnedCodec(ImageCodec):
         if limit is not None and size[0] * size[1] > max(limit, self.stride**2):
             raise BitstreamError(f"{size[1]}×{size[0]} pixels to decode, padding included: the limit is {limit}")
         with self._coding():
+            self.check_sections(sections, size, header.channels)
             x_hat = self.decompress(sections, size)[0, :, : header.height, : header.width]
         if header.channels < self.image_channels:
             x_hat = x_hat.mean(0, keepdim=True)

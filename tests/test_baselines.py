@@ -144,6 +144,33 @@ def test_a_file_of_another_format_is_refused(name):
                 CODECS[name].decode(other.encode(image))
 
 
+@every_codec
+@grey_and_rgb
+@pytest.mark.parametrize("size", [(16, 16), (1, 900), (500, 333)])
+def test_no_file_has_fewer_bytes_than_the_least(name, channels, size):
+    codec = CODECS[name]
+    for value in (0, 128, 255):
+        flat = torch.full((channels, *size), value, dtype=torch.uint8)
+        assert len(codec.encode(flat)) >= codec.least_bytes(*size)
+    knows_a_limit = name in ("jpeg", "jpeg_444", "jpeg_progressive", "webp")
+    assert (codec.least_bytes(9400, 9400) > 100_000) == knows_a_limit
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded():
+    whole = Jpeg(50, progressive=True).encode(photograph(64, 64))
+    last = whole.rindex(b"\xff\xda")
+    repeated = whole[:last] + 500 * whole[last:-2] + whole[-2:]
+    with pytest.raises(BitstreamError, match=r"50\d scans: at most 100 are read"):
+        Jpeg(50).decode(repeated)
+
+
+def test_a_webp_with_damaged_exif_is_refused_in_one_line():
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "WEBP", exif=b"Exif\0\0MM\0*\0\0")
+    with pytest.raises(BitstreamError, match="EXIF tags cannot be read"):
+        WebP(50).decode(file.getvalue())
+
+
 @pytest.mark.parametrize(
     ("codec", "mode"), [(Png(), "RGBA"), (Png(), "P"), (Png(), "I;16"), (Jpeg(50), "CMYK"), (WebP(50), "RGBA")]
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from bottlenecks import sample_levels
@@ -62,6 +63,26 @@ def test_numpy_and_torchac_write_the_same_bytes_and_read_each_others(torchac, bi
             assert files[0] == files[1]
             for which in (coder.NUMPY, torchac):
                 assert torch.equal(coder.decode(files[0], index, tables, which).long(), symbols)
+
+
+@pytest.mark.parametrize(
+    ("counts", "symbols", "bits"),
+    [
+        ([0, 32768, 65536], [1, 0, 1], "101" + "01"),  # each half settles a bit; then one is owed to an ending 0
+        ([0, 16384, 49152, 65536], [1], "011"),  # the middle settles none and owes one
+        (
+            [0, 16384, 49152, 65536],
+            [1, 1, 2],
+            "1" + "00" + "1" + "01",
+        ),  # owed bits follow the first bit that is settled
+        ([0, 16384, 49152, 65536], [0], "00" + "01"),
+    ],
+)
+def test_short_strings_are_those_that_the_definition_gives_by_hand(counts, symbols, bits):
+    cdf = np.array([counts] * len(symbols)).astype(np.uint16)
+    string = int(bits.ljust(8, "0"), 2).to_bytes(1, "big")
+    assert coder.NUMPY.encode(cdf, np.array(symbols, np.int16)) == string
+    assert coder.NUMPY.decode(cdf, string).tolist() == symbols
 
 
 @pytest.mark.parametrize("count", [63, 64, 65, 128, 129, 1000])

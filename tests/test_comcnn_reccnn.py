@@ -1,5 +1,6 @@
 """ComCNN, a standard codec, RecCNN: what the file holds, what its quality does, what is refused."""
 
+import dataclasses
 import io
 import math
 
@@ -214,8 +215,11 @@ def test_a_quality_out_of_the_range_trained_for_is_refused(photograph: Tensor) -
     with pytest.raises(ValueError, match=r"^quality=61: allowed are the integers 5 to 60$"):
         codec.set_quality(61)
     data = codec.encode(crop(photograph))
-    for quality in (b"\4", b"\x3d", b"", b"\0\x28"):
+    for quality in (b"\4", b"\x3d"):
         with pytest.raises(BitstreamError, match=r"quality \d+: this codec writes 5 to 60"):
+            codec.decode(with_stream(data, stream_of(data), quality))
+    for quality in (b"", b"\0\x28", b"\xff" * 2000):
+        with pytest.raises(BitstreamError, match=rf"takes one byte: the file has {len(quality)} for it"):
             codec.decode(with_stream(data, stream_of(data), quality))
 
 
@@ -230,6 +234,23 @@ def test_a_section_of_another_size_is_refused_before_it_is_decoded(
         other = with_stream(data, CODECS[name].encode(torch.zeros(3, *size, dtype=torch.uint8)))
         with pytest.raises(BitstreamError, match=rf"claims {size[1]}×{size[0]} pixels, not 48×32"):
             codec.decode(other)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp"])
+def test_a_section_too_short_for_the_size_it_claims_is_refused_before_it_is_decoded(
+    name: str, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = small(f"model.codec={name}")
+    header, sections = bitstream.unpack(codec.encode(crop(photograph)))
+    large = dataclasses.replace(header, height=8000, width=8000)
+    stream = bytearray(stream_of(codec.encode(crop(photograph))))
+    side = {"jpeg": b"\xff\xc0\0\x11\x08", "webp": b"\x9d\x01\x2a"}[name]  # what is before height and width
+    at = stream.index(side) + len(side)
+    stream[at : at + 4] = 2 * (4000).to_bytes(2, "big" if name == "jpeg" else "little")
+    sections[-1] = bytes(stream)
+    monkeypatch.setattr(PillowCodec, "decode", lambda *_: pytest.fail("decoding has begun"))
+    with pytest.raises(BitstreamError, match="is too short for 4000×4000 pixels"):
+        codec.decode(bitstream.pack(large, sections))
 
 
 @pytest.mark.parametrize("name", FORMATS)

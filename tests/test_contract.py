@@ -9,7 +9,7 @@ import torch
 from conftest import LEARNED, MODELS, ROOT, make_codec
 from torch import Tensor, nn
 
-from codec.bitstream import BitstreamError
+from codec.bitstream import BitstreamError, Header, pack
 from codec.checkpoint import save_weights
 from codec.image_codec import ImageCodec, NamedImage
 from codec.learned_codec import LearnedCodec
@@ -183,6 +183,17 @@ def damaged(data: bytes) -> list[bytes]:
     flips = [*range(min(32, len(data))), *np.linspace(0, len(data) - 1, 40).astype(int)]
     flipped = [data[:n] + bytes([data[n] ^ bit]) + data[n + 1 :] for n in flips for bit in (1, 128)]
     return [*(data[:n] for n in cuts if n < len(data)), *flipped, data + b"\0", b""]
+
+
+def test_a_section_too_short_for_the_claimed_size_is_refused_before_any_is_decoded(
+    learned: LearnedCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned, "decompress", lambda *_: pytest.fail("decoding has begun"))
+    claim = Header(learned.tag, learned.fingerprint(), 9400, 9400, 3)
+    for short in range(learned.section_count):
+        sections = [b"" if n == short else bytes(1 << 23) for n in range(learned.section_count)]
+        with pytest.raises(BitstreamError):
+            learned.decode(pack(claim, sections))
 
 
 def test_a_damaged_learned_file_raises_bitstream_error(learned: LearnedCodec, photograph: Tensor) -> None:

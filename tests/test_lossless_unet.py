@@ -176,6 +176,22 @@ def test_a_section_too_short_for_the_image_is_refused_before_anything_is_decoded
         codec.decode(bitstream.pack(large, sections))
 
 
+def test_a_header_of_one_channel_before_three_that_are_coded_is_refused(
+    codec: LosslessUNet, photograph: Tensor
+) -> None:
+    header, sections = bitstream.unpack(codec.encode(crop(photograph, 20, 20)))
+    with pytest.raises(BitstreamError, match="claims 1 channel, but 3 are coded"):
+        codec.decode(bitstream.pack(dataclasses.replace(header, channels=1), sections))
+
+
+def test_of_a_colour_image_without_colour_one_channel_is_coded(codec: LosslessUNet, photograph: Tensor) -> None:
+    grey = crop(photograph, 20, 20)[:1]
+    data = codec.encode(grey.expand(3, -1, -1))
+    assert torch.equal(codec.decode(data), grey.expand(3, -1, -1))
+    header, sections = bitstream.unpack(data)
+    assert bitstream.pack(dataclasses.replace(header, channels=1), sections) == codec.encode(grey)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
 def test_a_checkpoint_with_unusable_weights_is_refused(codec: LosslessUNet, value: float, tmp_path) -> None:
     for name in ("base.heads.0.bias", "base.linear.0.weight", "expand.weight", "ups.0.bias"):

@@ -89,15 +89,23 @@ class EntropyBottleneck(nn.Module):
     def decompress(self, section: bytes, size: tuple[int, int]) -> Tensor:
         """A section → `y_hat` `[1, C, H, W]` in [0, 1], `size` = (H, W).
 
-        Raises BitstreamError, before anything is decoded, if the section is shorter than any latent of that size.
+        Raises BitstreamError as `check_length` does, before memory is taken.
         """
-        tables, index = self.current_tables(), self.prior.table_index(*size)
-        likeliest = tables.cpu().diff().amax(-1).double() / (1 << PRECISION)
-        if 8 * len(section) < -(torch.log2(likeliest) * index.bincount(minlength=len(tables))).sum():
-            raise BitstreamError(f"a section of {len(section)} bytes is too short for its {len(index)} symbols")
-        symbols = coder.decode(section, index, tables)
+        self.check_length(section, size)
+        symbols = coder.decode(section, self.prior.table_index(*size), self.current_tables())
         levels = symbols.to(self.tables.device, torch.float32).reshape(1, self.channels, *size)
         return levels / self.scale
+
+    def check_length(self, section: bytes, size: tuple[int, int]) -> None:
+        """Raises BitstreamError if the section is shorter than any latent of `size` (H, W) takes."""
+        if 8 * len(section) < self.least_bits(size):
+            count = self.channels * size[0] * size[1]
+            raise BitstreamError(f"a section of {len(section)} bytes is too short for its {count} symbols")
+
+    def least_bits(self, size: tuple[int, int]) -> float:
+        """What a latent of `size` (H, W) costs if every symbol is the likeliest of its table."""
+        likeliest = self.current_tables().cpu().diff().amax(-1).double() / (1 << PRECISION)
+        return -float(torch.log2(likeliest) @ self.prior.table_counts(*size).double())
 
     def current_tables(self) -> Tensor:
         """The integer CDFs, int32 `[T, L + 1]`, remade first if the prior's weights have changed since."""

@@ -40,10 +40,14 @@ class FactorizedPrior(nn.Module):
         for inputs, outputs in pairwise(widths):
             # softplus(start) = 1 / outputs, so that the whole network starts with slope 1
             start = math.log(math.expm1(1 / outputs))
-            self.matrices.append(torch.full((channels, outputs, inputs), start))
-            self.biases.append(torch.empty(channels, outputs, 1).uniform_(-0.5, 0.5))
+            # Registered, then filled: so a checkpoint's claims are counted before they take memory.
+            self.matrices.append(torch.empty(channels, outputs, inputs))
+            self.biases.append(torch.empty(channels, outputs, 1))
+            nn.init.constant_(self.matrices[-1], start)
+            nn.init.uniform_(self.biases[-1], -0.5, 0.5)
         for width in filters:
-            self.factors.append(torch.zeros(channels, width, 1))
+            self.factors.append(torch.empty(channels, width, 1))
+            nn.init.zeros_(self.factors[-1])
 
     def forward(self, levels: Tensor) -> Tensor:
         """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]` in [−½, L−½], rounded or noisy."""
@@ -61,6 +65,10 @@ class FactorizedPrior(nn.Module):
     def table_index(self, height: int, width: int) -> Tensor:
         """Which row of `pmf` each symbol of a latent `[C, H, W]` is coded with, int64 `[C·H·W]`."""
         return torch.arange(self.channels).repeat_interleave(height * width)
+
+    def table_counts(self, height: int, width: int) -> Tensor:
+        """How often `table_index` has each row, int64 `[C]`, without making it."""
+        return torch.full((self.channels,), height * width)
 
     def _mass(self, levels: Tensor) -> Tensor:
         ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)

@@ -172,23 +172,29 @@ class ComRec(LearnedCodec):
         return [bytes([self.quality]), stream] if self.conditional else [stream]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        stream, quality = sections[-1], self.quality
-        if self.conditional:
-            quality = int.from_bytes(sections[0], "big")
-            if len(sections[0]) != 1 or quality not in self.qualities:
-                allowed = f"{self.qualities[0]} to {self.qualities[-1]}"
-                raise BitstreamError(f"the file claims quality {quality}: this codec writes {allowed}")
-        height, width = (side // self.stride for side in size)
-        claimed = self.codec.size(stream)
-        if claimed != (height, width):
-            raise BitstreamError(
-                f"the {self.codec.format} section claims {claimed[1]}×{claimed[0]} pixels, not {width}×{height}"
-            )
-        y_hat = self.codec.decode(stream)
+        quality = sections[0][0] if self.conditional else self.quality
+        y_hat = self.codec.decode(sections[-1])
         if y_hat.shape[0] != self.image_channels:
             raise BitstreamError(f"the {self.codec.format} section holds {y_hat.shape[0]} channels")
         y_hat = y_hat.to(self.device)[None].float() / 255
         return self.rec(y_hat, self._condition(y_hat.new_tensor([self.format.log_step(quality)])))
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        if self.conditional:
+            if len(sections[0]) != 1:
+                raise BitstreamError(f"the quality takes one byte: the file has {len(sections[0])} for it")
+            if sections[0][0] not in self.qualities:
+                allowed = f"{self.qualities[0]} to {self.qualities[-1]}"
+                raise BitstreamError(f"the file claims quality {sections[0][0]}: this codec writes {allowed}")
+        height, width = (side // self.stride for side in size)
+        claimed = self.codec.size(sections[-1])
+        if claimed != (height, width):
+            raise BitstreamError(
+                f"the {self.codec.format} section claims {claimed[1]}×{claimed[0]} pixels, not {width}×{height}"
+            )
+        length, least = len(sections[-1]), self.codec.least_bytes(height, width)
+        if length < least:
+            raise BitstreamError(f"a section of {length} bytes is too short for {width}×{height} pixels")
 
     def _drawn_qualities(self, count: int) -> list[int]:
         """Random ones of the range trained for, their quantiser steps spread evenly over octaves."""

@@ -65,8 +65,14 @@ class ConvBaseline(LearnedCodec):
         return [self.bottleneck.compress(y)]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        y_hat = self.bottleneck.decompress(sections[0], (size[0] // self.stride, size[1] // self.stride))
+        y_hat = self.bottleneck.decompress(sections[0], self._latent_size(size))
         return self.g_s(y_hat - CENTRE)
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        self.bottleneck.check_length(sections[0], self._latent_size(size))
+
+    def _latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // self.stride, size[1] // self.stride
 
 
 class ConvEnhanced(LearnedCodec):
@@ -134,9 +140,15 @@ class ConvEnhanced(LearnedCodec):
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         y_hat = {}
         for (name, bottleneck), section in zip(self.bottlenecks.items(), sections, strict=True):
-            stride = self.strides[name]
-            y_hat[name] = bottleneck.decompress(section, (size[0] // stride, size[1] // stride))
+            y_hat[name] = bottleneck.decompress(section, self._latent_size(name, size))
         return self.g_s(y_hat)
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        for (name, bottleneck), section in zip(self.bottlenecks.items(), sections, strict=True):
+            bottleneck.check_length(section, self._latent_size(name, size))
+
+    def _latent_size(self, name: str, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // self.strides[name], size[1] // self.strides[name]
 
     def g_a(self, x: Tensor) -> dict[str, Tensor]:
         """`x` `[B, C, H, W]` → every latent that is coded, by name, in the order of the sections."""

@@ -130,13 +130,16 @@ class DiffusionAutoencoder(LearnedCodec):
         ]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        strides = (8, 4, 2, 2)[: len(sections)]
-        return self.g_s(
-            [
-                bottleneck.decompress(section, (size[0] // stride, size[1] // stride))
-                for bottleneck, section, stride in zip(self.bottlenecks_in_order(), sections, strides, strict=True)
-            ]
-        )
+        coded = zip(self.bottlenecks_in_order(), sections, self._latent_sizes(size), strict=True)
+        return self.g_s([bottleneck.decompress(section, latent_size) for bottleneck, section, latent_size in coded])
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        coded = zip(self.bottlenecks_in_order(), sections, self._latent_sizes(size), strict=True)
+        for bottleneck, section, latent_size in coded:
+            bottleneck.check_length(section, latent_size)
+
+    def _latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return [(size[0] // stride, size[1] // stride) for stride in (8, 4, 2, 2)[: self.section_count]]
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():  # without `forward`, in which the iterative decoder would draw its sample

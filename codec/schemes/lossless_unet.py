@@ -192,18 +192,7 @@ class LosslessUNet(LearnedCodec):
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """See LearnedCodec. Raises BitstreamError if the pixels are not those of the checksum."""
         latents, pixels = StringReader(sections[0]), StringReader(sections[1][_HEAD.size :])
-        if len(sections[1]) < _HEAD.size:
-            raise BitstreamError("the section of the pixels is cut")
-        tile_size, levels, channels, expected = _HEAD.unpack_from(sections[1])
-        if (tile_size, levels) != (self.tile, self.levels) or channels not in (1, self.image_channels):
-            raise BitstreamError(
-                f"the file has tiles of {tile_size} pixels, {levels} levels and {channels} channels: "
-                f"this codec has {self.tile}, {self.levels} and 1 or {self.image_channels}"
-            )
-        if 8 * len(sections[1]) < LEAST_BITS * channels * size[0] * size[1]:
-            raise BitstreamError(
-                f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
-            )
+        _, _, channels, expected = _HEAD.unpack_from(sections[1])
         image = torch.zeros(1, self.image_channels, *size, device=self.device)
 
         def code(mixture: Mixture, plane: Tensor) -> None:
@@ -211,13 +200,31 @@ class LosslessUNet(LearnedCodec):
 
         with _exact_kernels(self.device.type):
             for tile in self._tiles(image):
-                core = tuple(-(-side // 2**self.depth) for side in tile.shape[-2:])
-                self._visit(tile, self.bottleneck.decompress(latents.next(), core), code, channels)
+                z = self.bottleneck.decompress(latents.next(), self._core_size(tile.shape[-2:]))
+                self._visit(tile, z, code, channels)
         latents.end()
         pixels.end()
         if checksum(image) != expected:
             raise BitstreamError("the decoded pixels are not those that were encoded: their checksum differs")
         return image.div_(255)
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        if len(sections[1]) < _HEAD.size:
+            raise BitstreamError("the section of the pixels is cut")
+        tile_size, levels, coded, _ = _HEAD.unpack_from(sections[1])
+        if (tile_size, levels) != (self.tile, self.levels) or coded not in (1, self.image_channels):
+            raise BitstreamError(
+                f"the file has tiles of {tile_size} pixels, {levels} levels and {coded} channels: "
+                f"this codec has {self.tile}, {self.levels} and 1 or {self.image_channels}"
+            )
+        if coded > channels:
+            raise BitstreamError(f"the header claims {channels} channel, but {coded} are coded")
+        if 8 * len(sections[1]) < LEAST_BITS * coded * size[0] * size[1]:
+            raise BitstreamError(
+                f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
+            )
+        # The tiles together have no fewer latents than the image in one piece.
+        self.bottleneck.check_length(sections[0], self._core_size(size))
 
     def _check_comes_back(self, sections: list[bytes], image: Tensor) -> None:
         try:
@@ -228,6 +235,10 @@ class LosslessUNet(LearnedCodec):
             raise ValueError(
                 "the image does not come back from its file: this device is not exact, use another device"
             )
+
+    def _core_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (-(-side // 2**self.depth) for side in size)
+        return height, width
 
     def _tiles(self, image: Tensor) -> Iterator[Tensor]:
         """Views of `image` `[B, C, H, W]`, row by row, of nearly equal sizes, none over `tile` pixels a side."""

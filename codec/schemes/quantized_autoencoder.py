@@ -99,7 +99,13 @@ class QuantizedAutoencoder(LearnedCodec):
         return [self.bottleneck.compress(self.g_a(x))]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        return self.g_s(self.bottleneck.decompress(sections[0], (size[0] // self.stride, size[1] // self.stride)))
+        return self.g_s(self.bottleneck.decompress(sections[0], self._latent_size(size)))
+
+    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
+        self.bottleneck.check_length(sections[0], self._latent_size(size))
+
+    def _latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // self.stride, size[1] // self.stride
 
     def g_a(self, x: Tensor) -> Tensor:
         """`x` `[B, C, H, W]` → y `[B, 512, H/32, W/32]`."""
