@@ -8,11 +8,16 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 import wandb
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
+from codec.distribution import install
 from codec.loggers import RATE_DISTORTION, X_AXIS, wandb_mode
+
+try:
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+except ImportError:
+    raise SystemExit(f"error: a dashboard needs wandb-workspaces: {install('dashboard')}") from None
 
 Panel = (
     wr.BarPlot

@@ -39,3 +39,10 @@ def test_without_its_package_a_table_is_made_of_all_other_codecs(
     assert said == [f"tiny: without jpegxl: {SAID}"]
     points = read_points(tmp_path / "results/points.csv")
     assert {row["codec"] for row in points} == {"jpeg", "png"}
+
+
+def test_without_its_package_the_dashboard_says_what_to_install(tmp_path: Path) -> None:
+    code = "import runpy, sys; sys.modules['wandb_workspaces'] = None\nrunpy.run_module('experiments.dashboard')"
+    done = run_python("-c", code, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    said = "error: a dashboard needs wandb-workspaces: pip install 'quintet-codec[dashboard]'\n"
+    assert (done.returncode, done.stderr) == (1, said)
