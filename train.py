@@ -39,7 +39,7 @@ def main(config: DictConfig) -> float | None:
 
 def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
-    resumed_from = run.last_checkpoint if config.resume else None
+    resumed_from = run.checkpoint_to_resume() if config.resume else None
     parts = training_parts(config)
     codec, data, trainer = parts
     started = load_inputs(config, parts, resumed_from)

@@ -11,6 +11,7 @@ from torch import nn
 
 from codec.callbacks import ChannelsLast, OneFate
 from codec.checkpoint import start_from
+from codec.checkpoint_io import WholeCheckpoints
 from codec.checks import check_integer, check_positive
 from codec.config import Builder, ConfigError
 from codec.learned_codec import LearnedCodec
@@ -42,7 +43,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
-        trainer = build.part("trainer", callbacks=callbacks, logger=False)
+        trainer = build.part("trainer", callbacks=callbacks, logger=False, plugins=[WholeCheckpoints()])
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None

@@ -8,6 +8,8 @@ import glob
 import importlib
 import json
 import pickle
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,10 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
 
     Raises CheckpointError where the file is missing, is no checkpoint of ours, or its weights do not fit.
     """
-    path = find_checkpoint(path)
+    given, path = Path(path), find_checkpoint(path).absolute()
+    best = path.with_name("best.ckpt")
+    if path.name == "last.ckpt" and not given.is_file() and best.is_file():
+        print(f"{best} is torn: {path.name} is used instead", file=sys.stderr)
     try:
         model_config, weights = _read_weights(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     except pickle.UnpicklingError as error:  # torch's text tells how to run the code in it: not repeated
@@ -121,6 +126,7 @@ def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> N
 def find_checkpoint(path: str | Path) -> Path:
     """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder.
 
+    A torn one, see `is_whole`, counts only where the other is no better.
     The hash at the end of a run folder's name may be left out where only one folder then fits. Where there is no
     such file or folder, `path` may be the name of pretrained weights, or of a model, whose default ones are meant.
     """
@@ -129,15 +135,29 @@ def find_checkpoint(path: str | Path) -> Path:
     if len(folders) > 1:
         raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
     for folder in folders:
-        for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
-            if candidate.is_file():
-                return candidate
+        if folder.is_file():
+            return folder
+        there = [file for name in ("best", "last") if (file := folder / f"checkpoints/{name}.ckpt").is_file()]
+        if there:
+            return next(filter(is_whole, there), there[0])
     packaged = None if folders else called(str(path))
     if packaged is not None:
         return packaged.path
     raise CheckpointError(
         f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME), or one of `codec models`"
     )
+
+
+def is_whole(path: Path, every_byte: bool = False) -> bool:
+    """Whether a `.ckpt` file begins and ends as torch writes one; with `every_byte`, its checksums hold too.
+
+    torch itself looks at no checksum: it loads zeros where a file system has lost a block.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return not every_byte or file.testzip() is None
+    except Exception:  # damaged bytes fail in any way there is
+        return False
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint import find_checkpoint
+from codec.checkpoint_io import checkpoint_to_resume
 from codec.config import ConfigError
 from codec.errors import CheckpointError
 from codec.pretrained import choose, stem
@@ -104,12 +105,11 @@ class RunFolder:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)["val_loss"]
         except Exception as error:  # torch's unpickler fails on damaged bytes in any way there is
-            raise CheckpointError(f"{file} is not a checkpoint of train.py: {error}") from error
+            raise CheckpointError(f"{file.absolute()} is not a checkpoint of train.py: {error}") from error
 
-    @property
-    def last_checkpoint(self) -> Path | None:
-        file = self.path / "checkpoints/last.ckpt"
-        return file if file.is_file() else None
+    def checkpoint_to_resume(self) -> Path | None:
+        """The checkpoint that training goes on from, see `codec.checkpoint_io.checkpoint_to_resume`."""
+        return checkpoint_to_resume(self.path / "checkpoints")
 
     def begin(self, config: DictConfig) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
