@@ -21,6 +21,7 @@ from codec.checkpoint import find_checkpoint
 from codec.checkpoint_io import checkpoint_to_resume
 from codec.config import ConfigError
 from codec.errors import CheckpointError
+from codec.measured_rows import forget_rows
 from codec.pretrained import choose, stem
 from codec.results import read_results
 from codec.run_state import RunState, lock
@@ -122,6 +123,7 @@ class RunFolder:
         self._lock = lock(self.path)
         if not config.resume:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            forget_rows(self.path)
         if _is_evaluation(config) or not config.resume:
             (self.path / "results.json").unlink(missing_ok=True)
         provenance = self.path / "provenance"
