@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import wandb
 from omegaconf import DictConfig
 
 from codec.checkpoint import load_codec
@@ -20,6 +19,7 @@ from codec.pretrained import pretrained
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit, evaluation_folder
+from codec.wandb_faults import finish_wandb
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="evaluate")
@@ -75,7 +75,7 @@ def _evaluate(config: DictConfig, run: RunFolder, record: Recorder) -> dict[str,
         print(where_to_look(loggers) or "")
         return results
     finally:
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+        finish_wandb(loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:

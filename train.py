@@ -5,7 +5,6 @@ from pathlib import Path
 
 import hydra
 import torch
-import wandb
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -18,6 +17,7 @@ from codec.loggers import log_config, tell_wandbs_sweep, where_to_look
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
+from codec.wandb_faults import finish_wandb
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent / "conf"), config_name="train")
@@ -65,7 +65,7 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             test(config, run, parts, val_loss)
         return val_loss
     finally:
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+        finish_wandb(trainer.loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: float) -> None:

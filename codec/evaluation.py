@@ -80,7 +80,7 @@ def measure(
     for logger in loggers:
         logger.save()
     for logger in tables:
-        logger.experiment.finish()
+        logger.finish()
     results = write_results(folder, codec.test_rows, about)
     forget_rows(folder)
     return results
