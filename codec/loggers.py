@@ -27,7 +27,6 @@ from codec.offline_runs import (
     files_of_starts,
     is_uploaded,
     last_value,
-    remove_staging,
     set_aside,
     staged_below,
 )
@@ -155,9 +154,8 @@ class CodecWandbLogger(WandbLogger):
     @rank_zero_only
     @spared
     def finish(self) -> None:
-        """Ends the run when all is uploaded, and clears away what was kept for the upload."""
+        """Ends the run when all is uploaded."""
         self.experiment.finish()
-        remove_staging(self.save_dir)
 
     @spared
     def where(self) -> str | None:

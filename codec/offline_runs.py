@@ -70,7 +70,8 @@ def staged_below(folder: str) -> Iterator[None]:
 def remove_staging(folder: str | Path) -> None:
     """Deletes the copies of tables and pictures that W&B has staged for an upload and that none will read.
 
-    To be called when the run in `folder` is finished. Those that a start which is not uploaded refers to are kept.
+    To be called when the run in `folder` is finished, and W&B's own process ended. Those that a start which is not
+    uploaded refers to are kept.
     """
     staged = Path(folder, "wandb/artifacts/staging")
     needed = set()

@@ -4,7 +4,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +11,11 @@ from typing import Any
 
 import wandb
 from google.protobuf.message import DecodeError
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import ValidationError
+
+from codec.offline_runs import remove_staging
 
 
 def is_of_wandb(error: BaseException) -> bool:
@@ -66,14 +67,16 @@ def _temporary_home() -> TemporaryDirectory:
 
 
 def finish_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
-    """Ends W&B's run, if there is one that has not ended; after a fault of W&B all else of it too."""
-    failed = any(getattr(logger, "fault", None) is not None for logger in loggers)
-    try:
-        wandb.finish(exit_code=exit_code)
-    except Exception as error:  # whatever is raised is of W&B
-        if not failed:
-            tell(error)
-        failed = True
-    if failed:
-        with suppress(Exception):  # W&B would try this when Python ends, and print a traceback
-            wandb.teardown(exit_code)
+    """Ends W&B's run, if it has not ended, and W&B's own process; clears away what no upload needs any more."""
+    of_wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
+    failed = any(logger.fault is not None for logger in of_wandb)
+    for end in (wandb.finish, wandb.teardown):  # the second, or it comes when Python ends, and prints a traceback
+        try:
+            end(exit_code=exit_code)
+        except Exception as error:  # whatever is raised is of W&B
+            if not failed:
+                tell(error)
+            failed = True
+    if not failed:
+        for logger in of_wandb:  # only now are W&B's files whole
+            remove_staging(logger.save_dir)
