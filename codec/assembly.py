@@ -12,6 +12,7 @@ from torch import nn
 
 from codec.callbacks import ChannelsLast, LongerSchedule, OneFate
 from codec.checkpoint import start_from
+from codec.checkpoint_io import WholeCheckpoints
 from codec.config import Builder
 from codec.data.module import ImageDataModule
 from codec.errors import ConfigError
@@ -48,7 +49,14 @@ def training_parts(config: DictConfig) -> TrainingParts:
             callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
         summary = {} if "enable_model_summary" in config.trainer else {"enable_model_summary": False}
         precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
-        trainer = build.part("trainer", callbacks=callbacks, logger=False, precision=precision.name, **summary)
+        trainer = build.part(
+            "trainer",
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=False,
+            precision=precision.name,
+            **summary,
+        )
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None

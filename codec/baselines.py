@@ -50,6 +50,12 @@ class PillowCodec(ImageCodec):
         """
         return _to_tensor(self._open(data))
 
+    def check_size(self, height: int, width: int) -> None:
+        self._check_sides(height, width)
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and height * width > limit:
+            raise ValueError(f"{width}×{height} pixels are not decoded again: the limit is {limit}")
+
     def size(self, data: bytes) -> tuple[int, int]:
         """Height and width that a file claims; no pixel is decoded. Raises BitstreamError as `decode` does."""
         picture = self._open(data, pixels=False)
@@ -59,10 +65,13 @@ class PillowCodec(ImageCodec):
         """Fewer bytes no file has that `encode` writes for an image of that size. 0: the format sets no limit."""
         return 0
 
-    def _save(self, image: Tensor, options: dict[str, object]) -> bytes:
-        for name, side in zip(("height", "width"), image.shape[-2:], strict=True):
+    def _check_sides(self, height: int, width: int) -> None:
+        for name, side in (("height", height), ("width", width)):
             if side > self.max_side:
                 raise ValueError(f"{name}={side}: {self.format} allows 1 to {self.max_side} pixels")
+
+    def _save(self, image: Tensor, options: dict[str, object]) -> bytes:
+        self._check_sides(*image.shape[-2:])
         samples = image.cpu().numpy()
         # Made from an array, never opened from a file: pillow_jxl would store an opened JPEG's own bytes.
         picture = Image.fromarray(samples[0] if len(samples) == 1 else samples.transpose(1, 2, 0).copy())

@@ -7,6 +7,7 @@ of this package that are neural network modules.
 import importlib
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
 
     Raises CheckpointError where the file is missing, is no checkpoint of ours, or its weights do not fit.
     """
-    path = find_checkpoint(path)
+    given, path = Path(path), find_checkpoint(path).absolute()
+    best = path.with_name("best.ckpt")
+    if path.name == "last.ckpt" and not given.is_file() and best.is_file():
+        print(f"{best} is torn: {path.name} is used instead", file=sys.stderr)
     try:
         model_config, weights = _read_weights(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     except pickle.UnpicklingError as error:  # torch's text tells how to run the code in it: not repeated

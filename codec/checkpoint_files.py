@@ -1,6 +1,7 @@
 """Where the checkpoint is that somebody names. Needs no torch."""
 
 import glob
+import zipfile
 from pathlib import Path
 
 from codec.errors import CheckpointError
@@ -10,6 +11,7 @@ from codec.pretrained import called
 def find_checkpoint(path: str | Path) -> Path:
     """`path` itself if it is a file, else the best or, failing that, the last checkpoint of a run's folder.
 
+    A torn one, see `is_whole`, counts only where the other is no better.
     The hash at the end of a run folder's name may be left out where only one folder then fits. Where there is no
     such file or folder, `path` may be the name of pretrained weights, or of a model, whose default ones are meant.
     """
@@ -18,12 +20,26 @@ def find_checkpoint(path: str | Path) -> Path:
     if len(folders) > 1:
         raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
     for folder in folders:
-        for candidate in (folder, folder / "checkpoints/best.ckpt", folder / "checkpoints/last.ckpt"):
-            if candidate.is_file():
-                return candidate
+        if folder.is_file():
+            return folder
+        there = [file for name in ("best", "last") if (file := folder / f"checkpoints/{name}.ckpt").is_file()]
+        if there:
+            return next(filter(is_whole, there), there[0])
     packaged = None if folders else called(str(path))
     if packaged is not None:
         return packaged.path
     raise CheckpointError(
         f"no checkpoint at {path}: give a .ckpt file or a run's folder (runs/NAME), or one of `codec models`"
     )
+
+
+def is_whole(path: Path, every_byte: bool = False) -> bool:
+    """Whether a `.ckpt` file begins and ends as torch writes one; with `every_byte`, its checksums hold too.
+
+    torch itself looks at no checksum: it loads zeros where a file system has lost a block.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            return not every_byte or file.testzip() is None
+    except Exception:  # damaged bytes fail in any way there is
+        return False

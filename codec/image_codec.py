@@ -2,7 +2,9 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -11,8 +13,16 @@ from torchvision.transforms.v2.functional import resize
 
 from codec.data.image_file import NamedImage, write_image
 from codec.metrics import Lpips, image_quality, mean_of_rows
+from codec.whole_file import whole_file
 
 THUMBNAIL_SIDE = 256
+
+
+class Unreadable(NamedTuple):
+    """In the place of a NamedImage: the file of `name` cannot be read, for this `reason`."""
+
+    name: str
+    reason: str
 
 
 class ImageCodec(LightningModule):
@@ -20,11 +30,13 @@ class ImageCodec(LightningModule):
 
     After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
     encode_ms, decode_ms, estimated_bpp if the codec has an estimate, and lpips if `lpips` is set) and the `test/*`
-    metrics are their means (see `codec.metrics.mean_of_rows`). Where `keep_files_in` names a folder, every file is
-    left in its `files/` and what it decodes to, as PNG, in its `decoded/`. `thumbnails` holds what `thumbnail`
-    makes of the first `keep_thumbnails` images, by name. `suffix` is what is added to an image's name for its file.
-    Where `lossless` is true, a test ends at the first image that does not come back exactly. The image is what
-    `read_image` makes of a file, opaque and with 8 bits: of what else the file had, these figures say nothing.
+    metrics are their means (see `codec.metrics.mean_of_rows`); `on_row` gets every row as it comes. `skipped`
+    holds, by name, why an image has none: it cannot be read, or does not fit into memory. Where `keep_files_in`
+    names a folder, every file is left in its `files/` and what it decodes to, as PNG, in its `decoded/`.
+    `thumbnails` holds what `thumbnail` makes of the first `keep_thumbnails` images, by name. `suffix` is what is
+    added to an image's name for its file. Where `lossless` is true, a test ends at the first image that does not
+    come back exactly. The image is what `read_image` makes of a file, opaque and with 8 bits: of what else the file
+    had, these figures say nothing.
     """
 
     suffix: str = ".qnt"
@@ -37,6 +49,8 @@ class ImageCodec(LightningModule):
         self.keep_thumbnails = 0
         self.thumbnails: dict[str, Tensor] = {}
         self.lpips: Lpips | None = None
+        self.on_row: Callable[[dict[str, float | str]], None] | None = None
+        self.skipped: dict[str, str] = {}
 
     @abstractmethod
     def encode(self, image: Tensor) -> bytes:
@@ -46,6 +60,9 @@ class ImageCodec(LightningModule):
     def decode(self, data: bytes) -> Tensor:
         """The image in a complete file, uint8 `[C, H, W]`. Raises BitstreamError if it cannot be decoded."""
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ValueError where an image of so many pixels has no file in this format. Here: all have one."""
+
     def estimated_bits(self, image: Tensor) -> float | None:
         """What training would have estimated for the sections of this image's file; None: there is no estimate."""
         return None
@@ -53,12 +70,24 @@ class ImageCodec(LightningModule):
     def on_test_start(self) -> None:
         if self.trainer.world_size > 1:
             raise RuntimeError("real files are measured on one device: test with strategy=auto")
-        self.test_rows, self.thumbnails = [], {}
+        self.test_rows, self.thumbnails, self.skipped = [], {}, {}
 
-    def test_step(self, item: NamedImage, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self.decode(self.encode(item.image))  # compiling and other first-time costs are not coding time
-        self.test_rows.append(self.measure(item))
+    def test_step(self, item: NamedImage | Unreadable, batch_idx: int) -> None:
+        if isinstance(item, Unreadable):
+            self.skipped[item.name] = item.reason
+            return
+        try:
+            if batch_idx == 0:
+                self.decode(self.encode(item.image))  # compiling and other first-time costs are not coding time
+            row = self.measure(item)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.skipped[item.name] = "it does not fit into memory"
+            return
+        self.test_rows.append(row)
+        if self.on_row is not None:
+            self.on_row(row)
 
     def measure(self, item: NamedImage) -> dict[str, float | str]:
         """One row of `test_rows`: encodes the image, decodes those bytes, and compares."""
@@ -72,7 +101,8 @@ class ImageCodec(LightningModule):
             picture = self.keep_files_in / "decoded" / f"{item.name.removesuffix('.png')}.png"
             for path in (file, picture):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
+            with whole_file(file) as out:
+                out.write(data)
             write_image(picture, decoded)
         decoded = decoded.to(item.image.device)
         if self.lossless and not torch.equal(decoded, item.image):
@@ -111,6 +141,12 @@ def thumbnail(original: Tensor, decoded: Tensor) -> Tensor:
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = [max(1, round(height * scale)), max(1, round(width * scale))]
     return torch.cat([resize(image, size, antialias=True) for image in (original, decoded)], dim=2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, has no memory left for what was tried."""
+    # torch has no class for the CPU's.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def check_image(image: Tensor) -> None:

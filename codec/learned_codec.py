@@ -110,16 +110,27 @@ class LearnedCodec(ImageCodec):
         """See ImageCodec. A file of other weights than these is refused too."""
         header, sections = bitstream.unpack(data)
         self._check_is_mine(header, len(sections))
-        size = (_round_up(header.height, self.stride), _round_up(header.width, self.stride))
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and size[0] * size[1] > max(limit, self.stride**2):
-            raise BitstreamError(f"{size[1]}×{size[0]} pixels to decode, padding included: the limit is {limit}")
+        size = self.padded(header.height, header.width)
+        try:
+            self.check_size(header.height, header.width)
+        except ValueError as error:
+            raise BitstreamError(str(error)) from None
         with self._coding():
             self.check_sections(sections, size, header.channels)
             x_hat = self.decompress(sections, size)[0, :, : header.height, : header.width]
         if header.channels < self.image_channels:
             x_hat = x_hat.mean(0, keepdim=True)
         return to_uint8(x_hat)
+
+    def check_size(self, height: int, width: int) -> None:
+        rows, columns = self.padded(height, width)
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and rows * columns > max(limit, self.stride**2):
+            raise ValueError(f"{columns}×{rows} pixels to decode, padding included: the limit is {limit}")
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what `pad` makes of such an image."""
+        return _round_up(height, self.stride), _round_up(width, self.stride)
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
@@ -133,8 +144,8 @@ class LearnedCodec(ImageCodec):
     def pad(self, x: Tensor) -> Tensor:
         """`x` `[B, C, H, W]` → its sides rounded up to multiples of `stride`, the last row and column repeated."""
         height, width = x.shape[-2:]
-        right, bottom = _round_up(width, self.stride) - width, _round_up(height, self.stride) - height
-        return F.pad(x, (0, right, 0, bottom), mode="replicate")
+        rows, columns = self.padded(height, width)
+        return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")
 
     def train(self, mode: bool = True) -> "LearnedCodec":
         if mode != self.training:

@@ -5,15 +5,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
@@ -24,9 +23,18 @@ from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.logged import read_logged
-from codec.offline_runs import cut_to_whole_records, files_of_starts, is_uploaded, last_value, set_aside
+from codec.offline_runs import (
+    cut_to_whole_records,
+    files_of_starts,
+    is_uploaded,
+    last_value,
+    set_aside,
+    staged_below,
+)
 from codec.runs import choices
 from codec.sweep_names import own_overrides, run_name, sweep_group, without_hash
+from codec.wandb_faults import have_a_home, is_of_wandb, spared, tell
+from codec.wandb_names import valid_names
 
 MODES = ("online", "offline", "disabled", "shared")
 X_AXIS = "trainer/global_step"
@@ -50,16 +58,22 @@ class CodecWandbLogger(WandbLogger):
     """Lightning's, with x-axes of ours, the lowest `val/loss` in the summary, and tables of what a test measured.
 
     Of the tested images, the first `thumbnails` are shown. Infinite values, such as a lossless codec's PSNR, are
-    left out: W&B's charts cannot draw them.
+    left out: W&B's charts cannot draw them. Names become such as W&B takes. What W&B raises is told in one line,
+    kept as `fault`, and W&B left out from then on; a fault of ours is raised.
     """
 
-    def __init__(self, thumbnails: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, thumbnails: int, fault: BaseException | None = None, **arguments: Any) -> None:
+        super().__init__(**valid_names(arguments))
         self.thumbnails = thumbnails
+        self.fault = fault
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> wandb.Run:
+    def experiment(self) -> wandb.Run | DummyExperiment:
+        return self._run() or DummyExperiment()
+
+    @spared
+    def _run(self) -> wandb.Run:
         if self._experiment is not None or hasattr(
             self, "_attach_id"
         ):  # made here, or by the process that started us
@@ -100,12 +114,17 @@ class CodecWandbLogger(WandbLogger):
                 values = {key: float(value) for key, value in row.items() if key != "step"}
                 self.log_metrics(values, int(row["step"]))
 
+    log_hyperparams = spared(WandbLogger.log_hyperparams)
+    log_image = spared(WandbLogger.log_image)
+
     @rank_zero_only
+    @spared
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         finite = {k: v for k, v in metrics.items() if not (isinstance(v, float) and math.isinf(v))}
         super().log_metrics(finite, step)
 
     @rank_zero_only
+    @spared
     def log_apart(self, metrics: Mapping[str, float]) -> None:
         """Logs `metrics` in a W&B run of this process alone, which continues no other and ends here."""
         with wandb.init(**self._wandb_init) as run:
@@ -113,6 +132,7 @@ class CodecWandbLogger(WandbLogger):
             run.log(dict(metrics))
 
     @rank_zero_only
+    @spared
     def log_tables(
         self,
         rows: Sequence[dict[str, float | str]],
@@ -129,8 +149,23 @@ class CodecWandbLogger(WandbLogger):
             images.add_data(picture, *(_drawable(row.get(column)) for column in columns))
         columns = [*POINT_TEXTS, *POINT_NUMBERS]
         points = wandb.Table(columns=columns, data=[[_drawable(point.get(column)) for column in columns]])
-        with _staged_below(self.save_dir):
+        with staged_below(self.save_dir):
             self.log_metrics({"test/images": images, RATE_DISTORTION: points}, step)
+
+    @rank_zero_only
+    @spared
+    def finish(self) -> None:
+        """Ends the run when all is uploaded."""
+        self.experiment.finish()
+
+    @spared
+    def where(self) -> str | None:
+        """One line that says where the run can be seen; None if it cannot."""
+        run = self.experiment
+        if run.settings.mode == "offline":
+            starts = Path(run.dir).parents[1]  # all of them, or a resumed run would lack its beginning
+            return f"W&B: offline; to upload it: wandb sync {shlex.quote(str(starts))}"
+        return None if run.settings.mode == "disabled" else f"W&B: {run.url}"
 
 
 def wandb_logger(
@@ -147,23 +182,31 @@ def wandb_logger(
     The jobs of a sweep are named by what differs; without a `group`, they share one of the sweep's name. Of a test,
     `thumbnails` images are shown. The run's id is the folder's name: a training that resumes there continues its
     curves, offline too. Offline where no API key is configured, or the server cannot be reached with it, unless the
-    environment variable WANDB_MODE says otherwise.
+    environment variable WANDB_MODE says otherwise. Where W&B cannot even begin, a line says so, and it is left out.
     Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
     check_integer("thumbnails", thumbnails, 0)
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
-    wandb.setup()  # reads that before there is anything to say
-    mode = wandb_mode()
-    name = Path(folder).name
+    mode, fault = "disabled", None
+    try:
+        have_a_home()
+        wandb.setup()  # reads that before there is anything to say
+        mode = wandb_mode()
+    except Exception as error:
+        if not is_of_wandb(error):
+            raise
+        fault = error
+        tell(error)
     return CodecWandbLogger(
         thumbnails,
+        fault,
         name=run_name(folder),
-        id=name,
+        id=Path(folder).name,
         save_dir=folder,
         project=project,
         entity=entity,
         group=group or sweep_group(),
-        tags=list(dict.fromkeys([*choices(*CHOICES), *tags])),
+        tags=list(dict.fromkeys([*choices(*CHOICES), *map(str, tags)])),
         job_type=job_type,
         mode=mode,
         resume=None,
@@ -213,15 +256,8 @@ def tell_wandbs_sweep(config: DictConfig, val_loss: float) -> None:
 
 def where_to_look(loggers: Sequence[Logger]) -> str | None:
     """One line that says where the W&B run can be seen, or None without one."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            run = logger.experiment
-            if run.settings.mode == "offline":
-                starts = Path(run.dir).parents[1]  # all of them, or a resumed run would lack its beginning
-                return f"W&B: offline; to upload it: wandb sync {shlex.quote(str(starts))}"
-            if run.settings.mode != "disabled":
-                return f"W&B: {run.url}"
-    return None
+    lines = (logger.where() for logger in loggers if isinstance(logger, CodecWandbLogger))
+    return next((line for line in lines if line is not None), None)
 
 
 def wandb_mode() -> str:
@@ -250,18 +286,6 @@ def _define_metrics(run: wandb.Run) -> None:
     for names in ("train/*", "val/*", "test/*"):
         run.define_metric(names, step_metric=X_AXIS)
     run.define_metric("val/loss", step_metric=X_AXIS, summary="min")
-
-
-@contextmanager
-def _staged_below(folder: str) -> Iterator[None]:
-    """Has W&B keep the pictures of tables until their upload in the run's folder instead of the home folder."""
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = before or str(Path(folder, "wandb").resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
 
 
 def _drawable(value: float | str | None) -> float | str | None:

@@ -1,8 +1,10 @@
 """W&B's own folders of a run, one for every start: what a later start does with those of the earlier ones."""
 
 import json
+import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wandb.proto.wandb_internal_pb2 import Record
@@ -51,6 +53,40 @@ def last_value(file: Path, name: str) -> float | None:
             if (item.key or ".".join(item.nested_key)) == name:
                 last = json.loads(item.value_json)
     return last
+
+
+@contextmanager
+def staged_below(folder: str) -> Iterator[None]:
+    """Has W&B keep the pictures of tables until their upload in the run's folder instead of the home folder."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = before or str(Path(folder, "wandb").resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+def remove_staging(folder: str | Path) -> None:
+    """Deletes the copies of tables and pictures that W&B has staged for an upload and that none will read.
+
+    To be called when the run in `folder` is finished, and W&B's own process ended. Those that a start which is not
+    uploaded refers to are kept.
+    """
+    staged = Path(folder, "wandb/artifacts/staging")
+    needed = set()
+    for file in Path(folder).glob("wandb/**/*run-*/run-*.wandb"):
+        for _, record in _records(b"" if is_uploaded(file) else file.read_bytes()):
+            manifest = Record.FromString(record).artifact.manifest
+            needed |= {Path(entry.local_path).name for entry in manifest.contents}
+            if manifest.manifest_file_path:  # a long list, in a file of its own
+                return
+    for path in staged.rglob("*"):
+        if path.is_file() and path.name not in needed:
+            path.unlink()
+    for empty in (staged, staged.parent):
+        with suppress(OSError):  # one that is not empty, or not there
+            empty.rmdir()
 
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes]]:

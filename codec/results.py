@@ -73,7 +73,7 @@ def read_results(file: Path) -> dict[str, Any]:
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        raise CheckpointError(f"{file.absolute()} is damaged: {error}; without it, it is measured again") from error
     return {k: math.inf if v == "inf" else v for k, v in plain.items()}
 
 

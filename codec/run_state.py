@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,11 +34,14 @@ class RunState:
 
     @classmethod
     def read(cls, folder: str | Path) -> "RunState | None":
-        """The state of the run in `folder`; None where no start was recorded."""
+        """The state of the run in `folder`; None where no start was recorded, or its record is torn."""
         file = Path(folder, FILE)
         if not file.is_file():
             return None
-        state = cls(**json.loads(file.read_text(encoding="utf-8")))
+        try:
+            state = cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # what the run has done is told by its checkpoints and results
+            return None
         killed = state.state == "running" and not state._alive(file.parent)
         return replace(state, state="killed") if killed else state
 
@@ -106,6 +110,11 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        # On a full disk what is to be told is the error that has ended the run, not that of this file.
+        with nullcontext() if error is None else suppress(OSError):
+            self._record(error)
+
+    def _record(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, KeyboardInterrupt):
             if self.begun or (self.rank > 0 and (self.folder / FILE).is_file()):  # SLURM starts all ranks at once
                 self._end("failed", first_line(error))

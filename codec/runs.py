@@ -116,12 +116,13 @@ class RunFolder:
         try:
             return torch.load(file, map_location="cpu", weights_only=True)["val_loss"]
         except Exception as error:  # torch's unpickler fails on damaged bytes in any way there is
-            raise CheckpointError(f"{file} is not a checkpoint of train.py: {error}") from error
+            raise CheckpointError(f"{file.absolute()} is not a checkpoint of train.py: {error}") from error
 
-    @property
-    def last_checkpoint(self) -> Path | None:
-        file = self.path / "checkpoints/last.ckpt"
-        return file if file.is_file() else None
+    def checkpoint_to_resume(self) -> Path | None:
+        """The checkpoint that training goes on from, see `codec.checkpoint_io.checkpoint_to_resume`."""
+        from codec.checkpoint_io import checkpoint_to_resume
+
+        return checkpoint_to_resume(self.path / "checkpoints")
 
     def begin(self, config: DictConfig, precision: str | None = None) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
@@ -134,7 +135,10 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
         if not config.resume:
+            from codec.measured_rows import forget_rows
+
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+            forget_rows(self.path)
         if _is_evaluation(config) or not config.resume or config.more_epochs:
             (self.path / "results.json").unlink(missing_ok=True)
         provenance = self.path / "provenance"

@@ -1,6 +1,5 @@
 """What tells the jobs of a sweep apart, as W&B, the status table and the terminal name them."""
 
-import hashlib
 import os
 import re
 import shlex
@@ -13,8 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from codec.sweep import Sweep, current_sweep, sweep_name
-
-_LENGTH = 128  # W&B refuses longer names
+from codec.wandb_names import shortened
 
 
 def sweep_group() -> str | None:
@@ -31,7 +29,7 @@ def run_name(folder: str | Path) -> str:
     if sweep is not None or "WANDB_SWEEP_ID" in os.environ:
         differing = what_differs(own_overrides(), Path(folder).parent / "sweeps" / (sweep or ""))
         if differing:
-            return _shortened(" ".join(differing))
+            return shortened(" ".join(differing))
     return without_hash(Path(folder).name)
 
 
@@ -63,14 +61,6 @@ def _swept_keys(command: str) -> set[str]:
 def _typed_overrides(arguments: Sequence[str]) -> list[str]:
     """Those of a command line's arguments that are overrides, and not of Hydra itself."""
     return [argument for argument in arguments if re.match(r"(?!hydra)[+~\w][\w.@/]*=", argument)]
-
-
-def _shortened(text: str) -> str:
-    """`text`, or of a longer one than W&B takes its beginning and a hash of it all."""
-    if len(text) <= _LENGTH:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{text[: _LENGTH - len(digest) - 2]}… {digest}"
 
 
 def _key(override: str) -> str:

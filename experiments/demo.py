@@ -134,7 +134,7 @@ def forecast(codec: LearnedCodec, config: DictConfig, steps: int) -> str:
 
 def steps_done(run: RunFolder) -> int:
     """After how many steps the training was, when it was last saved."""
-    file = run.last_checkpoint
+    file = run.checkpoint_to_resume()
     return 0 if file is None else torch.load(file, map_location="cpu", weights_only=True)["global_step"]
 
 

@@ -22,7 +22,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from codec import pretrained
-from codec.checkpoint import find_checkpoint, load_codec, round_to_half, save_weights
+from codec.checkpoint import load_codec, round_to_half, save_weights
+from codec.checkpoint_files import find_checkpoint
 from codec.config import user_errors
 from codec.data.download import file_sha256
 from codec.data.image_file import write_image

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from codec.checkpoint import find_checkpoint
+from codec.checkpoint_files import find_checkpoint
 from codec.errors import UserError
 from codec.pretrained import Weights, pretrained_models
 from codec.runs import RunFolder

@@ -9,7 +9,8 @@ import torch
 from checkpoints import config, made, refusal, save, save_tensors
 from torch import Tensor
 
-from codec.checkpoint import CheckpointError, build_codec, find_checkpoint, load_codec, start_from
+from codec.checkpoint import CheckpointError, build_codec, load_codec, start_from
+from codec.checkpoint_files import find_checkpoint
 from codec.learned_codec import LearnedCodec
 from codec.schemes.conv_autoencoder import ConvBaseline
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from codec import pretrained
-from codec.checkpoint import find_checkpoint, load_codec, round_to_half, save_weights
+from codec.checkpoint import load_codec, round_to_half, save_weights
+from codec.checkpoint_files import find_checkpoint
 from codec.data.image_file import read_image
 from codec.errors import CheckpointError
 from codec.pretrained import Weights

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, run_python
 
 from codec import pretrained
-from codec.checkpoint import find_checkpoint
+from codec.checkpoint_files import find_checkpoint
 from codec.data.download import file_sha256
 from codec.data.image_file import read_image
 from codec.errors import CheckpointError

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, composed
+from full_disk import fill, small_disk
 
 from codec.config import ConfigError
 from codec.run_state import Recorder, RunState, first_line, is_locked
@@ -165,3 +166,20 @@ def test_a_slurm_job_elsewhere_is_asked_about(
 def test_an_error_that_has_no_text_is_named_by_its_type() -> None:
     assert first_line(ValueError()) == "ValueError"
     assert first_line(OSError(28, "No space left on device")) == "[Errno 28] No space left on device"
+
+
+def test_a_torn_record_is_none(tmp_path: Path) -> None:
+    for torn in ("", "{", '{"state": "done"}', "\0" * 100):
+        (tmp_path / "state.json").write_text(torn)
+        assert RunState.read(tmp_path) is None
+
+
+def test_on_a_full_disk_the_run_fails_of_what_met_it_first(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "disk", "1m") as run,
+        pytest.raises(ConfigError, match="the first"),
+        Recorder(run) as record,
+    ):
+        record.begin()
+        fill(run)
+        raise ConfigError("the first")

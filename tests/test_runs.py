@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -213,15 +214,15 @@ def test_begin_outside_a_checkout_says_the_version(tmp_path: Path, outside) -> N
 
 def test_resume_false_starts_from_nothing_and_resume_true_from_what_is_there(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    assert (run.results, run.last_checkpoint) == (None, None)
+    assert (run.results, run.checkpoint_to_resume()) == (None, None)
     (run.path / "checkpoints").mkdir()
-    (run.path / "checkpoints/last.ckpt").write_text("weights")
+    torch.save({}, run.path / "checkpoints/last.ckpt")
     (run.path / "results.json").write_text(json.dumps({"psnr": 30.5}))
     run = begun(tmp_path)
     assert run.results == {"psnr": 30.5}
-    assert run.last_checkpoint == run.path / "checkpoints/last.ckpt"
+    assert run.checkpoint_to_resume() == run.path / "checkpoints/last.ckpt"
     run = begun(tmp_path, "resume=false")
-    assert (run.results, run.last_checkpoint) == (None, None)
+    assert (run.results, run.checkpoint_to_resume()) == (None, None)
     assert not (run.path / "checkpoints").exists()
 
 

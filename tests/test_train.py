@@ -176,30 +176,45 @@ def test_evaluate_measures_a_standard_codec(tmp_path: Path) -> None:
     assert results["psnr"] > 25
 
 
-def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+KILLED = [*SMALL, *NARROW, "epochs=4", "name=killed", "test=false"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The last checkpoint of the training that others are compared with."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run_python(TRAIN, *KILLED, cwd=folder)
+    return last_checkpoint(folder)
+
+
+def last_checkpoint(folder: Path) -> dict:
+    return torch.load(folder_of(folder / "runs", "killed") / "checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_killed_training_resumes_to_the_same_weights(torn: bool, uninterrupted: dict, tmp_path: Path) -> None:
     """SIGKILL after the first epoch's checkpoint; then the same command, to bitwise the same result."""
-    command = [*SMALL, *NARROW, "epochs=4", "name=killed", "test=false"]
-    run_python(TRAIN, *command, "runs=whole", cwd=tmp_path)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, TRAIN, *command],
+        [sys.executable, TRAIN, *KILLED],
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")), process)
+    (last,) = wait_for(lambda: list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    resumed = run_python(TRAIN, *command, cwd=tmp_path)
+    if torn:
+        os.truncate(last, 20000)
+    resumed = run_python(TRAIN, *KILLED, cwd=tmp_path)
     assert "resuming in" in resumed.stdout
-    whole, again = (
-        torch.load(folder_of(tmp_path / runs, "killed") / "checkpoints/last.ckpt", weights_only=True)
-        for runs in ("whole", "runs")
+    assert (f"{last} is torn: going on from best.ckpt" in resumed.stderr) == torn
+    again = last_checkpoint(tmp_path)
+    assert uninterrupted["global_step"] == again["global_step"]
+    assert uninterrupted["state_dict"].keys() == again["state_dict"].keys()
+    assert all(
+        torch.equal(tensor, again["state_dict"][name]) for name, tensor in uninterrupted["state_dict"].items()
     )
-    assert whole["global_step"] == again["global_step"]
-    assert whole["state_dict"].keys() == again["state_dict"].keys()
-    assert all(torch.equal(tensor, again["state_dict"][name]) for name, tensor in whole["state_dict"].items())
 
 
 @pytest.mark.parametrize("model", LEARNED)

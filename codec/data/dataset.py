@@ -180,6 +180,12 @@ class WholeImages(Dataset[NamedImage]):
             image = F.center_crop(image, [self.crop, self.crop]).contiguous()
         return NamedImage(self.names[index], image)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image, which is not decoded for it. Raises ImageFileError."""
+        if self.crop is not None:
+            return self.crop, self.crop
+        return self.reader.size(self.paths[index]) if self.images is None else tuple(self.images[index].shape[1:])
+
 
 def distributed_rank() -> tuple[int, int]:
     """(rank, world size) of this process."""

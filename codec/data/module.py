@@ -8,7 +8,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from codec.data.dataset import (
     EpochSampler,
@@ -132,14 +132,15 @@ class ImageDataModule(LightningDataModule):
         self.setup("validate")
         rank, world_size = distributed_rank()
         indices = range(len(self.val_set))
-        return self._whole_image_loader(self.val_set, indices[rank::world_size] or indices)
+        return self.whole_image_loader(self.val_set, indices[rank::world_size] or indices)
 
     def test_dataloader(self) -> DataLoader:
         """All test images, in every process."""
         self.setup("test")
-        return self._whole_image_loader(self.test_set, range(len(self.test_set)))
+        return self.whole_image_loader(self.test_set, range(len(self.test_set)))
 
-    def _whole_image_loader(self, images: WholeImages, indices: range) -> DataLoader:
+    def whole_image_loader(self, images: Dataset, indices: Sequence[int]) -> DataLoader:
+        """Those of `images`, in this order, one by one."""
         return DataLoader(images, batch_size=None, sampler=indices, num_workers=self.num_workers)
 
     def _setup_fit(self, unreadable: list[ImageFileError]) -> None:

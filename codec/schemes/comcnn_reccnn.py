@@ -135,6 +135,10 @@ class ComRec(LearnedCodec):
         self.quality = quality
         self.codec = self.format.make(quality)
 
+    def check_size(self, height: int, width: int) -> None:
+        super().check_size(height, width)
+        self.codec.check_size(*(side // self.stride for side in self.padded(height, width)))
+
     def on_fit_start(self) -> None:
         if self.gradient == "alternate" and self.trainer.world_size > 1:
             raise ConfigError(

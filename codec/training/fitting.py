@@ -4,7 +4,6 @@ import copy
 import sys
 
 import torch
-import wandb
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,12 +19,13 @@ from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
 from codec.time_limit import stopped_by_max_time, train_minutes
 from codec.training.faults import validates
+from codec.wandb_faults import finish_wandb
 
 
 def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     quieten()
-    resumed_from = run.last_checkpoint if config.resume else None
+    resumed_from = run.checkpoint_to_resume() if config.resume else None
     if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
         raise ConfigError(f"more_epochs={config.more_epochs}: no checkpoints/last.ckpt in {run.path} to go on from")
     parts = training_parts(lengthened(config))
@@ -59,7 +59,7 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             print(stopped)
         return val_loss
     finally:
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+        finish_wandb(trainer.loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def lengthened(config: DictConfig) -> DictConfig:

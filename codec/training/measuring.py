@@ -3,7 +3,6 @@
 import sys
 from typing import Any
 
-import wandb
 from omegaconf import DictConfig
 
 from codec.checkpoint import load_codec
@@ -19,6 +18,7 @@ from codec.pretrained import pretrained
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit, evaluation_folder
+from codec.wandb_faults import finish_wandb
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         print(where_to_look(loggers) or "")
         return results
     finally:
-        wandb.finish(exit_code=int(sys.exc_info()[0] is not None))
+        finish_wandb(loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
