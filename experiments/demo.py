@@ -67,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.picture is not None:
         return 0
 
-    if not run.came_to_its_end(test=False):
-        print(f"{forecast(own, config, steps - steps_done(run))}\n", flush=True)
+    left = steps - steps_done(run)
+    if left > 0 and not run.came_to_its_end(test=False):
+        print(f"{forecast(own, config, left)}\n", flush=True)
     trained = subprocess.run([sys.executable, *entry_command("train"), *overrides], check=False)
     if trained.returncode:
         return trained.returncode  # train.py has said why
