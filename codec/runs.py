@@ -40,7 +40,7 @@ class RunFolder:
 
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
     provenance/        command, commit, diff, packages, precision    metrics/     the curves as CSV
-    results.json       written last: the run is done      per_image.csv
+    results.json       written last: the run is done      per_image.csv  before that, per_image.jsonl
     state.json         running, done, failed or cut off
     """
 
