@@ -156,6 +156,15 @@ def test_no_file_has_fewer_bytes_than_the_least(name, channels, size):
     assert (codec.least_bytes(9400, 9400) > 100_000) == knows_a_limit
 
 
+def test_a_lack_of_memory_is_not_taken_for_a_damaged_file(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryError):
+        Jpeg(50).decode(b"")
+
+
 def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded():
     whole = Jpeg(50, progressive=True).encode(photograph(64, 64))
     last = whole.rindex(b"\xff\xda")

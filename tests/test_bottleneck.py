@@ -10,6 +10,7 @@ from bottlenecks import make_bottleneck, sample_levels
 from conftest import generator
 from torch import Tensor
 
+from codec.bitstream import BitstreamError
 from codec.entropy import EntropyBottleneck, FactorizedPrior, coder
 from codec.entropy.tables import cdf_from_pmf
 
@@ -261,3 +262,16 @@ def test_a_bottleneck_can_be_pickled():
 def test_a_bottleneck_in_bfloat16_has_a_state_dict():
     """precision=bf16-true holds the weights so, and saves a checkpoint after every epoch."""
     assert make_bottleneck().bfloat16().state_dict()["tables"].dtype == torch.int32
+
+
+def test_a_section_too_short_for_its_size_is_refused_before_its_symbols_are_told_apart(monkeypatch):
+    bottleneck = make_bottleneck(channels=3)
+    index = bottleneck.prior.table_index(5, 7)
+    assert torch.equal(bottleneck.prior.table_counts(5, 7), index.bincount())
+    likeliest = bottleneck.current_tables().diff().argmax(-1)[index]
+    cheapest = coder.encode(likeliest, index, bottleneck.current_tables())
+    assert len(cheapest) - 1 <= bottleneck.least_bits((5, 7)) / 8 <= len(cheapest)
+    bottleneck.check_length(cheapest, (5, 7))
+    monkeypatch.setattr(bottleneck.prior, "table_index", lambda *_: pytest.fail("memory is taken"))
+    with pytest.raises(BitstreamError, match="too short for its 105 symbols"):
+        bottleneck.decompress(cheapest[:-2], (5, 7))
