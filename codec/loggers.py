@@ -50,12 +50,13 @@ class CodecWandbLogger(WandbLogger):
     """Lightning's, with x-axes of ours, the lowest `val/loss` in the summary, and tables of what a test measured.
 
     Of the tested images, the first `thumbnails` are shown. Infinite values, such as a lossless codec's PSNR, are
-    left out: W&B's charts cannot draw them.
+    left out: W&B's charts cannot draw them. `folder` is the run's, wherever W&B's own files go.
     """
 
-    def __init__(self, thumbnails: int, **arguments: Any) -> None:
+    def __init__(self, thumbnails: int, folder: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.thumbnails = thumbnails
+        self.folder = Path(folder)
 
     @property
     @rank_zero_experiment
@@ -79,11 +80,11 @@ class CodecWandbLogger(WandbLogger):
         """
         if self._wandb_init["mode"] == "disabled":
             return None
-        if not Path(self.save_dir, "checkpoints/last.ckpt").is_file():
-            set_aside(self.save_dir)
+        if not (self.folder / "checkpoints/last.ckpt").is_file():
+            set_aside(self.save_dir, self._wandb_init["id"])
             return None
         self._wandb_init["resume"] = "allow"  # in an offline file it has `wandb sync` append to the run
-        earlier = files_of_starts(self.save_dir)
+        earlier = files_of_starts(self.save_dir, self._wandb_init["id"])
         for file in earlier:
             cut_to_whole_records(file)
         if self._wandb_init["mode"] == "online" and not all(map(is_uploaded, earlier)):
@@ -95,7 +96,7 @@ class CodecWandbLogger(WandbLogger):
 
     def _log_again_from(self, step: float) -> None:
         """Logs what the CSV files have from `step` on: W&B writes late, and a killed process loses that."""
-        for row in read_logged(Path(self.save_dir)):
+        for row in read_logged(self.folder):
             if int(row["step"]) >= step:
                 values = {key: float(value) for key, value in row.items() if key != "step"}
                 self.log_metrics(values, int(row["step"]))
@@ -147,7 +148,7 @@ def wandb_logger(
     The jobs of a sweep are named by what differs; without a `group`, they share one of the sweep's name. Of a test,
     `thumbnails` images are shown. The run's id is the folder's name: a training that resumes there continues its
     curves, offline too. Offline where no API key is configured, or the server cannot be reached with it, unless the
-    environment variable WANDB_MODE says otherwise.
+    environment variable WANDB_MODE says otherwise. WANDB_NAME and WANDB_DIR are heeded too.
     Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
     check_integer("thumbnails", thumbnails, 0)
@@ -157,9 +158,10 @@ def wandb_logger(
     name = Path(folder).name
     return CodecWandbLogger(
         thumbnails,
-        name=run_name(folder),
+        folder,
+        name=os.environ.get("WANDB_NAME") or run_name(folder),
         id=name,
-        save_dir=folder,
+        save_dir=os.environ.get("WANDB_DIR") or folder,
         project=project,
         entity=entity,
         group=group or sweep_group(),
@@ -229,6 +231,7 @@ def wandb_mode() -> str:
     if rank_zero_only.rank != 0:
         return "disabled"  # only the first process logs
     asked = os.environ.get("WANDB_MODE")
+    asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
     if asked and asked not in MODES:
         raise ConfigError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
     if asked in ("offline", "disabled"):

@@ -238,7 +238,7 @@ def test_raise_reads_camera_raw_files(tmp_path):
 
 
 def test_raise_refuses_what_it_does_not_know(tmp_path):
-    with pytest.raises(ValueError, match=f"categories=cats: allowed are {', '.join(CATEGORIES)}"):
+    with pytest.raises(ValueError, match=f"categories=\\[.cats.\\]: allowed are {', '.join(CATEGORIES)}"):
         RaiseSource(str(tmp_path), categories=["nature", "cats"])
     with pytest.raises(ValueError, match="n=0: allowed are 1 and more"):
         RaiseSource(str(tmp_path), n=0)
