@@ -25,10 +25,10 @@ from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.logged import read_logged
 from codec.offline_runs import cut_to_whole_records, files_of_starts, is_uploaded, last_value, set_aside
+from codec.options import asked_wandb_mode
 from codec.runs import choices
 from codec.sweep_names import own_overrides, run_name, sweep_group, without_hash
 
-MODES = ("online", "offline", "disabled", "shared")
 X_AXIS = "trainer/global_step"
 CHOICES = ("experiment", "model", "data", "quantization", "loss")
 
@@ -152,6 +152,7 @@ def wandb_logger(
     Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
     check_integer("thumbnails", thumbnails, 0)
+    asked_wandb_mode()  # or wandb.setup is the first to refuse it, in words of its own
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
     wandb.setup()  # reads that before there is anything to say
     mode = wandb_mode()
@@ -230,10 +231,7 @@ def wandb_mode() -> str:
     """What WANDB_MODE asks for; without it, whether the server knows a configured key. Nothing is asked."""
     if rank_zero_only.rank != 0:
         return "disabled"  # only the first process logs
-    asked = os.environ.get("WANDB_MODE")
-    asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
-    if asked and asked not in MODES:
-        raise ConfigError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
+    asked = asked_wandb_mode()
     if asked in ("offline", "disabled"):
         return asked
     try:
