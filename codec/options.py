@@ -135,7 +135,7 @@ def check_device(device: Any) -> None:
 
 
 def asked_wandb_mode() -> str | None:
-    """What the environment variable WANDB_MODE asks for; None without it. Raises ArgumentError if that is no mode."""
+    """What the environment variable WANDB_MODE asks for; None without it. Raises ArgumentError on others."""
     asked = os.environ.get("WANDB_MODE") or None
     asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
     if asked is not None:
