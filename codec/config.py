@@ -3,6 +3,7 @@
 Importing this takes no torch, so that a fault that needs none to be seen is told at once.
 """
 
+import gc
 import logging
 import os
 import re
@@ -145,6 +146,7 @@ def user_errors() -> Iterator[None]:
             raise
         for line in messages(cause):
             print(f"error: {line}", file=sys.stderr)
+        gc.freeze()  # or Python looks through all of torch for cycles before it ends, which takes seconds
         sys.exit(2)
     except ValueError as error:
         if _WANTS_TRACEBACK or "Config group override must be a string" not in str(error):

@@ -31,12 +31,12 @@ from codec.offline_runs import (
     set_aside,
     staged_below,
 )
+from codec.options import asked_wandb_mode
 from codec.runs import choices
 from codec.sweep_names import own_overrides, run_name, sweep_group, without_hash
 from codec.wandb_faults import have_a_home, is_of_wandb, spared, tell
 from codec.wandb_names import valid_names
 
-MODES = ("online", "offline", "disabled", "shared")
 X_AXIS = "trainer/global_step"
 CHOICES = ("experiment", "model", "data", "quantization", "loss")
 
@@ -58,14 +58,16 @@ class CodecWandbLogger(WandbLogger):
     """Lightning's, with x-axes of ours, the lowest `val/loss` in the summary, and tables of what a test measured.
 
     Of the tested images, the first `thumbnails` are shown. Infinite values, such as a lossless codec's PSNR, are
-    left out: W&B's charts cannot draw them. Names become such as W&B takes. What W&B raises is told in one line,
-    kept as `fault`, and W&B left out from then on; a fault of ours is raised.
+    left out: W&B's charts cannot draw them. `folder` is the run's, wherever W&B's own files go. Names become such
+    as W&B takes. What W&B raises is told in one line, kept as `fault`, and W&B left out from then on; a fault of
+    ours is raised.
     """
 
-    def __init__(self, thumbnails: int, fault: BaseException | None = None, **arguments: Any) -> None:
+    def __init__(self, thumbnails: int, folder: str, fault: BaseException | None = None, **arguments: Any) -> None:
         super().__init__(**valid_names(arguments))
         self.thumbnails = thumbnails
         self.fault = fault
+        self.folder = Path(folder)
 
     @property
     @rank_zero_experiment
@@ -93,11 +95,11 @@ class CodecWandbLogger(WandbLogger):
         """
         if self._wandb_init["mode"] == "disabled":
             return None
-        if not Path(self.save_dir, "checkpoints/last.ckpt").is_file():
-            set_aside(self.save_dir)
+        if not (self.folder / "checkpoints/last.ckpt").is_file():
+            set_aside(self.save_dir, self._wandb_init["id"])
             return None
         self._wandb_init["resume"] = "allow"  # in an offline file it has `wandb sync` append to the run
-        earlier = files_of_starts(self.save_dir)
+        earlier = files_of_starts(self.save_dir, self._wandb_init["id"])
         for file in earlier:
             cut_to_whole_records(file)
         if self._wandb_init["mode"] == "online" and not all(map(is_uploaded, earlier)):
@@ -109,7 +111,7 @@ class CodecWandbLogger(WandbLogger):
 
     def _log_again_from(self, step: float) -> None:
         """Logs what the CSV files have from `step` on: W&B writes late, and a killed process loses that."""
-        for row in read_logged(Path(self.save_dir)):
+        for row in read_logged(self.folder):
             if int(row["step"]) >= step:
                 values = {key: float(value) for key, value in row.items() if key != "step"}
                 self.log_metrics(values, int(row["step"]))
@@ -182,10 +184,12 @@ def wandb_logger(
     The jobs of a sweep are named by what differs; without a `group`, they share one of the sweep's name. Of a test,
     `thumbnails` images are shown. The run's id is the folder's name: a training that resumes there continues its
     curves, offline too. Offline where no API key is configured, or the server cannot be reached with it, unless the
-    environment variable WANDB_MODE says otherwise. Where W&B cannot even begin, a line says so, and it is left out.
+    environment variable WANDB_MODE says otherwise. WANDB_NAME and WANDB_DIR are heeded too. Where W&B cannot even
+    begin, a line says so, and it is left out.
     Raises ValueError if `thumbnails` is no integer from 0, or WANDB_MODE asks for what cannot be had.
     """
     check_integer("thumbnails", thumbnails, 0)
+    asked_wandb_mode()  # or wandb.setup is the first to refuse it, in words of its own
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
     mode, fault = "disabled", None
     try:
@@ -199,10 +203,11 @@ def wandb_logger(
         tell(error)
     return CodecWandbLogger(
         thumbnails,
+        folder,
         fault,
-        name=run_name(folder),
+        name=os.environ.get("WANDB_NAME") or run_name(folder),
         id=Path(folder).name,
-        save_dir=folder,
+        save_dir=os.environ.get("WANDB_DIR") or folder,
         project=project,
         entity=entity,
         group=group or sweep_group(),
@@ -264,9 +269,7 @@ def wandb_mode() -> str:
     """What WANDB_MODE asks for; without it, whether the server knows a configured key. Nothing is asked."""
     if rank_zero_only.rank != 0:
         return "disabled"  # only the first process logs
-    asked = os.environ.get("WANDB_MODE")
-    if asked and asked not in MODES:
-        raise ConfigError(f"WANDB_MODE={asked}: allowed are {', '.join(MODES)}")
+    asked = asked_wandb_mode()
     if asked in ("offline", "disabled"):
         return asked
     try:

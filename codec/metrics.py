@@ -64,7 +64,7 @@ class Lpips:
         with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
             # torchmetrics then finds the file in torch.hub's folder, which it would read without these checks.
             url = get_model_weights(name).DEFAULT.url
-            load_pretrained(get_model(name), url, "", name, "lpips=null", key=f"lpips={network}")
+            load_pretrained(get_model(name), url, "", name, "lpips=null", key="lpips", value=network)
             self._lpips = LearnedPerceptualImagePatchSimilarity(network, normalize=True)
 
     def __call__(self, decoded: Tensor, original: Tensor) -> float | None:

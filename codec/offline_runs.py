@@ -1,5 +1,6 @@
 """W&B's own folders of a run, one for every start: what a later start does with those of the earlier ones."""
 
+import glob
 import json
 import os
 import struct
@@ -17,9 +18,9 @@ _WHOLE, _FIRST, _LAST = 1, 2, 4
 SET_ASIDE = "set_aside"
 
 
-def files_of_starts(folder: str | Path) -> list[Path]:
-    """The `.wandb` files that earlier starts of the run in `folder` left."""
-    return sorted(Path(folder).glob("wandb/*run-*/run-*.wandb"))
+def files_of_starts(folder: str | Path, run: str) -> list[Path]:
+    """The `.wandb` files that earlier starts of the run of this id left below `folder`."""
+    return sorted(Path(folder).glob(f"wandb/*run-*/run-{glob.escape(run)}.wandb"))
 
 
 def is_uploaded(file: Path) -> bool:
@@ -27,9 +28,9 @@ def is_uploaded(file: Path) -> bool:
     return not file.parent.name.startswith("offline-") or file.with_suffix(".wandb.synced").exists()
 
 
-def set_aside(folder: str | Path) -> None:
+def set_aside(folder: str | Path, run: str) -> None:
     """Moves the earlier starts of a training that begins anew to where `wandb sync` does not find them."""
-    for file in files_of_starts(folder):
+    for file in files_of_starts(folder, run):
         start = file.parent
         aside = start.parent / SET_ASIDE
         aside.mkdir(exist_ok=True)

@@ -1,11 +1,13 @@
 """Options of the parts that can be checked without torch: by their constructors, and before torch is imported."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from codec.checks import check_choice, check_from_zero, check_integer, check_seed, together
 from codec.errors import ArgumentError
 
+WANDB_MODES = ("online", "offline", "disabled", "shared")
 NOISES = ("uniform", "paper", "straight_through")
 _SSIM_SCALES = range(1, 6)
 
@@ -135,6 +137,15 @@ def check_device(device: Any) -> None:
     kind, _, index = str(device).partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
         raise ArgumentError("device", device, "allowed are auto, cpu, cuda, cuda:N, mps")
+
+
+def asked_wandb_mode() -> str | None:
+    """What the environment variable WANDB_MODE asks for; None without it. Raises ArgumentError on others."""
+    asked = os.environ.get("WANDB_MODE") or None
+    asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
+    if asked is not None:
+        check_choice("WANDB_MODE", asked, WANDB_MODES)
+    return asked
 
 
 def _check_limit(key: str, value: Any) -> None:

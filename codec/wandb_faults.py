@@ -79,4 +79,5 @@ def finish_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
             failed = True
     if not failed:
         for logger in of_wandb:  # only now are W&B's files whole
-            remove_staging(logger.save_dir)
+            if Path(logger.save_dir) == logger.folder:  # WANDB_DIR may be shared with runs that go on
+                remove_staging(logger.folder)

@@ -114,10 +114,10 @@ def test_every_level_can_be_coded():
         ({"bits": 0}, "bits=0"),
         ({"bits": 9}, "bits=9"),
         ({"bits": 4.0}, "bits=4.0"),
-        ({"bits": True}, "bits=True"),
+        ({"bits": True}, "bits=true"),
         ({"noise": "gaussian"}, "noise=gaussian: allowed are uniform, paper, straight_through"),
         ({"channels": 0}, "channels=0"),
-        ({"prior": None}, "prior=None"),
+        ({"prior": None}, "prior=null"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_value(arguments, named):

@@ -11,8 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from codec.config import Builder, ConfigError
+from codec.config import Builder
 from codec.distribution import install
+from codec.errors import ArgumentError, ConfigError
+from codec.faults import cause_of
 from codec.training import evaluate, train
 
 FILES = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml"))
@@ -232,6 +234,43 @@ def test_builder_collects_faults_and_raises_them_at_the_end() -> None:
     with pytest.raises(ConfigError, match=r"^a\.rate_weight=-1: .*\nb: nothing here$"), Builder(config) as build:
         assert build.part("a") is None
         build.faults.append("b: nothing here")
+
+
+def test_a_fault_of_ours_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TypeError in a constructor is no fault of the config, though Hydra wraps it."""
+    config = OmegaConf.create({"loss": {"_target_": "codec.losses.RateDistortionLoss"}})
+    monkeypatch.setattr("codec.losses.check_loss", lambda *_: 1 + None)
+    with pytest.raises(TypeError, match="unsupported operand") as raised, Builder(config) as build:
+        build.part("loss")
+    assert raised.traceback[-1].path == Path(__file__)  # where it was raised
+
+
+def test_the_first_fault_is_behind_what_is_told_of_all() -> None:
+    config = OmegaConf.create({"loss": {"_target_": "codec.losses.RateDistortionLoss", "mse_weight": -1}})
+    with pytest.raises(ConfigError) as raised, Builder(config) as build:
+        build.part("loss")
+    assert isinstance(cause_of(raised.value.__cause__), ArgumentError)
+    assert cause_of(raised.value.__cause__).key == "mse_weight"
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (
+            {"_target_": "torch.optim.SGD", "_partial_": True, "speed": 1},
+            r"a\.speed: SGD has no such argument; it has params",
+        ),
+        (
+            {"_target_": "codec.data.samples.Nothing"},
+            r"a\._target_=codec\.data\.samples\.Nothing: there is no such thing",
+        ),
+        ({"_target_": "codec.data.kodak.KodakSource"}, r"a: KodakSource needs root"),
+        ({"_target_": "fractions.Fraction", "numerator": "x"}, r"a: Invalid literal for Fraction: 'x'"),
+    ],
+)
+def test_what_cannot_be_called_so_is_a_fault_of_the_config(part: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"), Builder(OmegaConf.create({"a": part})) as build:
+        build.part("a")
 
 
 def test_a_part_of_a_group_that_is_null_is_left_out() -> None:

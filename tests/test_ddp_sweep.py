@@ -48,8 +48,7 @@ def test_a_job_that_raises_in_any_process_fails_at_once_with_its_reason_and_log(
 ) -> None:
     job = faulty.jobs[at]
     when, rank = at.split("-")
-    kind = "callbacks" if when == "before_fit" else "RuntimeError"
-    reason = f"{kind}: a fault {when} of rank {rank}"
+    reason = f"RuntimeError: a fault {when} of rank {rank}"
     lines = faulty.done.stdout.splitlines()
     failed = lines.index(f"job {job.number} failed: {reason}; log: {Path(job.log).relative_to(faulty.folder)}")
     assert failed < next(n for n, line in enumerate(lines) if line.startswith(f"job {job.number + 1} started"))

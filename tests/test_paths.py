@@ -14,7 +14,14 @@ from codec.runs import RunFolder
 
 def test_every_path_of_a_config_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    given = ("runs='~/r'", "start_from='~/s'", "data=folder", "data.train.root='~/p'", "data.train.test_root='~/t'")
+    given = (
+        "name=a",
+        "runs='~/r'",
+        "start_from='~/s'",
+        "data=folder",
+        "data.train.root='~/p'",
+        "data.train.test_root='~/t'",
+    )
     config = composed("train", [*given, "+further=['~/a',b]"])
     expand_home(config)
     assert (config.runs, config.start_from, config.further[0]) == ("/home/me/r", "/home/me/s", "/home/me/a")

@@ -38,7 +38,7 @@ def refusal(url: str) -> str:
     """The one line that refuses the weights at `url`; nothing of them has come into the module."""
     module = layers()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    with pytest.raises(ValueError, match=r"^pretrained=True: Net-9's weights could not be fetched") as caught:
+    with pytest.raises(ValueError, match=r"^pretrained=true: Net-9's weights could not be fetched") as caught:
         load_pretrained(module, url, "features.", "Net-9", "net.pretrained=false")
     text = str(caught.value)
     assert "\n" not in text
@@ -184,5 +184,5 @@ def test_weights_of_another_resnet_are_refused_with_what_to_set(server, hub):
     codec = make_codec(
         "quantized_autoencoder", overrides=(*SMALL, "model.encoder=resnet50", f"model.pretrained_url={url}")
     )
-    with pytest.raises(ValueError, match=r"^pretrained=True: resnet50's weights .* set model\.pretrained=false$"):
+    with pytest.raises(ValueError, match=r"^pretrained=true: resnet50's weights .* set model\.pretrained=false$"):
         codec.load_starting_weights()

@@ -47,7 +47,7 @@ def test_nothing_is_fetched_to_build_a_codec_and_nothing_ever_if_not_pretrained(
 def test_weights_that_cannot_be_fetched_are_one_line_that_says_what_to_do(encoder, offline):
     with torch.device("meta"):
         codec = make_codec("quantized_autoencoder", overrides=(f"model.encoder={encoder}",))
-    with pytest.raises(ValueError, match=r"^pretrained=True: ") as raised:
+    with pytest.raises(ValueError, match=r"^pretrained=true: ") as raised:
         codec.load_starting_weights()
     (url,) = offline
     assert re.search(rf"/{encoder}-[0-9a-f]{{8}}\.pth$", url)

@@ -136,7 +136,7 @@ def test_the_same_command_finds_the_run_done(trained: Path) -> None:
 def test_what_was_measured_of_these_weights_is_not_measured_again(trained: Path) -> None:
     def measures(*overrides: str) -> bool:
         said = run_python(
-            EVALUATE, "run=runs/small", "name=first", "+data.limit=1", *overrides, cwd=trained, WANDB_MODE="offline"
+            EVALUATE, "run=runs/small", "name=first", "data.limit=1", *overrides, cwd=trained, WANDB_MODE="offline"
         ).stdout
         assert ("is done; resume=false measures it again" in said) != ("results: runs/first-" in said)
         assert "| psnr" in said or "psnr " in said

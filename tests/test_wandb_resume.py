@@ -87,7 +87,8 @@ def resumed(
     server.runs.clear()
     environment = server.environment if request.param == "online" else {"WANDB_MODE": "offline"}
     train_and_kill(folder, **environment)
-    (file,) = files_of_starts(folder_of(folder / "runs", "small"))
+    run = folder_of(folder / "runs", "small")
+    (file,) = files_of_starts(run, run.name)
     os.truncate(file, file.stat().st_size - 5)  # as a machine leaves it that fails while it writes
     resume(folder, **environment)
     if request.param == "offline":
@@ -122,7 +123,7 @@ def test_the_csv_is_one_curve_in_which_repeated_steps_occur_once(resumed: Simple
 
 
 def test_a_file_cut_anywhere_is_cut_back_to_its_whole_records(resumed: SimpleNamespace, tmp_path: Path) -> None:
-    whole = files_of_starts(resumed.folder)[-1]
+    whole = files_of_starts(resumed.folder, resumed.folder.name)[-1]
     data, all_records = whole.read_bytes(), list(records(whole))
     file, counts = tmp_path / "run-x.wandb", []
     for length in (7, 8, 1000, 32768, 32775, len(data) - 1, len(data)):
@@ -144,8 +145,13 @@ def test_starts_that_are_set_aside_are_kept_and_not_uploaded(tmp_path: Path) -> 
     for start in ("offline-run-1-x", "run-2-x"):
         (tmp_path / "wandb" / start).mkdir(parents=True)
         (tmp_path / "wandb" / start / "run-x.wandb").touch()
-    set_aside(tmp_path)
-    assert files_of_starts(tmp_path) == []
+    other = tmp_path / "wandb/run-3-y/run-y.wandb"  # of another run, where WANDB_DIR holds them all
+    other.parent.mkdir()
+    other.touch()
+    set_aside(tmp_path, "x")
+    assert files_of_starts(tmp_path, "x") == []
+    assert files_of_starts(tmp_path, "y") == [other]
+    other.unlink()
     assert len(list(tmp_path.rglob("run-x.wandb"))) == 2
     process = run_without_key("-m", "wandb", "sync", "--dry-run", tmp_path / "wandb", cwd=tmp_path)
     assert "No runs to sync" in process.stdout + process.stderr

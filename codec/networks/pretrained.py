@@ -3,23 +3,24 @@
 import pickle
 import re
 from http.client import HTTPException
+from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
-from codec.errors import ConfigError
+from codec.errors import ArgumentError
 
 
 def load_pretrained(
-    module: nn.Module, url: str, prefix: str, what: str, otherwise: str, key: str = "pretrained=True"
+    module: nn.Module, url: str, prefix: str, what: str, otherwise: str, key: str = "pretrained", value: Any = True
 ) -> None:
     """Loads into `module` those of the weights at `url` whose names start with `prefix`.
 
     The file is kept in torch.hub's folder; the SHA-256 of what is downloaded must begin with the hexadecimal digits
-    at the end of its name (`-<digits>.pth`). Raises ValueError, one line that begins with `key`, names `what`, and
-    ends with what to set `otherwise`.
+    at the end of its name (`-<digits>.pth`). Raises ArgumentError, one line that begins with `key`, which has
+    `value`, names `what`, and ends with what to set `otherwise`.
     """
     try:
         if not re.search(r"-[0-9a-f]{8,}\.[^/.]*$", url):
@@ -43,9 +44,11 @@ def load_pretrained(
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        raise ConfigError(
-            f"{key}: {what}'s weights could not be fetched from {url} ({_reason(error)}); go online once, put the "
-            f"file into {torch.hub.get_dir()}/checkpoints, or set {otherwise}"
+        raise ArgumentError(
+            key,
+            value,
+            f"{what}'s weights could not be fetched from {url} ({_reason(error)}); go online once, put the file "
+            f"into {torch.hub.get_dir()}/checkpoints, or set {otherwise}",
         ) from error
 
 

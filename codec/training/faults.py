@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from codec.checks import check_integer, check_positive, check_seed
 from codec.config import Builder
 from codec.errors import ArgumentError, ConfigError
-from codec.options import check_bottleneck, check_data, check_device, check_loss, check_trainer
+from codec.options import asked_wandb_mode, check_bottleneck, check_data, check_device, check_loss, check_trainer
 
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 
@@ -22,6 +22,7 @@ def check_training(config: DictConfig) -> None:
     for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
         if config.get(name) is None:
             raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
+    _check_environment(config)
     with Builder(config) as build:
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
@@ -46,6 +47,7 @@ def check_training(config: DictConfig) -> None:
 
 def check_evaluation(config: DictConfig) -> None:
     """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
+    _check_environment(config)
     with Builder(config) as build:
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
@@ -59,6 +61,11 @@ def validates(config: DictConfig) -> bool:
     every = config.trainer.get("check_val_every_n_epoch")
     last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs
     return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
+
+
+def _check_environment(config: DictConfig) -> None:
+    if OmegaConf.select(config, "logger.wandb") is not None:
+        asked_wandb_mode()
 
 
 def _check(check: Callable[..., None], node: DictConfig, target: str | None = None) -> None:

@@ -1,0 +1,50 @@
+"""How long a training is: more epochs for a finished one, rare validations, none at all."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import folder_of, run_python
+from sweeping import TINY, TRAIN
+
+from codec.checkpoint import load_codec
+
+# Two steps an epoch.
+SMALL = (*(o for o in TINY if o not in ("epochs=1", "~callbacks.progress")), "trainer.log_every_n_steps=1")
+
+
+def test_more_epochs_go_on_with_a_finished_training_at_the_rates_of_the_longer_one(tmp_path: Path) -> None:
+    command = (TRAIN, *SMALL, "epochs=2", "name=more", "scheduler=cosine")
+    assert "training in" in run_python(*command, cwd=tmp_path).stdout
+    longer = run_python(*command, "more_epochs=2", cwd=tmp_path).stdout
+    assert "resuming in" in longer
+    assert "epoch 3 of 4, step 1 of 2: loss " in longer
+    assert "FLOPs" not in longer
+    run = folder_of(tmp_path / "runs", "more")
+    rates = {}
+    for version in (0, 1):
+        with (run / f"metrics/version_{version}/metrics.csv").open() as file:
+            rates |= {int(row["epoch"]): float(row["train/lr"]) for row in csv.DictReader(file) if row["train/lr"]}
+    assert rates == pytest.approx({0: 1e-3, 1: 5.05e-4, 2: 5.05e-4, 3: 1.55e-4}, rel=1e-2)  # halves of 2, then of 4
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 8)
+    assert (checkpoint["lr_schedulers"][0]["T_max"], checkpoint["lr_schedulers"][0]["last_epoch"]) == (4, 4)
+    for again in ((), ("more_epochs=2",), ("more_epochs=1",)):
+        assert "is done" in run_python(*command, *again, cwd=tmp_path).stdout
+
+
+def test_a_plateau_is_looked_for_where_there_is_a_validation(tmp_path: Path) -> None:
+    rare = ("epochs=5", "trainer.check_val_every_n_epoch=2", "scheduler=plateau", "scheduler.patience=0")
+    run_python(TRAIN, *SMALL, *rare, "name=rare", "optimizer.lr=1e-12", cwd=tmp_path)
+    checkpoint = torch.load(folder_of(tmp_path / "runs", "rare") / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["lr_schedulers"][0]["last_epoch"] == 2
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.5e-12)
+
+
+def test_without_validation_the_last_weights_are_kept(tmp_path: Path) -> None:
+    done = run_python(TRAIN, *SMALL, "epochs=1", "trainer.limit_val_batches=0", "name=blind", cwd=tmp_path)
+    assert "no epoch is validated: the last weights are kept instead of the best" in done.stdout
+    run = folder_of(tmp_path / "runs", "blind")
+    assert [file.name for file in (run / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert load_codec(run).model_config["_target_"].endswith("ConvBaseline")
