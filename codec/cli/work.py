@@ -1,0 +1,95 @@
+"""The jobs of a command done, one after the other or several at a time; what fails, fails alone."""
+
+import ctypes
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from codec.cli.console import STANDARD, complain, say
+from codec.cli.jobs import Job, Plan
+
+T = TypeVar("T")
+
+
+def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
+    """Does every job and says, in their order, what came of it; returns the exit status, 1 if an input failed."""
+    for fault in plan.faults:
+        complain(fault)
+    if plan.skipped:
+        complain(f"{plan.skipped} that exist already left out")
+    failed, count = len(plan.faults), len(plan.jobs)
+
+    def attempt(job: Job) -> str | Exception:
+        try:
+            if isinstance(job.target, Path):
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+            return one(job)
+        except Exception as error:  # whatever is wrong with one file
+            return error
+
+    with closing(_outcomes(attempt, plan.jobs, min(workers, count))) as outcomes:
+        for n, (job, outcome) in enumerate(zip(plan.jobs, outcomes, strict=True), 1):
+            if isinstance(outcome, str):
+                progress = f"[{n}/{count}] " if count > 1 else ""
+                say(f"{progress}{job.source} → {job.target}: {outcome}", beside_data=job.target == STANDARD)
+            else:
+                failed += 1
+                _report(outcome, job)
+    if failed and count + len(plan.faults) > 1:
+        complain(f"{failed} of {count + len(plan.faults)} files failed")
+    return 1 if failed else 0
+
+
+def reason(error: BaseException, path: object = None) -> str:
+    """One line that says what went wrong, with which file: `path`, unless the error knows better."""
+    if isinstance(error, OSError) and error.strerror:
+        path, text = error.filename or path, error.strerror
+    else:
+        text = str(error).splitlines()[0] if str(error) else "out of memory"
+    if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        text += " (--max-pixels)"
+    return text if path is None or str(path) in text else f"{path}: {text}"
+
+
+def _report(error: Exception, job: Job) -> None:
+    if isinstance(error, BrokenPipeError):  # nobody reads what this command writes
+        raise error
+    lack = isinstance(error, RuntimeError) and "memory" in str(error)  # torch has no class for it on CPUs
+    if lack or isinstance(error, ValueError | OSError | MemoryError):
+        complain(reason(error, job.source))
+    else:  # a fault of the program: all that is known of it is shown
+        traceback.print_exception(error, file=sys.stderr)
+        complain(f"{job.source}: {type(error).__name__}, a fault of this program, see above")
+
+
+def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Iterator[T]:
+    """What `attempt` gives for every job, in order, `workers` of them at a time.
+
+    Threads, since network and coder let go of Python's lock, and share the weights. Closed early, all of them end.
+    """
+    if workers < 2:
+        yield from map(attempt, jobs)
+        return
+    working = set[int]()
+
+    def in_thread(job: Job) -> T:
+        working.add(threading.get_ident())
+        return attempt(job)
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(in_thread, jobs)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for thread in working:  # as Ctrl-C does it to the main thread: what is half written is removed
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+        raise
+    finally:
+        pool.shutdown()
