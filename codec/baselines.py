@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
+from codec.data.image_formats import INSTALL_JXL, has_jxl
 from codec.image_codec import ImageCodec, check_image
 
 
@@ -196,8 +197,8 @@ class JpegXL(PillowCodec):
 
     def __init__(self, quality: int | None, effort: int = 7) -> None:
         super().__init__()
-        import pillow_jxl  # noqa: F401 - importing it registers the format with Pillow
-
+        if not has_jxl():
+            raise ValueError(INSTALL_JXL)
         self.quality = quality if quality is None else _integer("quality", quality, 0, 99)
         self.lossless = quality is None
         self.effort = _integer("effort", effort, 1, 10)

@@ -7,9 +7,11 @@
     8       4      fingerprint: first bytes of the SHA-256 of the codec's weights and tables
     12      1–4    height in pixels, varint
     .       1–4    width in pixels, varint
-    .       1      channels, 1 or 3
-    .       1      number of sections, 1–255
+    .       1      channels, 1 or 3; 128 more where there is metadata
+    .       1      number of sections, 1–255, metadata not counted
+    .       1–4    length in bytes of the metadata, varint; only where there is some
     .       1–4    length in bytes of each section but the last, varint
+    .       …      the metadata: a zlib stream, see codec.metadata; decoding the image does not need it
     .       …      the sections, one after the other; the last one reaches up to the checksum
     end−4   4      CRC-32 of everything before it, big-endian
 
@@ -24,12 +26,15 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from codec.metadata import Metadata
+
 MAGIC = b"QNT"
 VERSION = 1
 
 _FIXED = struct.Struct(">3sB4s4s")
 _CRC = struct.Struct(">I")
 _VARINT_BYTES = 4
+_HAS_METADATA = 0x80  # in the byte of the channels
 
 
 class BitstreamError(ValueError):
@@ -50,8 +55,11 @@ class Header:
     channels: int
 
 
-def pack(header: Header, sections: list[bytes]) -> bytes:
-    """The complete file. Raises ValueError naming the header field that is out of range."""
+def pack(header: Header, sections: list[bytes], metadata: Metadata | None = None) -> bytes:
+    """The complete file. Raises ValueError naming the header field that is out of range.
+
+    Without metadata, or with empty one, it takes no byte.
+    """
     tag = header.scheme.encode("ascii", "replace")
     if len(header.scheme) != 4 or not _is_tag(header.scheme):
         raise ValueError(f"scheme={header.scheme!r}: a tag is four ASCII characters")
@@ -65,11 +73,12 @@ def pack(header: Header, sections: list[bytes]) -> bytes:
         raise ValueError(f"height={header.height}, width={header.width}: both must be at least 1 pixel")
     body = bytearray(_FIXED.pack(MAGIC, VERSION, tag, header.fingerprint))
     body += _varint(header.height, "height") + _varint(header.width, "width")
-    body += bytes([header.channels, len(sections)])
-    for section in sections[:-1]:
-        body += _varint(len(section), "section length")
-    for section in sections:
-        body += section
+    body += bytes([header.channels | (_HAS_METADATA if metadata else 0), len(sections)])
+    parts = [metadata.to_bytes(), *sections] if metadata else sections
+    for part in parts[:-1]:
+        body += _varint(len(part), "section length")
+    for part in parts:
+        body += part
     return bytes(body) + _CRC.pack(zlib.crc32(body))
 
 
@@ -79,6 +88,24 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     Raises BitstreamError when the file is not one of ours, is cut or damaged, or claims more than
     `PIL.Image.MAX_IMAGE_PIXELS` pixels (raise that limit, as for Pillow, to open larger images).
     """
+    header, _, sections = _parts(data)
+    return header, sections
+
+
+def metadata_of(data: bytes) -> Metadata:
+    """What a complete file keeps beside its pixels; no pixel is decoded, and no more memory taken than it may have.
+
+    Raises BitstreamError as `unpack` does, and if the metadata is damaged.
+    """
+    _, metadata, _ = _parts(data)
+    try:
+        return Metadata() if metadata is None else Metadata.from_bytes(metadata)
+    except ValueError as error:
+        raise BitstreamError(f"the file's metadata cannot be read: {error}") from error
+
+
+def _parts(data: bytes) -> tuple[Header, bytes | None, list[bytes]]:
+    """Header, metadata as it is in the file, sections."""
     if len(data) < _FIXED.size or data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not a Quintet file: it does not begin with a whole QNT header")
     _, version, tag, fingerprint = _FIXED.unpack_from(data)
@@ -91,21 +118,23 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
         raise BitstreamError("the file is cut or damaged: its checksum does not match its bytes")
     reader = _Reader(body, _FIXED.size)
     height, width = reader.varint("height"), reader.varint("width")
-    channels, count = reader.byte("channels"), reader.byte("section count")
+    flags, count = reader.byte("channels"), reader.byte("section count")
+    has_metadata, channels = bool(flags & _HAS_METADATA), flags & ~_HAS_METADATA
     if channels not in (1, 3):
-        raise BitstreamError(f"the header claims {channels} channels: 1 or 3 are allowed")
+        raise BitstreamError(f"the header claims {flags} channels: 1 or 3 are allowed")
     if min(height, width, count) < 1:
         raise BitstreamError(f"the header claims {width}×{height} pixels in {count} sections: all must be ≥ 1")
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and height * width > limit:
         raise BitstreamError(f"the header claims {width}×{height} pixels: the limit is {limit} (--max-pixels)")
-    lengths = [reader.varint("section length") for _ in range(count - 1)]
+    lengths = [reader.varint("section length") for _ in range(count - 1 + has_metadata)]
     sections = [reader.take(length) for length in lengths]
     sections.append(reader.rest())
+    metadata = sections.pop(0) if has_metadata else None
     scheme = tag.decode("ascii", "replace")
     if not _is_tag(scheme):
         raise BitstreamError(f"the header's scheme tag {tag!r} is not printable ASCII")
-    return Header(scheme, fingerprint, height, width, channels), sections
+    return Header(scheme, fingerprint, height, width, channels), metadata, sections
 
 
 def pack_strings(strings: list[bytes]) -> bytes:

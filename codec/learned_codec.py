@@ -18,6 +18,7 @@ from codec.bitstream import BitstreamError
 from codec.entropy import EntropyBottleneck
 from codec.image_codec import ImageCodec, NamedImage, check_image
 from codec.losses import RateDistortionLoss
+from codec.metadata import Metadata
 from codec.metrics import image_quality, mean_of_rows
 
 
@@ -83,8 +84,11 @@ class LearnedCodec(ImageCodec):
 
     # ---- files
 
-    def encode(self, image: Tensor) -> bytes:
-        """See ImageCodec. Also raises ValueError if a greyscale codec is given an RGB image."""
+    def encode(self, image: Tensor, metadata: Metadata | None = None) -> bytes:
+        """See ImageCodec. `metadata` is kept in the file beside the image: `bitstream.metadata_of` gives it back.
+
+        Also raises ValueError if a greyscale codec is given an RGB image.
+        """
         check_image(image)
         channels, height, width = image.shape
         if channels > self.image_channels:
@@ -92,7 +96,7 @@ class LearnedCodec(ImageCodec):
         with self._coding():
             sections = self.compress(self.prepared(image))
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
-        return bitstream.pack(header, sections)
+        return bitstream.pack(header, sections, metadata)
 
     def decode(self, data: bytes) -> Tensor:
         """See ImageCodec. A file of other weights than these is refused too."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
-from codec.data.image_file import ImageFileError, NamedImage, list_images, read_image
+from codec.data.image_file import ImageFileError, NamedImage, read_image
+from codec.data.image_list import list_images
 from codec.learned_codec import LearnedCodec
 from experiments.comparison import Panel, coded, difference, middle, nearest, save_comparison
 from experiments.figures import figure_file

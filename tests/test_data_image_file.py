@@ -10,7 +10,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from codec.data.image_file import ImageFileError, image_size, list_images, read_image, write_image
+from codec.data.image_file import ImageFileError, image_size, read_image, write_image
+from codec.data.image_list import list_images
 
 # 2 rows of 3 pixels: which corner went where shows in every orientation.
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [40, 50, 60], [70, 80, 90]]], np.uint8)

@@ -22,6 +22,9 @@ def prepare() -> None:
             os.fstat(descriptor)
         except OSError:  # closed: the next file to be opened would take its number, and what is printed
             os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # torch prints without a look
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that a terminal cannot show fails no file
@@ -29,17 +32,15 @@ def prepare() -> None:
 
 def flush() -> None:
     """Raises OSError where what was printed cannot be written."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def silence() -> None:
     """Has nothing more be written to streams that nobody reads, also not by the interpreter as it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            os.dup2(null, stream.fileno())
+        os.dup2(null, stream.fileno())
 
 
 def say(text: str, beside_data: bool = False) -> None:
@@ -54,9 +55,10 @@ def complain(text: str) -> None:
 
 def check_pipes(source: Place, target: Place, force: bool) -> None:
     """Raises UsageError where data would be read from, or written to, a terminal or a closed stream."""
-    for place, stream, name in ((source, sys.stdin, "input"), (target, sys.stdout, "output")):
+    for place, name in ((source, "input"), (target, "output")):
         if place != STANDARD:
             continue
+        stream = sys.__stdin__ if name == "input" else sys.__stdout__  # as this process was started
         if stream is None:
             raise UsageError(f"standard {name} is closed")
         if stream.isatty() and not force:

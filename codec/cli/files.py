@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ from PIL import Image
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError
 from codec.cli.console import STANDARD, UsageError, complain, read_bytes, write_output
-from codec.cli.jobs import SUFFIX, Job, Plan, list_files, planned
+from codec.cli.jobs import SUFFIX, Job, Plan, planned
 from codec.cli.quick_imports import import_lightning
 from codec.cli.work import each
-from codec.data.image_list import list_images
+from codec.data.image_formats import LOSSY, writable
+from codec.data.image_list import SUFFIXES, list_images
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -40,7 +42,7 @@ def compress(options: argparse.Namespace) -> int:
         return each(plan, str)
     import_lightning()
     from codec.checkpoint import load_codec
-    from codec.data.image_file import read_picture
+    from codec.data.image_file import check_all_kept, read_picture
 
     device = _device(options)
     if weights is None:
@@ -54,18 +56,19 @@ def compress(options: argparse.Namespace) -> int:
         if options.model is None:
             complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec.to(device)
+    usual = None if weights is None or weights.lossless else _usual_rate(weights, getattr(codec, "quality", None))
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) else io.BytesIO(read_bytes(job.source))
         picture = read_picture(source, channels=1 if codec.image_channels == 1 else None)
         if codec.lossless:
-            picture.check_lossless()
+            check_all_kept(picture, job.source)
         data = codec.encode(picture.image, None if options.strip else picture.metadata)
         _write(job, data)
         size = job.source.stat().st_size if isinstance(job.source, Path) else source.tell()
         channels, height, width = picture.image.shape
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
-        notes = [*picture.dropped, *_notes(len(data), size, bpp, weights)]
+        notes = [*picture.dropped, *_notes(len(data), size, bpp, usual)]
         return "; ".join([f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}", *notes])
 
     with _side_by_side(options.jobs):
@@ -103,13 +106,13 @@ def decompress(options: argparse.Namespace) -> int:
         data = read_bytes(job.source)
         metadata = None if options.strip else bitstream.metadata_of(data)
         image = (named or codec_of(data)).decode(data)
-        if job.target == STANDARD:
-            file = io.BytesIO()
-            left_out = write_image(file, image, metadata, format="PNG")
-            write_output(file.getvalue())
-        else:
-            left_out = write_image(job.target, image, metadata)
-        return "; ".join([f"{image.shape[2]}×{image.shape[1]}", *left_out])
+        left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, metadata)
+        said = [f"{image.shape[2]}×{image.shape[1]}"]
+        if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
+            said.append(f"re-encoded as {kind}")
+        if left_out:
+            said.append(f"without its {' and '.join(left_out)}, which this kind of file cannot hold")
+        return "; ".join(said)
 
     with _side_by_side(options.jobs):
         return each(plan, one, options.jobs)
@@ -123,8 +126,15 @@ def _planned(options: argparse.Namespace, suffix: str) -> Plan:
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs}: allowed are integers from 1")
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
-    list_folder = list_images if suffix == SUFFIX else list_files
-    return planned(options.inputs, options.output, suffix, list_folder, options.force, options.skip_existing)
+    suffixes = SUFFIXES if suffix == SUFFIX else (SUFFIX,)
+    return planned(
+        options.inputs,
+        options.output,
+        suffix,
+        lambda folder: list_images(folder, suffixes),
+        options.force,
+        options.skip_existing,
+    )
 
 
 def _write(job: Job, data: bytes) -> None:
@@ -135,14 +145,20 @@ def _write(job: Job, data: bytes) -> None:
         file.write(data)
 
 
-def _notes(written: int, read: int, bpp: float, weights: "Weights | None") -> Iterator[str]:
-    """What a user would not expect of this file."""
+def _usual_rate(weights: "Weights", quality: int | None) -> float:
+    """The bpp that photographs take with a lossy model; `quality`: that of one file, of weights that write several."""
+    points = [point for of_data_set in weights.measured.values() for point in of_data_set]
+    if quality is not None:
+        next_to_it = min((point["quality"] for point in points), key=lambda q: abs(q - quality))
+        points = [point for point in points if point["quality"] == next_to_it]
+    return max(point["bpp"] for point in points)
+
+
+def _notes(written: int, read: int, bpp: float, usual: float | None) -> Iterator[str]:
+    """What a user would not expect of this file. It would take a decode to know more, such as a low PSNR."""
     if written > read:
         yield f"larger than its source, {read:,} bytes"
-    if weights is None or weights.lossless:
-        return
-    usual = max(point["bpp"] for points in weights.measured.values() for point in points)
-    if bpp > UNUSUAL_RATE * usual:
+    if usual is not None and bpp > UNUSUAL_RATE * usual:
         yield f"photographs take up to {usual:.2f} bpp: this model is not made for this image, try a lossless one"
 
 

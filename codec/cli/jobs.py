@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from codec.cli.console import STANDARD, Place, UsageError, check_pipes
+from codec.data.image_formats import writable
 
 SUFFIX = ".qnt"
 
@@ -104,10 +103,6 @@ def check_target(target: Path, force: bool) -> None:
         raise UsageError(f"{target}: {folder} is not writable")
 
 
-def list_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob(f"[!.]*{SUFFIX}") if path.is_file())
-
-
 def _check_output(output: str, suffix: str, several: bool, into_folder: bool) -> None:
     path = Path(output)
     if several and output != STANDARD:
@@ -115,7 +110,7 @@ def _check_output(output: str, suffix: str, several: bool, into_folder: bool) ->
             raise UsageError(f"{path} is a file: several inputs need a folder to go to")
         if path.suffix == suffix and not path.exists():
             raise UsageError(f"{path} is a file's name: several inputs need a folder to go to")
-    if not into_folder and output != STANDARD and _is_image_name(path) != (suffix != SUFFIX):
+    if not into_folder and output != STANDARD and (writable(path.suffix) is not None) != (suffix != SUFFIX):
         verb = "compress" if suffix == SUFFIX else "decompress"
         raise UsageError(f"{path}: {verb} writes e.g. {path.with_suffix(suffix).name}")
 
@@ -155,7 +150,3 @@ def _checked(jobs: list[Job], faults: list[str], force: bool, skip_existing: boo
 def _place(path: Path) -> Path:
     """Where a path itself is, be it a link."""
     return path.parent.resolve() / path.name
-
-
-def _is_image_name(path: Path) -> bool:
-    return Image.registered_extensions().get(path.suffix.lower()) in Image.SAVE

@@ -5,9 +5,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from PIL import Image
@@ -77,19 +78,29 @@ def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Ite
     if workers < 2:
         yield from map(attempt, jobs)
         return
-    working = set[int]()
+    results = [Future[T]() for _ in jobs]
+    todo = SimpleQueue[tuple[Job, Future[T]]]()
+    for pair in zip(jobs, results, strict=True):
+        todo.put(pair)
 
-    def in_thread(job: Job) -> T:
-        working.add(threading.get_ident())
-        return attempt(job)
+    def work() -> None:
+        with suppress(Empty, KeyboardInterrupt):
+            while True:
+                job, result = todo.get_nowait()
+                result.set_result(attempt(job))
 
-    pool = ThreadPoolExecutor(workers)
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
     try:
-        yield from pool.map(in_thread, jobs)
+        for result in results:
+            yield result.result()
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for thread in working:  # as Ctrl-C does it to the main thread: what is half written is removed
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+        for thread in threads:  # as Ctrl-C does it to the main thread: what is half written is removed
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
+            )
         raise
     finally:
-        pool.shutdown()
+        for thread in threads:
+            thread.join()

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from codec.data.image_file import SUFFIXES, list_images
+from codec.data.image_list import SUFFIXES, list_images
 from codec.data.source import SourceError, check_folder, check_fraction, hold_out
 
 

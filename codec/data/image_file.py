@@ -1,25 +1,25 @@
 """Image files to uint8 tensors and back: every ordinary kind of file comes out right or is refused by name."""
 
-import os
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import pillow_jxl  # noqa: F401  # its import teaches Pillow JPEG XL
-import tifffile
 import torch
-from PIL import Image, ImageOps
-from PIL.ExifTags import Base
+from PIL import Image
 from torch import Tensor
 
+from codec.data import image_decoder
+from codec.data.image_decoder import Loss
+from codec.data.image_formats import INSTALL_JXL, writable
+from codec.data.image_list import shown
+from codec.data.save_options import save_options
+from codec.metadata import Metadata
 from codec.whole_file import whole_file
 
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .jp2 .jpeg .jpg .jxl .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
-)
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-BITS_TAG, PHOTOMETRIC_TAG, PLANAR_TAG = 258, 262, 284  # of TIFF
+PROFILES = {1: b"GRAY", 3: b"RGB "}  # the colour space that an ICC profile names, by channels
 
 
 class NamedImage(NamedTuple):
@@ -29,135 +29,149 @@ class NamedImage(NamedTuple):
     image: Tensor
 
 
+class Picture(NamedTuple):
+    """What a file holds: `image`, uint8 `[C, H, W]`, C in {1, 3}, upright, and what travels with it.
+
+    `metadata`: that of the upright image; its colour profile, if there is one, is that of `image`. `dropped`: what
+    the file has and these two have not, in words: "transparency laid over white", "16 → 8 bits", "first of 12
+    frames", "damaged EXIF left out". `not_kept`: the same of the pixels only, as what is missing: "transparency",
+    "16-bit samples". Empty where the picture is all there, whatever its file's kind: an alpha channel that is
+    opaque everywhere, and 16-bit samples that are 257 times an 8-bit one, lose nothing.
+    """
+
+    image: Tensor
+    metadata: Metadata
+    dropped: tuple[str, ...]
+    not_kept: tuple[str, ...]
+
+
 class ImageFileError(ValueError):
     """An image file that cannot be read or written; one line that names the file and the cause."""
 
 
-def read_image(path: str | Path, channels: int | None = None) -> Tensor:
-    """The picture in a file, upright, as uint8 `[C, H, W]`, 0 black to 255 white.
+class LossyInputError(ImageFileError):
+    """A picture of which a lossless codec would not keep everything; one line that says what."""
+
+
+def read_picture(source: str | Path | BinaryIO, channels: int | None = None) -> Picture:
+    """The picture in a file; `image` is uint8 `[C, H, W]`, 0 black to 255 white.
 
     `channels` None gives C = 1 for grey files and 3 for all others; 1 or 3 converts. Transparency is laid over
-    white, 16-bit samples are scaled to 8, of an animation the first frame is taken, colour profiles are ignored.
+    white, 16-bit samples are cut to their high byte, of an animation the first frame is taken. Colours are as they
+    are in the file, and their profile is kept with them; inks (CMYK) become sRGB, by their profile if there is one.
     Raises ImageFileError if the file is missing, damaged, no image, absurdly large or of a kind without a defined
     white (floating point, 32-bit).
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels}: allowed are 1, 3 and null")
     try:
-        with Path(path).open("rb") as file, _open(file) as image:
-            grey = image.mode in GREY_MODES
+        with _opened(source) as file:
+            image, grey, metadata, losses = image_decoder.decode(file, _suffix(source))
             mode = "L" if channels == 1 or (channels is None and grey) else "RGB"
-            image.load()  # which turns a TIFF upright, so it comes before a look at the orientation
-            upright = ImageOps.exif_transpose(_to_8_bit(image))
-            pixels = np.array(upright.convert(mode))  # [H, W] or [H, W, 3]
+            coloured = mode == "L" and not grey and _has_colour(image)
+            pixels = np.array(image.convert(mode))  # [H, W] or [H, W, 3]
     except Exception as error:  # decoders meet damaged files with exceptions of every kind
-        raise _image_file_error(path, error) from error
-    return torch.from_numpy(pixels if mode == "RGB" else pixels[..., None]).permute(2, 0, 1).contiguous()
-
-
-def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width in pixels of the upright picture, from the file's header. Raises ImageFileError."""
-    try:
-        with Path(path).open("rb") as file, _open(file) as image:
-            width, height = image.size
-            # The size of a TIFF is that of the upright picture already. PNG's own getexif decodes all pixels.
-            sideways = image.format != "TIFF" and Image.Image.getexif(image).get(Base.Orientation) in SIDEWAYS
-    except Exception as error:
-        raise _image_file_error(path, error) from error
-    return (width, height) if sideways else (height, width)
-
-
-def write_image(path: str | Path, image: Tensor) -> None:
-    """Writes uint8 `[C, H, W]`, C in {1, 3}, in the format of the suffix: the whole file, or none at all.
-
-    Raises ImageFileError if the suffix is unknown or the file cannot be written.
-    """
-    path = Path(path)
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    try:
-        file_format = Image.registered_extensions().get(path.suffix.lower())
-        if file_format not in Image.SAVE:
-            raise ValueError(f"suffix {path.suffix!r} is no image format: use .png")  # noqa: TRY301
-        with whole_file(path) as file:
-            picture.save(file, format=file_format)
-    except (OSError, ValueError) as error:
-        raise _image_file_error(path, error) from error
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """All image files in `folder` and below, by suffix, in sorted order; hidden files and folders are left out."""
-    folder = Path(folder)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        raise _image_file_error(source, error) from error
+    if coloured:
+        losses += (Loss("colour → grey", "colour"),)
+    tensor = torch.from_numpy(pixels if mode == "RGB" else pixels[..., None]).permute(2, 0, 1).contiguous()
+    if metadata.icc and metadata.icc[16:20] != PROFILES[len(tensor)]:
+        metadata = metadata._replace(icc=None)
+        losses += (Loss(f"ICC profile left out: it is not one of {'grey' if mode == 'L' else 'RGB'}"),)
+    return Picture(
+        tensor,
+        metadata,
+        tuple(dict.fromkeys(loss.said for loss in losses)),
+        tuple(loss.what for loss in losses if loss.what),
     )
 
 
-def _open(file: BinaryIO) -> Image.Image:
-    # An open file, since Pillow maps the pixels of a named one and then mixes up the rows of sideways TIFFs.
+def read_image(path: str | Path | BinaryIO, channels: int | None = None) -> Tensor:
+    """The image of `read_picture`, uint8 `[C, H, W]`, for data sets: what the file has beside it is not told.
+
+    So a lossless codec that is trained or measured on files with 16 bits or transparency is measured on the opaque
+    8-bit picture. Raises ImageFileError.
+    """
+    return read_picture(path, channels).image
+
+
+def check_all_kept(picture: Picture, source: str | Path | BinaryIO) -> None:
+    """For lossless codecs: raises LossyInputError if a file with `picture.image` would not hold all of `source`."""
+    if picture.not_kept:
+        raise LossyInputError(
+            f"{_name(source)}: a lossless model cannot keep its {' and '.join(picture.not_kept)}: "
+            "use a lossy model, or convert the image first"
+        )
+
+
+def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
+    """Height and width in pixels of the upright picture, from the file's header. Raises ImageFileError."""
     try:
-        image = Image.open(file)
-    except Image.UnidentifiedImageError:
-        if Path(file.name).suffix.lower() not in (".tif", ".tiff"):
-            raise ValueError("not an image, or of an unknown kind") from None
-        return _open_deep_tiff(file)
-    if image.format == "TIFF" and 16 in image.tag_v2.get(BITS_TAG, ()):
-        separate = image.tag_v2.get(PLANAR_TAG) == tifffile.PLANARCONFIG.SEPARATE
-        return _open_deep_tiff(file) if separate else image  # Pillow takes such planes for 8-bit ones
-    return image
+        with _opened(path) as file:
+            width, height = image_decoder.size(file, _suffix(path))
+    except Exception as error:
+        raise _image_file_error(path, error) from error
+    return height, width
 
 
-def _open_deep_tiff(file: BinaryIO) -> Image.Image:
-    """The TIFF files that Pillow does not know, such as 16-bit colour in separate planes."""
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        height, width = page.imagelength, page.imagewidth
-        if height * width > 2 * Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{width}x{height} pixels are too many")
-        if page.photometric not in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
-            raise ValueError(f"TIFF of the kind {page.photometric.name} is not supported")
-        samples = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            samples = np.moveaxis(samples, 0, -1)  # [S, H, W] -> [H, W, S]
-        orientation = page.tags.valueof("Orientation", default=1)
-    if samples.dtype == np.uint16:
-        samples = _scale_16_to_8(samples)
-    if samples.dtype != np.uint8 or samples.shape not in [(height, width, s) for s in (3, 4)] + [(height, width)]:
-        raise ValueError(f"TIFF samples of {samples.dtype} {list(samples.shape)} are not supported")
-    image = Image.fromarray(samples)
-    image.getexif()[Base.Orientation] = orientation
-    return image
+def write_image(
+    target: str | Path | BinaryIO, image: Tensor, metadata: Metadata | None = None, format: str | None = None
+) -> tuple[str, ...]:
+    """Writes uint8 `[C, H, W]`, C in {1, 3}: the whole file, or none at all.
+
+    Gives the names (of `Metadata.names`) of what the file cannot hold of `metadata`. `format`: Pillow's name of it;
+    by default that of the suffix, for a stream PNG. JPEG is written with quality 95 and whole colours, AVIF with
+    90; WebP and JPEG XL without loss. Raises ImageFileError if the suffix is unknown or the file cannot be written,
+    OSError where a stream cannot be.
+    """
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    encoded = io.BytesIO()
+    try:
+        name = format or _format(target)
+        options, left_out = save_options(metadata or Metadata(), name, len(image))
+        picture.save(encoded, format=name, **options)
+        if isinstance(target, str | Path):
+            with whole_file(Path(target)) as file:
+                file.write(encoded.getbuffer())
+    except (OSError, ValueError) as error:
+        raise _image_file_error(target, error) from error
+    if not isinstance(target, str | Path):
+        target.write(encoded.getbuffer())
+    return left_out
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """`image` in a mode that Pillow converts to L and RGB faithfully; its orientation tag is kept."""
-    orientation = image.getexif().get(Base.Orientation, 1)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        samples = _scale_16_to_8(np.array(image))
-        if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC_TAG) == tifffile.PHOTOMETRIC.MINISWHITE:
-            samples = 255 - samples
-        image = Image.fromarray(samples)
-    elif image.mode in ("F", "I"):
-        kind = {"F": "floating-point", "I": "32-bit integer"}[image.mode]
-        raise ValueError(f"{kind} samples have no defined white: save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+def _has_colour(image: Image.Image) -> bool:
+    pixels = np.array(image.convert("RGB"))
+    return bool((pixels != pixels[..., :1]).any())
+
+
+@contextmanager
+def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """A file to read from any position."""
+    if isinstance(source, str | Path):
+        with Path(source).open("rb") as file:
+            yield file
     else:
-        return image
-    image.getexif()[Base.Orientation] = orientation
-    return image
+        yield source if source.seekable() else io.BytesIO(source.read())
 
 
-def _scale_16_to_8(samples: np.ndarray) -> np.ndarray:
-    return (samples >> 8).astype(np.uint8)  # the high byte, as Pillow takes it from 16-bit colour
+def _name(source: str | Path | BinaryIO) -> str:
+    return shown(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
 
 
-def _image_file_error(path: str | Path, error: Exception) -> ImageFileError:
+def _suffix(source: str | Path | BinaryIO) -> str:
+    return Path(source).suffix.lower() if isinstance(source, str | Path) else ""
+
+
+def _format(target: str | Path | BinaryIO) -> str:
+    suffix = _suffix(target) if isinstance(target, str | Path) else ".png"
+    name = writable(suffix)
+    if name is None:
+        raise ValueError(INSTALL_JXL if suffix == ".jxl" else f"suffix {suffix!r} is no image format: use .png")
+    return name
+
+
+def _image_file_error(source: str | Path | BinaryIO, error: Exception) -> ImageFileError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return ImageFileError(f"{os.fspath(path)}: {' '.join(cause.split()) or type(error).__name__}")
+    return ImageFileError(f"{_name(source)}: {' '.join(cause.split()) or type(error).__name__}")

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 from rich import get_console
 from rich.progress import track
 
+from codec.data.image_list import shown
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,11 +62,11 @@ def hold_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Pa
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
-    """The paths relative to the deepest folder that holds them all, with forward slashes."""
+    """The paths relative to the deepest folder that holds them all, with forward slashes, as printable text."""
     if not paths:
         return []
     root = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(root).as_posix() for path in paths]
+    return [shown(path.relative_to(root).as_posix()) for path in paths]
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:

@@ -1,0 +1,138 @@
+"""PNG files, chunk by chunk: Pillow is given those that hold the pixels, the metadata is read here.
+
+Pillow refuses the whole picture for a text of more than a megabyte and for a wrong checksum of a chunk that no
+pixel depends on, and it comes upon EXIF behind the pixels only when those are decoded.
+"""
+
+import io
+import struct
+import zlib
+from typing import BinaryIO, NamedTuple
+
+from codec.metadata import LARGEST_PART, Metadata, inflated
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_HEAD = struct.Struct(">I4s")
+_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
+_OTHERS = (b"tRNS", b"acTL", b"fcTL", b"iCCP", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_RAW_PROFILES = {b"Raw profile type exif": "EXIF", b"Raw profile type xmp": "XMP"}  # as ImageMagick writes them
+
+
+class Png(NamedTuple):
+    """`file`: the same picture, its first frame, without any chunk that no pixel depends on.
+
+    `frames` of an animation, else 1; `damaged`: what was left out since it cannot be read, in words.
+    """
+
+    file: io.BytesIO
+    metadata: Metadata
+    frames: int
+    damaged: tuple[str, ...]
+
+
+def read_png(file: BinaryIO, pixels: bool = True) -> Png:
+    """Reads a PNG file, whose signature has been seen. Without `pixels`, the result can be opened only."""
+    out = io.BytesIO()
+    out.write(SIGNATURE)
+    file.seek(len(SIGNATURE))
+    chunks: list[tuple[bytes, bytes]] = []  # those beside the pixels, in order; IDAT once, without its bytes
+    damaged: list[str] = []
+    grey_depth = 8
+    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+        length, name = _HEAD.unpack(head)
+        if name == b"IEND" or not name.isalpha():
+            break
+        if name == b"IDAT" and (b"IDAT", b"") not in chunks:
+            chunks.append((b"IDAT", b""))
+            if not pixels:
+                out.write(head)
+        if name in _PIXELS and (pixels or name != b"IDAT"):
+            data = file.read(length + 4)
+            out.write(head + data)
+            if name == b"IHDR" and data[9:10] == b"\0":
+                grey_depth = data[8]
+        elif name in _OTHERS:
+            data = file.read(length)
+            if file.read(4) != _crc(name, data):
+                damaged.append(f"a damaged {name.decode()} chunk")
+            elif name == b"tRNS":
+                out.write(_chunk(name, _as_8_bit(data, grey_depth)))
+            else:
+                chunks.append((name, data))
+        else:
+            file.seek(length + 4, io.SEEK_CUR)
+    if pixels:
+        out.write(_chunk(b"IEND", b""))
+    out.seek(0)
+    metadata, unreadable = _metadata(chunks)
+    return Png(out, metadata, _frames(chunks), (*damaged, *unreadable))
+
+
+def _frames(chunks: list[tuple[bytes, bytes]]) -> int:
+    count = max((int.from_bytes(data[:4]) for name, data in chunks if name == b"acTL"), default=1)
+    names = [name for name, _ in chunks]
+    # What is in IDAT is a picture of its own for programs without animation, unless a frame is announced before it.
+    apart = b"acTL" in names and b"fcTL" not in names[: names.index(b"IDAT") if b"IDAT" in names else None]
+    return max(1, count + apart)
+
+
+def _metadata(chunks: list[tuple[bytes, bytes]]) -> tuple[Metadata, list[str]]:
+    """What the chunks hold of it, and what of that cannot be read."""
+    parts: dict[str, bytes] = {}
+    unreadable: list[str] = []
+    for name, data in chunks:
+        part = _part(name, data)
+        if part is None:
+            continue
+        try:
+            text = _text(name, data)
+            if part in parts and name != b"eXIf":
+                continue  # the first one counts, and the chunk made for EXIF before text
+            parts[part] = text
+        except ValueError as error:
+            unreadable.append(f"{part} ({error})")
+    return Metadata(parts.get("ICC profile"), parts.get("EXIF"), parts.get("XMP")), unreadable
+
+
+def _part(name: bytes, data: bytes) -> str | None:
+    """Which metadata a chunk holds."""
+    if name in (b"iCCP", b"eXIf"):
+        return {b"iCCP": "ICC profile", b"eXIf": "EXIF"}[name]
+    keyword = data.split(b"\0", 1)[0]
+    if name == b"iTXt" and keyword == b"XML:com.adobe.xmp":
+        return "XMP"
+    return _RAW_PROFILES.get(keyword) if name in (b"tEXt", b"zTXt", b"iTXt") else None
+
+
+def _text(name: bytes, data: bytes) -> bytes:
+    """The bytes of metadata in a chunk. Raises ValueError."""
+    if name == b"eXIf":
+        return data
+    keyword, _, rest = data.partition(b"\0")
+    compressed = name in (b"iCCP", b"zTXt")
+    if compressed:
+        rest = rest[1:]  # the method; there is one
+    elif name == b"iTXt":
+        compressed = rest[:1] == b"\1"
+        rest = rest[2:].split(b"\0", 2)[-1]  # language, translated keyword, text
+    text = inflated(rest, 2 * LARGEST_PART + 1024) if compressed else rest
+    if keyword in _RAW_PROFILES:  # a line feed, a name, a length, then hexadecimal digits in lines
+        text = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    return text
+
+
+def _as_8_bit(transparent: bytes, grey_depth: int) -> bytes:
+    """Pillow scales grey samples of 1, 2 and 4 bits to 8, but not the one that tRNS makes transparent."""
+    if grey_depth >= 8 or len(transparent) != 2:
+        return transparent
+    most = (1 << grey_depth) - 1
+    return ((int.from_bytes(transparent) & most) * 255 // most).to_bytes(2)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return _HEAD.pack(len(data), name) + data + _crc(name, data)
+
+
+def _crc(name: bytes, data: bytes) -> bytes:
+    return zlib.crc32(data, zlib.crc32(name)).to_bytes(4)
