@@ -146,7 +146,7 @@ def _write(job: Job, data: bytes) -> None:
 
 
 def _usual_rate(weights: "Weights", quality: int | None) -> float:
-    """The bpp that photographs take with a lossy model; `quality`: that of one file, of weights that write several."""
+    """The bpp that photographs take with a lossy model, at `quality` where its weights write at several."""
     points = [point for of_data_set in weights.measured.values() for point in of_data_set]
     if quality is not None:
         next_to_it = min((point["quality"] for point in points), key=lambda q: abs(q - quality))

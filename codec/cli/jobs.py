@@ -95,7 +95,7 @@ def check_target(target: Path, force: bool) -> None:
             raise UsageError(f"{target} exists already and is no file")
         if not force:
             what = "exists already" if target.exists() else "is a link to what is not there"
-            raise UsageError(f"{target} {what}: --force replaces it, --skip-existing leaves such out")
+            raise UsageError(f"{target} {what}: --force overwrites it")
     folder = next(parent for parent in target.parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise UsageError(f"{target}: {folder} is no folder")

@@ -13,6 +13,7 @@ from codec.cli.jobs import SUFFIX
 from codec.cli.listing import listing
 from codec.cli.work import reason
 
+REPLACES = "overwrite what exists; a link is replaced itself, and what it names is kept"
 INTERRUPTED, NOBODY_READS = 130, 141  # 128 and the number of the signal, as shells have it
 
 
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
             help="your own model instead: a run's folder, .ckpt or .safetensors",
         )
         existing = command.add_mutually_exclusive_group()
-        existing.add_argument("--force", action="store_true", help="replace what exists, a link itself")
+        existing.add_argument("--force", action="store_true", help=REPLACES)
         existing.add_argument("--skip-existing", action="store_true", help="leave out what exists already")
         command.add_argument(
             "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "output", type=_not_empty, metavar="OUT", help="the file to write, or a folder; - is standard output"
     )
-    command.add_argument("--force", action="store_true", help="replace what exists, a link itself")
+    command.add_argument("--force", action="store_true", help=REPLACES)
     command.set_defaults(run=extract.extract)
     command = commands.add_parser("info", help="what a file's header says", description=extract.info.__doc__)
     command.add_argument(

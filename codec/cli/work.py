@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from codec.cli.console import STANDARD, complain, say
+from codec.cli.console import STANDARD, Place, complain, say
 from codec.cli.jobs import Job, Plan
+from codec.data.image_list import shown
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
     for fault in plan.faults:
         complain(fault)
     if plan.skipped:
-        complain(f"{plan.skipped} that exist already left out")
+        complain(f"{plan.skipped} that exist{'s already is' if plan.skipped == 1 else ' already are'} left out")
     failed, count = len(plan.faults), len(plan.jobs)
 
     def attempt(job: Job) -> str | Exception:
@@ -39,7 +40,8 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
         for n, (job, outcome) in enumerate(zip(plan.jobs, outcomes, strict=True), 1):
             if isinstance(outcome, str):
                 progress = f"[{n}/{count}] " if count > 1 else ""
-                say(f"{progress}{job.source} → {job.target}: {outcome}", beside_data=job.target == STANDARD)
+                said = f"{progress}{shown(job.source)} → {shown(job.target)}: {outcome}"
+                say(said, beside_data=job.target == STANDARD)
             else:
                 failed += 1
                 _report(outcome, job)
@@ -48,7 +50,7 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
     return 1 if failed else 0
 
 
-def reason(error: BaseException, path: object = None) -> str:
+def reason(error: BaseException, path: Place | None = None) -> str:
     """One line that says what went wrong, with which file: `path`, unless the error knows better."""
     if isinstance(error, OSError) and error.strerror:
         path, text = error.filename or path, error.strerror
@@ -56,7 +58,7 @@ def reason(error: BaseException, path: object = None) -> str:
         text = str(error).splitlines()[0] if str(error) else "out of memory"
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"
-    return text if path is None or str(path) in text else f"{path}: {text}"
+    return text if path is None or shown(path) in text else f"{shown(path)}: {text}"
 
 
 def _report(error: Exception, job: Job) -> None:
@@ -67,7 +69,7 @@ def _report(error: Exception, job: Job) -> None:
         complain(reason(error, job.source))
     else:  # a fault of the program: all that is known of it is shown
         traceback.print_exception(error, file=sys.stderr)
-        complain(f"{job.source}: {type(error).__name__}, a fault of this program, see above")
+        complain(f"{shown(job.source)}: {type(error).__name__}, a fault of this program, see above")
 
 
 def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Iterator[T]:
