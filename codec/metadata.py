@@ -106,6 +106,17 @@ def inflated(data: bytes, limit: int) -> bytes:
     return text
 
 
+def is_exif(data: bytes) -> bool:
+    """Whether these bytes are a TIFF block with a whole first directory."""
+    order = _BYTE_ORDERS.get(data[:4])
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+    except struct.error:
+        return False
+    return start + 2 + 12 * count <= len(data)
+
+
 def _orientation_field(exif: bytes) -> tuple[int, str] | None:
     """Where EXIF has its orientation, and the number's `struct` format; None if it has none, or is damaged."""
     order = _BYTE_ORDERS.get(exif[:4])

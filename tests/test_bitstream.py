@@ -7,7 +7,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from codec.bitstream import BitstreamError, Header, pack, unpack
+from codec.bitstream import BitstreamError, Header, metadata_of, pack, unpack
+from codec.metadata import Metadata
 
 HEADER = Header(scheme="TEST", fingerprint=b"\x00\xff\x80\n", height=300, width=20_000, channels=3)
 SECTIONS = [b"", b"\x00" * 200, bytes(range(256)), b"last"]
@@ -215,3 +216,47 @@ def test_random_bytes_raise_nothing_but_bitstream_errors():
         else:
             assert head.height * head.width <= Image.MAX_IMAGE_PIXELS
             assert len(sections) >= 1
+
+
+METADATA = Metadata(icc=b"profile" * 20, exif=b"II*\0block", xmp=b"<x:xmpmeta/>")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sections", [[b""], SECTIONS, [bytes([n]) * n for n in range(255)]])
+def test_metadata_comes_back_beside_the_same_header_and_sections(sections, channels):
+    file = pack(header(channels=channels), sections, METADATA)
+    assert unpack(file) == (header(channels=channels), sections)
+    assert metadata_of(file) == METADATA
+
+
+def test_a_file_without_metadata_has_not_one_byte_for_it():
+    file = pack(HEADER, SECTIONS)
+    assert pack(HEADER, SECTIONS, None) == pack(HEADER, SECTIONS, Metadata()) == file
+    assert metadata_of(file) == Metadata()
+
+
+def test_the_metadata_is_where_the_layout_says():
+    metadata = Metadata(exif=b"e")
+    packed = metadata.to_bytes()
+    file = pack(Header("CONB", b"\xde\xad\xbe\xef", 300, 5, 1), [b"ab", b"c"], metadata)
+    lengths = bytes([len(packed), 2])
+    assert file == with_checksum(
+        b"QNT\x01CONB\xde\xad\xbe\xef" + b"\xac\x02" + b"\x05" + b"\x81\x02" + lengths + packed + b"abc"
+    )
+
+
+def test_damaged_metadata_is_refused_and_the_pixels_are_not_lost_for_it():
+    bomb = zlib.compress(bytes(1 << 26))
+    for data in (b"", b"junk", bomb, zlib.compress(b"\x09\0\0\0\1a"), METADATA.to_bytes()[:-1]):
+        length = bytes([len(data) & 0x7F | 0x80, len(data) >> 7 & 0x7F | 0x80, len(data) >> 14])
+        short = bytes([len(data)]) if len(data) < 128 else length
+        file = crafted(channels=0x83, rest=short + data + b"section")
+        assert unpack(file)[1] == [b"section"]
+        with pytest.raises(BitstreamError, match="metadata") as caught:
+            metadata_of(file)
+        assert str(caught.value).isprintable()
+
+
+def test_metadata_that_is_longer_than_the_file_is_refused():
+    refusal(crafted(channels=0x83, rest=b"\x08section"))
+    refusal(crafted(channels=0x82))

@@ -226,7 +226,7 @@ def test_what_is_no_image_is_named(run) -> None:
     Path("a.png").write_text("not an image")
     status, _, err = run("compress", "a.png", "a.qnt")
     assert status == 1
-    assert one_line(err).startswith("codec: a.png: not an image")
+    assert one_line(err).startswith("codec: a.png: not an image we read")
     assert files() == ["a.png"]
 
 

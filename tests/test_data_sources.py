@@ -65,7 +65,7 @@ def test_folder_says_what_is_wrong_in_one_line_that_begins_with_the_argument(tmp
     with pytest.raises(SourceError, match=r"^root=.*absent: no such folder: name a folder of images$"):
         FolderSource(str(tmp_path / "absent")).prepare()
     (tmp_path / "a.npy").touch()
-    with pytest.raises(SourceError, match=r"^root=.*: no image in it, found 1 \.npy: known are \.avif \.bmp"):
+    with pytest.raises(SourceError, match=r"^root=.*: no image in it, found 1 \.npy: known are \.apng \.avif"):
         FolderSource(str(tmp_path)).images("train")
     with pytest.raises(ValueError, match=r"^test_fraction=2: allowed are 0 to 1$"):
         FolderSource(str(tmp_path), test_fraction=2)

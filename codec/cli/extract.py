@@ -67,7 +67,7 @@ def _described(path: Path | str) -> str:
     metadata = bitstream.metadata_of(data)
     pixels = header.height * header.width
     weights = pretrained.written_by(header.fingerprint)
-    overhead = len(data) - sum(map(len, sections))
+    unadorned = len(bitstream.pack(header, sections))
     parts = " + ".join(_named(section) for section in sections)
     kept = ", ".join(
         f"{name} of {len(part):,} bytes"
@@ -79,8 +79,8 @@ def _described(path: Path | str) -> str:
         f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
         f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
         f"1:{header.channels * pixels / len(data):.2f}\n"
-        f"  sections     {parts} bytes, {overhead} around\n"
-        f"  metadata     {kept or 'none'}\n"
+        f"  sections     {parts} bytes, {unadorned - sum(map(len, sections))} around\n"
+        f"  metadata     {f'{kept}; compressed to {len(data) - unadorned:,}' if kept else 'none'}\n"
         f"  checksum     good"
     )
 

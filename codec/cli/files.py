@@ -111,7 +111,7 @@ def decompress(options: argparse.Namespace) -> int:
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
         if left_out:
-            said.append(f"without its {' and '.join(left_out)}, which this kind of file cannot hold")
+            said.append(f"without its {', '.join(left_out)}, which this kind of file cannot hold")
         return "; ".join(said)
 
     with _side_by_side(options.jobs):

@@ -1,5 +1,7 @@
 """Samples of more than 8 bits, whole: what Pillow does not give of colour, and the TIFF files it does not know."""
 
+import logging
+from types import ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -89,10 +91,17 @@ def is_deep_tiff(image: Image.Image) -> bool:
     return 16 in tags.get(BITS_TAG, ()) and tags.get(PLANAR_TAG) == IN_PLANES
 
 
-def tiff_size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height of the upright picture, of any TIFF."""
+def _tifffile() -> ModuleType:
+    """Imported only for the files that need it, and silenced: what it logs of damaged ones, its exceptions say."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
+
+
+def tiff_size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height of the upright picture, of any TIFF."""
+    tifffile = _tifffile()
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
@@ -107,8 +116,7 @@ def tiff_samples(file: BinaryIO) -> tuple[np.ndarray, int, Metadata, int]:
     Such as 16-bit colour in separate planes, and 16-bit grey with alpha. EXIF is not looked for. Raises ValueError,
     and whatever tifffile meets in damaged files.
     """
-    import tifffile
-
+    tifffile = _tifffile()
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
@@ -116,7 +124,8 @@ def tiff_samples(file: BinaryIO) -> tuple[np.ndarray, int, Metadata, int]:
         if Image.MAX_IMAGE_PIXELS is not None and height * width > 2 * Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{width}x{height} pixels are too many")
         if page.photometric not in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
-            raise ValueError(f"TIFF of the kind {page.photometric.name} is not supported")
+            kind = getattr(page.photometric, "name", page.photometric)
+            raise ValueError(f"TIFF of the kind {kind} is not supported")
         samples = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and samples.ndim == 3:
             samples = np.moveaxis(samples, 0, -1)  # [S, H, W] -> [H, W, S]

@@ -9,11 +9,12 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
+from codec.data import colour_spaces
 from codec.data import deep_samples as deep
 from codec.data.image_formats import FORMATS, readable
 from codec.data.png_chunks import SIGNATURE, read_png
 from codec.data.tiff_tags import exif_from_tiff
-from codec.metadata import LARGEST_PART, Metadata
+from codec.metadata import LARGEST_PART, Metadata, is_exif
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -52,7 +53,7 @@ class Decoded(NamedTuple):
 def decode(file: BinaryIO, suffix: str) -> Decoded:
     """The first picture in a file. Raises exceptions of every kind if it is damaged or of a kind not supported."""
     file, beginning, metadata, frames, losses = _prepared(file)
-    image = _opened(file, beginning, suffix)
+    image = _opened(file, beginning, suffix, losses)
     if image is None:
         samples, orientation, metadata, frames = deep.tiff_samples(file)
         depth, transparent, pages = 8 * samples.itemsize, None, "pages"
@@ -65,7 +66,8 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
             losses.append(Loss("frames after the first, damaged"))
         raw, depth = deep.raw_mode(image), deep.depth(image, file)
         image.load()  # which turns a TIFF upright
-        metadata = metadata or _metadata(image)
+        if metadata is None:
+            metadata = _with_colours(_metadata(image), image.format, file, losses)
         orientation = 1 if image.format == "TIFF" else _orientation(image, metadata)
         samples, transparent = deep.deep_samples(image, raw, file), image.info.get("transparency")
         grey = image.mode in GREY_MODES or (samples is not None and samples.shape[2] < 3)
@@ -86,8 +88,8 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
 
 def size(file: BinaryIO, suffix: str) -> tuple[int, int]:
     """Width and height of what `decode` gives, without decoding pixels. Raises exceptions of every kind."""
-    file, beginning, metadata, _, _ = _prepared(file, pixels=False)
-    image = _opened(file, beginning, suffix)
+    file, beginning, metadata, _, losses = _prepared(file, pixels=False)
+    image = _opened(file, beginning, suffix, losses)
     if image is None:
         return deep.tiff_size(file)
     # Pillow tells the upright size of a TIFF that has the tag, but turns it for XMP too.
@@ -103,10 +105,10 @@ def _prepared(file: BinaryIO, pixels: bool = True) -> tuple[BinaryIO, bytes, Met
     if not beginning.startswith(SIGNATURE):
         return file, beginning, None, 1, []
     png = read_png(file, pixels)
-    return png.file, beginning, png.metadata, png.frames, [Loss(f"{damaged} left out") for damaged in png.damaged]
+    return png.file, beginning, png.metadata, png.frames, [Loss(left_out) for left_out in png.left_out]
 
 
-def _opened(file: BinaryIO, beginning: bytes, suffix: str) -> Image.Image | None:
+def _opened(file: BinaryIO, beginning: bytes, suffix: str, losses: list[Loss]) -> Image.Image | None:
     """The image that Pillow opens; None: a TIFF that it does not know."""
     # An open file, since Pillow maps the pixels of a named one and then mixes up the rows of sideways TIFFs.
     formats = readable(beginning, suffix)
@@ -116,6 +118,14 @@ def _opened(file: BinaryIO, beginning: bytes, suffix: str) -> Image.Image | None
         if beginning.startswith(TIFF_BEGINNINGS):
             return None
         raise ValueError(f"not an image we read ({', '.join(FORMATS)}), or its beginning is damaged") from None
+    except Exception:
+        file.seek(0)
+        data = file.read()
+        if beginning[4:8] != b"ftyp" or b"Exif" not in data:
+            raise
+        # An AVIF, of which nothing is read if its EXIF is damaged. An item of another kind is passed over.
+        image = Image.open(io.BytesIO(data.replace(b"Exif", b"free", 1)), formats=formats)
+        losses.append(Loss("damaged EXIF left out"))
     return None if image.format == "TIFF" and deep.is_deep_tiff(image) else image
 
 
@@ -126,6 +136,18 @@ def _metadata(image: Image.Image) -> Metadata:
         with contextlib.suppress(Exception):  # of every kind, from damaged directories
             exif = exif_from_tiff(image.getexif())
     return Metadata(*(part if isinstance(part, bytes) else None for part in (icc, _bare(exif), xmp)))
+
+
+def _with_colours(metadata: Metadata, format: str | None, file: BinaryIO, losses: list[Loss]) -> Metadata:
+    """`metadata` with a profile that Pillow overlooks; a colour space that is declared otherwise is named."""
+    if metadata.icc or format not in ("JPEG2000", "AVIF"):
+        return metadata
+    file.seek(0)
+    beginning = file.read(2 * LARGEST_PART)
+    declared = colour_spaces.of_avif(beginning) if format == "AVIF" else None
+    if declared:
+        losses.append(Loss(f"colour space left out: {declared}"))
+    return metadata._replace(icc=colour_spaces.profile_of_jp2(beginning))
 
 
 def _bare(exif: bytes | None) -> bytes | None:
@@ -146,7 +168,7 @@ def _checked(metadata: Metadata, losses: list[Loss]) -> Metadata:
     if icc and (len(icc) < 128 or icc[36:40] != b"acsp"):
         losses.append(Loss("damaged ICC profile left out"))
         icc = None
-    if exif and exif[:4] not in TIFF_BEGINNINGS[:2]:
+    if exif and not is_exif(exif):
         losses.append(Loss("damaged EXIF left out"))
         exif = None
     kept = []

@@ -126,19 +126,29 @@ def write_image(
     """
     pixels = image.permute(1, 2, 0).cpu().numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    encoded = io.BytesIO()
     try:
-        name = format or _format(target)
-        options, left_out = save_options(metadata or Metadata(), name, len(image))
-        picture.save(encoded, format=name, **options)
+        encoded, left_out = _encoded(picture, format or _format(target), metadata or Metadata())
         if isinstance(target, str | Path):
             with whole_file(Path(target)) as file:
-                file.write(encoded.getbuffer())
+                file.write(encoded)
     except (OSError, ValueError) as error:
         raise _image_file_error(target, error) from error
     if not isinstance(target, str | Path):
-        target.write(encoded.getbuffer())
+        target.write(encoded)
     return left_out
+
+
+def _encoded(picture: Image.Image, format: str, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
+    """The file, and the names of what it cannot hold of `metadata`."""
+    file = io.BytesIO()
+    options, left_out = save_options(metadata, format, len(picture.getbands()))
+    try:
+        picture.save(file, format=format, **options)
+    except Exception:  # writers meet damaged metadata with exceptions of every kind
+        if not metadata:
+            raise
+        return _encoded(picture, format, Metadata())[0], metadata.names()
+    return file.getvalue(), left_out
 
 
 def _has_colour(image: Image.Image) -> bool:

@@ -9,26 +9,27 @@ import struct
 import zlib
 from typing import BinaryIO, NamedTuple
 
+from codec.data import colour_spaces
 from codec.metadata import LARGEST_PART, Metadata, inflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _HEAD = struct.Struct(">I4s")
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT")
-_OTHERS = (b"tRNS", b"acTL", b"fcTL", b"iCCP", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+_OTHERS = frozenset(b"tRNS acTL fcTL iCCP eXIf tEXt zTXt iTXt cICP sRGB gAMA cHRM".split())
 _RAW_PROFILES = {b"Raw profile type exif": "EXIF", b"Raw profile type xmp": "XMP"}  # as ImageMagick writes them
 
 
 class Png(NamedTuple):
     """`file`: the same picture, its first frame, without any chunk that no pixel depends on.
 
-    `frames` of an animation, else 1; `damaged`: what was left out since it cannot be read, in words.
+    `frames` of an animation, else 1. `left_out`: what cannot be read or kept, in words.
     """
 
     file: io.BytesIO
     metadata: Metadata
     frames: int
-    damaged: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def read_png(file: BinaryIO, pixels: bool = True) -> Png:
@@ -37,11 +38,12 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
     out.write(SIGNATURE)
     file.seek(len(SIGNATURE))
     chunks: list[tuple[bytes, bytes]] = []  # those beside the pixels, in order; IDAT once, without its bytes
-    damaged: list[str] = []
+    left_out: list[str] = []
     grey_depth = 8
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         length, name = _HEAD.unpack(head)
         if name == b"IEND" or not name.isalpha():
+            out.write(head)
             break
         if name == b"IDAT" and (b"IDAT", b"") not in chunks:
             chunks.append((b"IDAT", b""))
@@ -55,18 +57,18 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
         elif name in _OTHERS:
             data = file.read(length)
             if file.read(4) != _crc(name, data):
-                damaged.append(f"a damaged {name.decode()} chunk")
+                left_out.append(f"a damaged {name.decode()} chunk left out")
             elif name == b"tRNS":
                 out.write(_chunk(name, _as_8_bit(data, grey_depth)))
             else:
                 chunks.append((name, data))
         else:
             file.seek(length + 4, io.SEEK_CUR)
-    if pixels:
-        out.write(_chunk(b"IEND", b""))
     out.seek(0)
     metadata, unreadable = _metadata(chunks)
-    return Png(out, metadata, _frames(chunks), (*damaged, *unreadable))
+    declared = None if metadata.icc else colour_spaces.of_png(dict(chunks))
+    left_out += [f"colour space left out: {declared}"] if declared else []
+    return Png(out, metadata, _frames(chunks), (*left_out, *unreadable))
 
 
 def _frames(chunks: list[tuple[bytes, bytes]]) -> int:
@@ -91,7 +93,7 @@ def _metadata(chunks: list[tuple[bytes, bytes]]) -> tuple[Metadata, list[str]]:
                 continue  # the first one counts, and the chunk made for EXIF before text
             parts[part] = text
         except ValueError as error:
-            unreadable.append(f"{part} ({error})")
+            unreadable.append(f"{part} left out: {error}")
     return Metadata(parts.get("ICC profile"), parts.get("EXIF"), parts.get("XMP")), unreadable
 
 
