@@ -1,6 +1,7 @@
 """read_picture and write_image: what a file holds beside its 8-bit pixels is kept, or named."""
 
 import io
+import random
 import zlib
 
 import numpy as np
@@ -286,3 +287,19 @@ def test_no_decoder_of_a_format_that_is_not_listed_is_reached(tmp_path, beginnin
     assert "\n" not in str(caught.value)
     with pytest.raises(ImageFileError, match="not an image we read"):
         image_size(path)
+
+
+@pytest.mark.parametrize("suffix", KEEPS_ALL)
+def test_no_damage_to_the_metadata_costs_the_picture(tmp_path, suffix):
+    whole = with_metadata(tmp_path / f"a{suffix}").read_bytes()
+    numbers = random.Random(0)
+    for part in (exif()[6:], profile(), XMP):
+        at = whole.find(part[:8])
+        for _ in range(40 if at >= 0 else 0):  # PNG's profile is compressed
+            data = bytearray(whole)
+            for _ in range(numbers.choice([1, 3, 30])):
+                data[at + numbers.randrange(len(part))] = numbers.randrange(256)
+            found = read_picture(io.BytesIO(bytes(data)))
+            assert sorted(found.image.shape[1:]) == [2, 3]
+            assert tuple(found.image.shape[1:]) == image_size(io.BytesIO(bytes(data)))
+            assert found.not_kept == ()

@@ -53,7 +53,7 @@ class ImageReader(NamedTuple):
     resize: Size
 
     def read(self, path: Path) -> Tensor:
-        """uint8 `[C, H, W]`. Raises ImageFileError."""
+        """uint8 `[C, H, W]`, as `read_image` gives it: opaque, 8 bits, metadata left out. Raises ImageFileError."""
         return resize_image(read_image(path, self.channels), self.resize)
 
     def size(self, path: Path) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from codec.metadata import Metadata
 # Said explicitly, since Pillow's default for JPEG is 75 with halved colours.
 QUALITY: dict[str, dict[str, object]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "MPO": {"quality": 95, "subsampling": "4:4:4"},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
     "WEBP": {"lossless": True},
     "JXL": {"lossless": True},
