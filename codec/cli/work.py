@@ -55,7 +55,8 @@ def reason(error: BaseException, path: Place | None = None) -> str:
     if isinstance(error, OSError) and error.strerror:
         path, text = error.filename or path, error.strerror
     else:
-        text = str(error).splitlines()[0] if str(error) else "out of memory"
+        kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+        text = str(error).splitlines()[0] if str(error) else kind
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"
     return text if path is None or shown(path) in text else f"{shown(path)}: {text}"
