@@ -76,7 +76,8 @@ def _report(error: Exception, job: Job) -> None:
 def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Iterator[T]:
     """What `attempt` gives for every job, in order, `workers` of them at a time.
 
-    Threads, since network and coder let go of Python's lock, and share the weights. Closed early, all of them end.
+    Threads, which share imports and weights: torch lets go of Python's lock while it computes. Closed early, all of
+    them end.
     """
     if workers < 2:
         yield from map(attempt, jobs)
