@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from codec.data.image_file import NamedImage, write_image
 from codec.metrics import Lpips, image_quality, mean_of_rows
@@ -137,6 +136,8 @@ class ImageCodec(LightningModule):
 
 def thumbnail(original: Tensor, decoded: Tensor) -> Tensor:
     """Two uint8 images `[C, H, W]` beside each other, each shrunk to at most 256 pixels a side: `[C, h, 2w]`."""
+    from torchvision.transforms.v2.functional import resize  # slow to import, and coding needs none of it
+
     height, width = original.shape[-2:]
     scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
     size = [max(1, round(height * scale)), max(1, round(width * scale))]

@@ -10,8 +10,6 @@ from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     structural_similarity_index_measure,
 )
-from torchvision.models import VGG16_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from codec.errors import ArgumentError
 from codec.networks.pretrained import load_pretrained
@@ -99,8 +97,8 @@ class VGGPerceptual:
     """Mean squared difference of VGG-16 features (Johnson et al. 2016, https://arxiv.org/abs/1603.08155).
 
     Compares `layers` (any of relu1_2, relu2_2, relu3_3, relu4_3, relu5_3), averaged. `pretrained` takes
-    torchvision's ImageNet weights from `url`, downloaded once and checked against the hash in its name;
-    False draws random features from a fixed seed. Not an nn.Module: the features are no part of a codec, its
+    torchvision's ImageNet weights, from `url` if it is given, downloaded once and checked against the hash in its
+    name; False draws random features from a fixed seed. Not an nn.Module: the features are no part of a codec, its
     checkpoints or its gradients.
     """
 
@@ -108,13 +106,17 @@ class VGGPerceptual:
         self,
         layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3"),
         pretrained: bool = True,
-        url: str = VGG16_Weights.IMAGENET1K_V1.url,
+        url: str | None = None,
     ) -> None:
         if not layers or any(name not in _VGG_LAYERS for name in layers):
             raise ArgumentError("layers", layers, f"allowed are lists of {', '.join(_VGG_LAYERS)}")
+        from torchvision.models import VGG16_Weights  # slow to import, and coding needs none of it
+        from torchvision.models.vgg import cfgs, make_layers
+
         with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
             features = make_layers(cfgs["D"])[: 1 + max(_VGG_LAYERS[name] for name in layers)]
         if pretrained:
+            url = url or VGG16_Weights.IMAGENET1K_V1.url
             load_pretrained(features, url, "features.", "VGG-16", "loss.perceptual.pretrained=false")
         else:
             generator = torch.Generator().manual_seed(0)

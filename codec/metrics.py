@@ -10,8 +10,6 @@ from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
 )
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-from torchvision.models import get_model, get_model_weights
 
 from codec.checks import check_choice
 from codec.networks.pretrained import load_pretrained
@@ -60,6 +58,9 @@ class Lpips:
 
     def __init__(self, network: str) -> None:
         check_choice("lpips", network, tuple(LPIPS_NETWORKS))
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+        from torchvision.models import get_model, get_model_weights  # slow to import, and coding needs none of it
+
         name, self.min_side = LPIPS_NETWORKS[network]
         with torch.random.fork_rng(devices=[]):  # what it draws is thrown away
             # torchmetrics then finds the file in torch.hub's folder, which it would read without these checks.

@@ -14,9 +14,10 @@ from cli_files import NARROW, files, foreign, one_line, picture, pictures, runne
 from conftest import ROOT, make_codec, run_python
 from PIL import Image
 
-from codec import bitstream, cli
+from codec import bitstream
 from codec.checkpoint import load_codec, save_weights
 from codec.cli import main
+from codec.cli.main import _parser
 from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 
@@ -246,7 +247,7 @@ def test_the_console_script_compresses_and_decompresses(checkpoint: Path, here: 
 def test_the_help_of_a_command_names_every_argument(command: str, run) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0
-    (commands,) = (action for action in cli._parser()._actions if action.choices)
+    (commands,) = (action for action in _parser()._actions if action.choices)
     for action in commands.choices[command]._actions:
         assert action.help
         for name in action.option_strings or [action.metavar]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from codec import bitstream
 from codec.checkpoint import load_codec
 from codec.learned_codec import LearnedCodec
+from codec.metadata import Metadata
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -59,18 +60,23 @@ def test_what_exists_is_refused_up_front_and_overwritten_with_force(run) -> None
     assert Path("out/b.qnt").read_bytes()[:3] == bitstream.MAGIC
 
 
-def test_inputs_that_would_become_the_same_file_are_refused(run) -> None:
-    pictures("a.png", "a.jpg", "x/a.png")
-    assert "a.png and a.jpg would both become out/a.qnt" in refused(run, "compress", "a.png", "a.jpg", "out")
-    assert "would both become out/a.qnt" in refused(run, "compress", "a.png", "x", "out")
+def test_files_that_no_name_tells_apart_are_refused(run) -> None:
+    pictures("x/y/a.png", "z/y/a.png")
+    line = refused(run, "compress", "x/y/a.png", "z/y/a.png", "out")
+    assert line.endswith("2 inputs would all become y/a.png.qnt: give them different names")
 
 
-def test_a_missing_input_and_an_empty_folder_are_named(run) -> None:
+def test_a_link_to_nothing_is_not_replaced_unless_it_is_said(run) -> None:
     picture("a.png")
-    Path("empty").mkdir()
-    assert "none.png: no such file or folder" in refused(run, "compress", "a.png", "none.png", "out")
-    assert "empty: nothing to do in this folder" in refused(run, "compress", "empty", "out")
-    assert "empty: nothing to do in this folder" in refused(run, "decompress", "empty", "out")
+    Path("a.qnt").symlink_to("none")
+    Path("out").symlink_to("nowhere")
+    assert "a.qnt is a link to what is not there: --force overwrites it" in refused(
+        run, "compress", "a.png", "a.qnt"
+    )
+    assert "out/a.qnt: out is no folder" in refused(run, "compress", "a.png", "out/", "--force")
+    assert run("compress", "a.png", "a.qnt", "--force")[0] == 0
+    assert not Path("a.qnt").is_symlink()
+    assert not Path("none").exists()
 
 
 def test_several_inputs_and_a_file_as_output_are_refused(run) -> None:
@@ -158,7 +164,7 @@ def test_a_file_that_fails_leaves_nothing_and_the_others_are_done(
         picture(f"in/{name}.png")
     count = itertools.count()
 
-    def encode(self: LearnedCodec, image: Tensor) -> bytes:
+    def encode(self: LearnedCodec, image: Tensor, metadata: Metadata) -> bytes:
         if next(count) == 1:
             raise ValueError("the coder\nstumbled")
         return b"file"
@@ -178,7 +184,7 @@ def test_a_file_that_fails_leaves_nothing_and_the_others_are_done(
 def test_what_the_machine_lacks_is_one_line(
     error: Exception, run, codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(self: LearnedCodec, image: Tensor) -> bytes:
+    def encode(self: LearnedCodec, image: Tensor, metadata: Metadata) -> bytes:
         raise error
 
     picture("a.png")
@@ -205,7 +211,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_no_part(run, monkeypatch: pyt
 
 
 def test_an_interrupt_leaves_no_part_and_says_so(run, codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode(self: LearnedCodec, image: Tensor) -> bytes:
+    def encode(self: LearnedCodec, image: Tensor, metadata: Metadata) -> bytes:
         raise KeyboardInterrupt
 
     picture("a.png")

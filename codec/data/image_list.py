@@ -1,6 +1,7 @@
 """Which files of a folder are images; torch, numpy and Pillow are not needed to know."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 SUFFIXES = frozenset(
@@ -8,7 +9,7 @@ SUFFIXES = frozenset(
 )
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """All image files in `folder` and below, by suffix, in sorted order; hidden files and folders are left out.
 
     Links to folders are followed, but no folder is entered twice: its images are found where it really is, if that
@@ -32,7 +33,7 @@ def list_images(folder: str | Path) -> list[Path]:
                 found += [
                     Path(here, name)
                     for name in files
-                    if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES  # noqa: PTH122
+                    if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
                 ]
         waiting = sorted(links)
     return sorted(path for path in found if path.is_file())

@@ -1,0 +1,5 @@
+"""The command `codec`: images to files and back."""
+
+from codec.cli.main import main
+
+__all__ = ["main"]

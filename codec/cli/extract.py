@@ -1,0 +1,103 @@
+"""`codec extract` and `codec info`: what files hold, without a model."""
+
+import argparse
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from codec import bitstream, pretrained
+from codec.bitstream import BitstreamError
+from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, say, write_output
+from codec.cli.jobs import Job, Plan, check_target
+from codec.cli.streams import Stream, stream_of
+from codec.cli.work import each, reason
+from codec.data.image_list import shown
+from codec.whole_file import whole_file
+
+
+def extract(options: argparse.Namespace) -> int:
+    """The standard codec's own file (JPEG, WebP, JPEG 2000, …) that a file holds; needs no model."""
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
+    check_pipes(options.input, STANDARD if options.output == STANDARD else Path(options.output), options.force)
+    try:
+        sections = bitstream.unpack(read_bytes(options.input))[1]
+    except (BitstreamError, OSError) as error:
+        complain(reason(error, options.input))
+        return 1
+    section = next((section for section in sections if stream_of(section)), None)
+    if section is None:
+        complain(f"{shown(options.input)}: no section of it is a standard codec's file")
+        return 1
+    kind = stream_of(section)
+    target = STANDARD if options.output == STANDARD else _target(options, kind)
+    if isinstance(target, Path):
+        check_target(target, options.force)
+
+    def one(job: Job) -> str:
+        if job.target == STANDARD:
+            write_output(section)
+        else:
+            with whole_file(job.target) as file:
+                file.write(section)
+        return f"{kind.name} stream, {len(section):,} bytes"
+
+    return each(Plan([Job(options.input, target)], []), one)
+
+
+def info(options: argparse.Namespace) -> int:
+    """What the headers of files say; needs no model."""
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
+    status = 0
+    for path in options.files:
+        check_pipes(path, Path(), force=False)
+        try:
+            say(_described(path))
+        except (BitstreamError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            complain(reason(error, path))
+            status = 1
+    return status
+
+
+def _described(path: Path | str) -> str:
+    data = read_bytes(path)
+    header, sections = bitstream.unpack(data)
+    metadata = bitstream.metadata_of(data)
+    pixels = header.height * header.width
+    weights = pretrained.written_by(header.fingerprint)
+    unadorned = len(bitstream.pack(header, sections))
+    parts = " + ".join(_named(section) for section in sections)
+    kept = ", ".join(
+        f"{name} of {len(part):,} bytes"
+        for name, part in zip(metadata.names(), filter(None, metadata), strict=True)
+    )
+    return (
+        f"{shown(path)}: {header.width}×{header.height}, {header.channels} channel{'s' * (header.channels > 1)}\n"
+        f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
+        f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
+        f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
+        f"1:{header.channels * pixels / len(data):.2f}\n"
+        f"  sections     {parts} bytes, {unadorned - sum(map(len, sections))} around\n"
+        f"  metadata     {f'{kept}; compressed to {len(data) - unadorned:,}' if kept else 'none'}\n"
+        f"  checksum     good"
+    )
+
+
+def _named(section: bytes) -> str:
+    kind = stream_of(section)
+    return f"{len(section):,}" if kind is None else f"{len(section):,} ({kind.name} stream)"
+
+
+def _target(options: argparse.Namespace, kind: Stream) -> Path:
+    """Where a stream goes. Raises UsageError if the name is not one of its kind."""
+    output = Path(options.output)
+    if output.is_dir() or options.output.endswith(("/", os.sep)):
+        if options.input == STANDARD:
+            raise UsageError("- has no name: name the file to write")
+        return output / options.input.with_suffix(kind.suffixes[0]).name
+    if output.suffix.lower() not in kind.suffixes:
+        named = output.with_suffix(kind.suffixes[0]).name
+        raise UsageError(f"{output}: the file holds a {kind.name} stream, extract writes e.g. {named}")
+    return output

@@ -1,0 +1,192 @@
+"""`codec compress` and `codec decompress`: images to files and back."""
+
+import argparse
+import io
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from codec import bitstream, pretrained
+from codec.bitstream import BitstreamError
+from codec.cli.console import STANDARD, UsageError, complain, read_bytes, write_output
+from codec.cli.jobs import SUFFIX, Job, Plan, planned
+from codec.cli.quick_imports import import_lightning
+from codec.cli.work import each
+from codec.data.image_formats import LOSSY, writable
+from codec.data.image_list import SUFFIXES, list_images
+from codec.whole_file import whole_file
+
+if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
+    import torch
+
+    from codec.learned_codec import LearnedCodec
+    from codec.pretrained import Weights
+
+# From this multiple of the rate that a model was measured at, it is not at home with an image.
+UNUSUAL_RATE = 2.0
+
+
+def compress(options: argparse.Namespace) -> int:
+    """Images → files, with a pretrained model or the codec of a checkpoint."""
+    if options.checkpoint and options.model:
+        raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
+    weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
+    plan = _planned(options, SUFFIX)
+    if not plan.jobs:
+        return each(plan, str)
+    import_lightning()
+    from codec.checkpoint import load_codec
+    from codec.data.image_file import check_all_kept, read_picture
+
+    device = _device(options)
+    if weights is None:
+        codec = load_codec(options.checkpoint)
+        if options.quality is not None:
+            if not hasattr(codec, "set_quality"):
+                raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
+            codec.set_quality(options.quality)
+    else:
+        codec = pretrained.load(weights, options.quality)
+        if options.model is None:
+            complain(f"with the pretrained model {weights.label}; `codec models` lists others")
+    codec.to(device)
+    usual = None if weights is None or weights.lossless else _usual_rate(weights, getattr(codec, "quality", None))
+
+    def one(job: Job) -> str:
+        source = job.source if isinstance(job.source, Path) else io.BytesIO(read_bytes(job.source))
+        picture = read_picture(source, channels=1 if codec.image_channels == 1 else None)
+        if codec.lossless:
+            check_all_kept(picture, job.source)
+        data = codec.encode(picture.image, None if options.strip else picture.metadata)
+        _write(job, data)
+        size = job.source.stat().st_size if isinstance(job.source, Path) else source.tell()
+        channels, height, width = picture.image.shape
+        bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
+        notes = [*picture.dropped, *_notes(len(data), size, bpp, usual)]
+        return "; ".join([f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}", *notes])
+
+    with _side_by_side(options.jobs):
+        return each(plan, one, options.jobs)
+
+
+def decompress(options: argparse.Namespace) -> int:
+    """Files → images, with the pretrained model or the checkpoint that wrote them."""
+    plan = _planned(options, ".png")
+    if not plan.jobs:
+        return each(plan, str)
+    import_lightning()
+    from codec.checkpoint import load_codec
+    from codec.data.image_file import write_image
+
+    device = _device(options)
+    named = load_codec(options.checkpoint).to(device) if options.checkpoint else None
+    loaded: dict[bytes, LearnedCodec] = {}
+    loading = threading.Lock()
+
+    def codec_of(data: bytes) -> "LearnedCodec":
+        fingerprint = bitstream.unpack(data)[0].fingerprint
+        with loading:
+            if fingerprint not in loaded:
+                weights = pretrained.written_by(fingerprint)
+                if weights is None:
+                    raise BitstreamError(
+                        f"the file was written with weights {fingerprint.hex()}, those of no pretrained model: "
+                        "name what wrote it with --checkpoint"
+                    )
+                loaded[fingerprint] = pretrained.load(weights).to(device)
+            return loaded[fingerprint]
+
+    def one(job: Job) -> str:
+        data = read_bytes(job.source)
+        metadata = None if options.strip else bitstream.metadata_of(data)
+        image = (named or codec_of(data)).decode(data)
+        left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, metadata)
+        said = [f"{image.shape[2]}×{image.shape[1]}"]
+        if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
+            said.append(f"re-encoded as {kind}")
+        if left_out:
+            said.append(f"without its {', '.join(left_out)}, which this kind of file cannot hold")
+        return "; ".join(said)
+
+    with _side_by_side(options.jobs):
+        return each(plan, one, options.jobs)
+
+
+def _planned(options: argparse.Namespace, suffix: str) -> Plan:
+    if options.max_pixels is not None:
+        if options.max_pixels < 1:
+            raise UsageError(f"--max-pixels {options.max_pixels}: allowed are integers from 1")
+        Image.MAX_IMAGE_PIXELS = options.max_pixels
+    if options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs}: allowed are integers from 1")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
+    suffixes = SUFFIXES if suffix == SUFFIX else (SUFFIX,)
+    return planned(
+        options.inputs,
+        options.output,
+        suffix,
+        lambda folder: list_images(folder, suffixes),
+        options.force,
+        options.skip_existing,
+    )
+
+
+def _write(job: Job, data: bytes) -> None:
+    if job.target == STANDARD:
+        write_output(data)
+        return
+    with whole_file(job.target) as file:
+        file.write(data)
+
+
+def _usual_rate(weights: "Weights", quality: int | None) -> float:
+    """The bpp that photographs take with a lossy model, at `quality` where its weights write at several."""
+    points = [point for of_data_set in weights.measured.values() for point in of_data_set]
+    if quality is not None:
+        next_to_it = min((point["quality"] for point in points), key=lambda q: abs(q - quality))
+        points = [point for point in points if point["quality"] == next_to_it]
+    return max(point["bpp"] for point in points)
+
+
+def _notes(written: int, read: int, bpp: float, usual: float | None) -> Iterator[str]:
+    """What a user would not expect of this file. It would take a decode to know more, such as a low PSNR."""
+    if written > read:
+        yield f"larger than its source, {read:,} bytes"
+    if usual is not None and bpp > UNUSUAL_RATE * usual:
+        yield f"photographs take up to {usual:.2f} bpp: this model is not made for this image, try a lossless one"
+
+
+def _device(options: argparse.Namespace) -> "torch.device":
+    import torch
+
+    try:
+        return torch.empty(0, device=options.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _side_by_side(workers: int) -> Iterator[None]:
+    """Prepares what all threads share, so that none changes it under another, and divides the cores among them."""
+    if workers < 2:
+        yield
+        return
+    import torch
+
+    from codec.entropy.coder import default_coder
+
+    default_coder()  # may compile, for which it turns standard output away
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        # What every encode and decode sets, and puts back where it was.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)

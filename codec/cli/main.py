@@ -1,0 +1,139 @@
+"""`codec compress | decompress | extract | info | models`: learned codecs on the command line."""
+
+import argparse
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from codec import pretrained
+from codec.cli import console, extract, files
+from codec.cli.console import STANDARD, Place
+from codec.cli.jobs import SUFFIX
+from codec.cli.listing import listing
+from codec.cli.work import reason
+
+REPLACES = "overwrite what exists; a link is replaced itself, and what it names is kept"
+INTERRUPTED, NOBODY_READS = 130, 141  # 128 and the number of the signal, as shells have it
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status.
+
+    0; 1 if a file failed; 2 if nothing could be tried; 130 if interrupted; 141 if what it wrote was not read.
+    """
+    console.prepare()
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            console.flush()
+    except BrokenPipeError:
+        console.silence()
+        return NOBODY_READS
+    except OSError as error:  # a full disk behind standard output
+        console.complain(f"error: {reason(error)}")
+        console.silence()
+        return 1
+
+
+def _run(arguments: list[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        with warnings.catch_warnings():
+            return options.run(options)
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
+        console.complain(f"error: {reason(error)}")
+        return 2
+    except KeyboardInterrupt:
+        console.complain("interrupted; finished files are whole, the others were not written")
+        return INTERRUPTED
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def models(_: argparse.Namespace) -> int:
+    """The pretrained models, what they reach, and how large they are; needs no image."""
+    console.say(listing(pretrained.pretrained_models()))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="codec",
+        description="Compress images with a learned codec, pretrained or your own, and get them back.",
+        epilog="Train your own with `python train.py`, or see `make demo`. Exit status: 0 all done, 1 a file "
+        "failed, 2 wrong arguments.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for run, summary, paths, what in [
+        (files.compress, "images to files", "images or folders", "the file"),
+        (files.decompress, "files to images", "files or folders", "the image"),
+    ]:
+        command = commands.add_parser(run.__name__, help=summary, description=run.__doc__)
+        command.add_argument("inputs", nargs="+", type=_place, metavar="IN", help=f"{paths}; - is standard input")
+        command.add_argument(
+            "output",
+            type=_not_empty,
+            metavar="OUT",
+            help=f"{what} to write, - is standard output; a folder for several inputs, or with / at its end",
+        )
+        if run is files.compress:
+            command.add_argument("--model", metavar="NAME", help="a pretrained model; `codec models` lists them")
+            command.add_argument(
+                "--quality", type=int, metavar="N", help="one of the model's: larger files, better images"
+            )
+        command.add_argument(
+            "--checkpoint",
+            type=_path,
+            help="your own model instead: a run's folder, .ckpt or .safetensors",
+        )
+        existing = command.add_mutually_exclusive_group()
+        existing.add_argument("--force", action="store_true", help=REPLACES)
+        existing.add_argument("--skip-existing", action="store_true", help="leave out what exists already")
+        command.add_argument(
+            "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
+        )
+        command.add_argument("--jobs", type=int, default=1, metavar="N", help="files at a time, 1 by default")
+        command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
+        command.add_argument(
+            "--max-pixels",
+            type=int,
+            metavar="N",
+            help="the largest image to open; Pillow's 89 megapixels by default",
+        )
+        command.set_defaults(run=run)
+    command = commands.add_parser(
+        "extract", help="the JPEG, WebP, … in a file", description=extract.extract.__doc__
+    )
+    command.add_argument("input", type=_place, metavar="FILE", help=f"a {SUFFIX} file; - is standard input")
+    command.add_argument(
+        "output", type=_not_empty, metavar="OUT", help="the file to write, or a folder; - is standard output"
+    )
+    command.add_argument("--force", action="store_true", help=REPLACES)
+    command.set_defaults(run=extract.extract)
+    command = commands.add_parser("info", help="what a file's header says", description=extract.info.__doc__)
+    command.add_argument(
+        "files", nargs="+", type=_place, metavar="FILE", help=f"a {SUFFIX} file; - is standard input"
+    )
+    command.set_defaults(run=extract.info)
+    command = commands.add_parser("models", help="the pretrained models", description=models.__doc__)
+    command.set_defaults(run=models)
+    return parser
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")  # Path would make it the current folder
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_not_empty(text))
+
+
+def _place(text: str) -> Place:
+    return STANDARD if text == STANDARD else _path(text)
