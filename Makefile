@@ -12,13 +12,13 @@ help:  ## this list
 
 setup: $(READY)  ## create .venv with the locked packages and the command `codec`; quick when it is there already
 
-# Which torch: auto (with CUDA where an NVIDIA GPU is), cpu, cuda (for the nodes of a cluster, from its login node).
-TORCH ?= auto
+# On Linux torch brings CUDA along, 2.8 GB; this is the address of an index of PyTorch's wheels for CPUs, if one is wanted.
+TORCH_INDEX ?=
 
-$(READY): pyproject.toml setup.py requirements.lock
+$(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python tools/install.py --torch $(TORCH)
+	$(BIN)/python experiments/install.py --torch-index '$(TORCH_INDEX)'
 	@$(BIN)/python -W ignore -c 'from codec.entropy.coder import default_coder; default_coder()'
 	@touch $(READY)
 

@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -210,6 +211,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="TARGET", help="these targets, by the names in the table")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="where failures are left (runs/fuzz)")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it tells of every damaged tag
     outcomes: dict[str, Outcome] = {}
     peaks: dict[str, float] = {}

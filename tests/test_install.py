@@ -10,10 +10,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from codec.distribution import NAME
-from tools import install
+from experiments import install
 
 LOCK = install.locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 
 
 def test_every_package_of_the_lock_is_pinned_and_hashed() -> None:
@@ -42,6 +43,15 @@ def test_the_distribution_is_called_what_error_texts_say_and_its_extras_are_all_
     assert Requirement(own).extras == PROJECT["optional-dependencies"].keys() - {"dev"}
 
 
+def test_every_package_of_the_checkout_is_in_the_wheel() -> None:
+    tops = ("codec", "experiments")
+    found = {
+        ".".join(file.parent.relative_to(ROOT).parts) for top in tops for file in (ROOT / top).rglob("__init__.py")
+    }
+    found |= {f"hydra_plugins.{folder.parent.name}" for folder in (ROOT / "hydra_plugins").glob("*/__init__.py")}
+    assert set(SETUPTOOLS["packages"]) == found | {"codec.conf"}
+
+
 def test_without_cuda_all_is_installed_but_what_is_for_it() -> None:
     left_out = {name for name in LOCK if name.startswith(install.OF_CUDA)}
     assert {"triton", "nvidia-cublas", "nvidia-cudnn-cu13", "cuda-toolkit"} < left_out
@@ -51,7 +61,7 @@ def test_without_cuda_all_is_installed_but_what_is_for_it() -> None:
 @pytest.mark.parametrize("kind", install.COST)
 def test_the_cost_is_told_first_and_a_disk_that_is_too_small_refused(kind, monkeypatch, capsys) -> None:
     download, on_disk, _ = install.COST[kind]
-    install.announce(install.kind_of(kind))
+    install.announce(kind)
     assert f"about {download} GB to download, {on_disk} GB on disk" in capsys.readouterr().out
     monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
     with pytest.raises(SystemExit, match=rf"^error: the packages take {on_disk} GB in .+, 1\.0 GB are free there$"):

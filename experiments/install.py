@@ -1,8 +1,8 @@
 """`make setup`: installs what requirements.lock names, and this checkout, into the environment that runs it.
 
-Every file that pip fetches by the lock has to have a hash of the lock. Where there is no NVIDIA GPU, Linux gets
-torch without CUDA from PyTorch's own index; `--torch cuda` and `--torch cpu` say which, whatever is here, for
-instance on the login node of a cluster. Needs nothing beyond Python's standard library.
+Every file that pip fetches by the lock has to have a hash of the lock. On Linux, torch brings CUDA along; one
+without it is taken from `--torch-index`, the address of an index of PyTorch's wheels for CPUs. Needs nothing beyond
+Python's standard library.
 """
 
 import argparse
@@ -17,8 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-FROM_CPU_INDEX = ("torch", "torchvision")
+FROM_TORCH_INDEX = ("torch", "torchvision")
 OF_CUDA = ("nvidia-", "cuda-", "triton")
 # GB to download and on disk, of Python 3.11 on Linux x86-64; minutes at 100 Mbit/s and with 2 cores to unpack.
 COST = {"cuda": (3.2, 6.1, 8), "cpu": (0.4, 1.5, 2)}
@@ -27,29 +26,21 @@ COST = {"cuda": (3.2, 6.1, 8), "cpu": (0.4, 1.5, 2)}
 def main() -> None:
     """Says what it will cost, then installs; ends with pip's status where pip fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", choices=("auto", "cpu", "cuda"), default="auto")
-    kind = kind_of(parser.parse_args().torch)
+    parser.add_argument("--torch-index", metavar="URL", default="", help="torch and torchvision come from there")
+    index = parser.parse_args().torch_index
+    kind = "cuda" if platform.system() == "Linux" and not index else "cpu"
     packages = locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
-    pins = {name: packages[name].split()[0] for name in FROM_CPU_INDEX}
+    pins = {name: packages[name].split()[0] for name in FROM_TORCH_INDEX}
     if installed("torch") == pins["torch"].rpartition("=")[2]:  # as it is: with CUDA or without
         kind = "cuda" if installed("nvidia-cublas") else "cpu"
     else:
         announce(kind)
-        if kind == "cpu" and platform.system() == "Linux" and not torch_for_cpu(pins.values()):
-            print(f"torch without CUDA is not to be had from {CPU_INDEX}: PyPI's brings CUDA along")
-            kind = "cuda"
-            announce(kind)
+        if index:  # its files have no hash in the lock: pip compares them with those of the index
+            pip("--no-deps", "--index-url", index, *(f"{pin}+cpu" for pin in pins.values()))
     # What builds the others comes first, so that nothing is fetched that the lock does not name.
     install([packages["setuptools"]])
     install([lines for name, lines in packages.items() if kind == "cuda" or not name.startswith(OF_CUDA)])
     pip("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
-
-
-def kind_of(asked: str) -> str:
-    """`cuda` or `cpu`: as asked, else by whether an NVIDIA driver is here."""
-    if asked != "auto":
-        return asked
-    return "cuda" if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") else "cpu"
 
 
 def locked(text: str) -> dict[str, str]:
@@ -74,19 +65,20 @@ def announce(kind: str) -> None:
         sys.exit(f"error: the packages take {on_disk} GB in {sys.prefix}, {free:.1f} GB are free there")
     print(
         f"torch {'with CUDA' if kind == 'cuda' else 'for the CPU'} and the other packages: about {download} GB to "
-        f"download, {on_disk} GB on disk, {minutes} minutes at 100 Mbit/s (TORCH=cpu or cuda says which torch)",
+        f"download, {on_disk} GB on disk, {minutes} minutes at 100 Mbit/s",
         flush=True,
     )
+    if kind == "cuda" and not has_gpu():
+        print(
+            "no NVIDIA GPU is here: make setup TORCH_INDEX=URL takes torch without CUDA, 0.4 GB in all, from an "
+            "index of PyTorch's wheels for CPUs; its installation page names one",
+            flush=True,
+        )
 
 
-def torch_for_cpu(pins: Iterable[str]) -> bool:
-    """Whether torch without CUDA could be installed; an index that does not answer is given up after a minute.
-
-    Its files have no hash in the lock: pip compares them with those of the index.
-    """
-    patience = ("--retries", "1", "--timeout", "20")
-    wheels = [f"{pin}+cpu" for pin in pins]
-    return pip("--no-deps", "--index-url", CPU_INDEX, *patience, *wheels, check=False) == 0
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver is here."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def install(blocks: Iterable[str]) -> None:
@@ -97,13 +89,11 @@ def install(blocks: Iterable[str]) -> None:
         pip("--require-hashes", "--no-deps", "--no-build-isolation", "--requirement", str(file))
 
 
-def pip(*arguments: str, check: bool = True) -> int:
-    """Runs `pip install`, with its progress on the terminal; returns its status; where it may fail, silently."""
-    command = [sys.executable, "-m", "pip", "install", *arguments]
-    status = subprocess.run(command, stderr=None if check else subprocess.DEVNULL, check=False).returncode
-    if check and status:
+def pip(*arguments: str) -> None:
+    """Runs `pip install`, with its progress on the terminal; ends with its status where it fails."""
+    status = subprocess.run([sys.executable, "-m", "pip", "install", *arguments], check=False).returncode
+    if status:
         sys.exit(status)
-    return status
 
 
 if __name__ == "__main__":
