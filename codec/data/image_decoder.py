@@ -79,6 +79,8 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
         image, exact = deep.in_8_bits(samples, transparent)
     if not exact:
         losses.append(Loss(f"{depth} → 8 bits", f"{depth}-bit samples"))
+    elif depth > 8:
+        losses.append(Loss(f"{depth} → 8 bits, of which the samples are multiples"))
     metadata = _checked(metadata, losses)
     image, metadata = _in_colours(image, metadata, losses)
     if orientation in UPRIGHT:
@@ -204,8 +206,11 @@ def _opaque(image: Image.Image, losses: list[Loss]) -> Image.Image:
         return image
     if image.mode == "1":
         image = image.convert("L")  # as which its transparent value is meant
+    has_alpha = "A" in image.getbands()
     image = image.convert("RGBA")
     if image.getchannel("A").getextrema()[0] == 255:
+        if has_alpha:
+            losses.append(Loss("alpha left out, opaque everywhere"))
         return image
     losses.append(Loss("transparency laid over white", "transparency"))
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -37,7 +37,7 @@ class Picture(NamedTuple):
     the file has and these two have not, in words: "transparency laid over white", "16 → 8 bits", "first of 12
     frames", "damaged EXIF left out". `not_kept`: the same of the pixels only, as what is missing: "transparency",
     "16-bit samples". Empty where the picture is all there, whatever its file's kind: an alpha channel that is
-    opaque everywhere, and 16-bit samples that are 257 times an 8-bit one, lose nothing.
+    opaque everywhere is `dropped`, and so are 16 bits that are 257 times an 8-bit sample, but nothing is lost.
     """
 
     image: Tensor
