@@ -29,18 +29,27 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
-from codec.bitstream import BitstreamError, unpack
+from codec.bitstream import BitstreamError, Header, metadata_of, unpack
 from codec.checkpoint import load_codec, save_weights
 from codec.data.image_file import ImageFileError, read_image
+from codec.data.image_formats import has_jxl
 from codec.data.samples import SamplesSource
 from codec.errors import CheckpointError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.metadata import Metadata
+from codec.places import conf_folder
 from codec.pretrained import load, pretrained_models
-from experiments.mutations import edited, mutated_archive, mutated_file, mutated_safetensors
+from experiments.mutations import edited, mutated_archive, mutated_file, mutated_metadata, mutated_safetensors
 
 STANDARD = ("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "png")
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp", ".gif", ".tif", ".bmp", ".ppm", ".jp2", ".avif", ".jxl")
+# A profile's beginning, a TIFF block with orientation 6, and a packet that repeats it.
+SOME_METADATA = Metadata(
+    icc=bytes(36) + b"acsp" + bytes(100),
+    exif=b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+    xmp=b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>',
+)
 SIDE = 32  # of the images whose files are mutated
 
 
@@ -111,6 +120,17 @@ def learned_target(name: str, codec: LearnedCodec, image: torch.Tensor) -> Targe
     return Target(name, lambda rng: mutated_file(rng.choice(files), rng, files), read, BitstreamError)
 
 
+def metadata_target(metadata: Metadata) -> Target:
+    """A file's metadata, which is read without its image."""
+    header = Header("DIFF", bytes(4), 32, 32, 3)
+
+    def read(data: bytes) -> None:
+        found = metadata_of(data).upright()
+        _expect(found.orientation() == 1, f"upright, but of orientation {found.orientation()}")
+
+    return Target("metadata", lambda rng: mutated_metadata(header, metadata, rng), read, BitstreamError)
+
+
 def standard_target(name: str, codec: ImageCodec, image: torch.Tensor) -> Target:
     """A standard codec's files of `image` in colour and grey."""
     files = [codec.encode(image), codec.encode(image[:1])]
@@ -167,9 +187,11 @@ def all_targets(folder: Path) -> Iterator[Target]:
     image = image.contiguous()
     for model in pretrained_models():
         yield learned_target(model.name, load(model.at()), image)
+    yield metadata_target(SOME_METADATA)
     for name in STANDARD:
-        config = OmegaConf.load(Path(__file__).parents[1] / "conf/model" / f"{name}.yaml")
-        yield standard_target(name, instantiate(config), image)
+        if name != "jpegxl" or has_jxl():
+            config = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
+            yield standard_target(name, instantiate(config), image)
     smallest = min((model.at() for model in pretrained_models()), key=lambda weights: weights.size)
     yield from checkpoint_targets(load(smallest), folder)
     for suffix in IMAGE_SUFFIXES:

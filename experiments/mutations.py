@@ -8,8 +8,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import NamedTuple
 
 from codec import bitstream
+from codec.metadata import Metadata
 
 INTERESTING = (0, 1, 2, 3, 4, 0x7F, 0x80, 0x81, 0xFE, 0xFF)
 SIDES = (1, 2, 7, 8, 255, 256, 1000, 9400, 16_383, 65_535, 89_000_000, (1 << 28) - 1)
@@ -40,6 +42,22 @@ def mutated_file(data: bytes, rng: Random, others: Sequence[bytes]) -> bytes:
     else:
         sections = rng.choice(_SECTION_EDITS)(sections, rng, bitstream.unpack(rng.choice(others))[1])
     return bitstream.pack(header, sections[:255] or [b""])
+
+
+def mutated_metadata(header: bitstream.Header, metadata: Metadata, rng: Random) -> bytes:
+    """A .qnt file with damage in its metadata's zlib stream or, that being right again, in what it holds."""
+    stream = metadata.to_bytes()
+    stream = edited(stream, rng) if rng.randrange(2) else zlib.compress(edited(zlib.decompress(stream), rng))
+    return bitstream.pack(header, [b"section"], _Stream(stream))
+
+
+class _Stream(NamedTuple):
+    """Metadata as `bitstream.pack` takes it, whatever it holds."""
+
+    data: bytes
+
+    def to_bytes(self) -> bytes:
+        return self.data
 
 
 def mutated_archive(data: bytes, rng: Random) -> bytes:

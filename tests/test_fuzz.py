@@ -14,6 +14,7 @@ from codec.bitstream import BitstreamError
 from codec.learned_codec import LearnedCodec
 from experiments.fuzz import (
     IMAGE_SUFFIXES,
+    SOME_METADATA,
     STANDARD,
     Outcome,
     Target,
@@ -21,6 +22,7 @@ from experiments.fuzz import (
     fuzzed,
     image_target,
     learned_target,
+    metadata_target,
     standard_target,
 )
 from experiments.mutations import edited
@@ -76,6 +78,11 @@ def test_a_mutated_file_decodes_or_is_refused(name: str, photograph: Tensor) -> 
 @pytest.mark.parametrize("name", STANDARD)
 def test_a_mutated_file_of_a_standard_codec_decodes_or_is_refused(name: str, photograph: Tensor) -> None:
     fine(standard_target(name, make_codec(name), crop(photograph, 19, 22)), 1000)
+
+
+def test_mutated_metadata_is_read_or_refused() -> None:
+    assert SOME_METADATA.orientation() == 6
+    fine(metadata_target(SOME_METADATA), 3000)
 
 
 @pytest.mark.parametrize("n", [0, 1])
