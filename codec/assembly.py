@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from codec.callbacks import ChannelsLast, LongerSchedule, OneFate
+from codec.calls import call
 from codec.checkpoint import start_from
 from codec.checkpoint_io import WholeCheckpoints
 from codec.config import Builder
@@ -18,8 +19,8 @@ from codec.data.module import ImageDataModule
 from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
+from codec.options import validates
 from codec.precision import Precision, choose_precision
-from codec.training.faults import validates
 
 
 class TrainingParts(NamedTuple):
@@ -60,8 +61,11 @@ def training_parts(config: DictConfig) -> TrainingParts:
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
             codec = None
+        tried = None
         if optimizer is not None:
-            build.attempt("optimizer", lambda: optimizer([nn.Parameter(torch.zeros(1))], lr=1.0))
+            tried = build.attempt("optimizer", lambda: call(optimizer, [nn.Parameter(torch.zeros(1))]))
+        if tried is not None and scheduler is not None:
+            build.attempt("scheduler", lambda: call(scheduler, tried))
         if loss is not None:
             build.faults += _too_small_for(loss, config.data)
         if codec is not None and loss is not None:

@@ -34,6 +34,17 @@ def make(key: str, node: Any, by: Callable[..., Any] | None = None, **arguments:
         raise cause from cause.__cause__
 
 
+def call(partial: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a part of a config that is `_partial_` gives for these arguments. Raises ConfigError as `make` does."""
+    try:
+        return partial(*arguments, **named)
+    except Exception as error:
+        of_ours = getattr(partial, "func", partial).__module__.startswith("codec.")
+        if of_ours or not _is_about_values(error):
+            raise
+        raise ConfigError(str(error)) from error
+
+
 def check_calls(key: str, node: Any, further: Iterable[str] = ()) -> None:
     """Raises ConfigError where a `_target_` at or below `node` does not exist, or lacks one of the arguments.
 

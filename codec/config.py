@@ -72,8 +72,13 @@ class Builder:
 
     def group(self, key: str) -> list[Any]:
         """The objects of a group of named parts, such as callbacks, in order; a part that is null is left out."""
-        parts = [self.part(f"{key}.{name}") for name in self.config.get(key) or {}]
-        return [part for part in parts if part is not None]
+        parts = {f"{key}.{name}": self.part(f"{key}.{name}") for name in self.config.get(key) or {}}
+        self.faults += [
+            f"{name}: it has no _target_, so there is nothing to make"
+            for name in parts
+            if isinstance(parts[name], dict)
+        ]
+        return [part for part in parts.values() if part is not None]
 
     def attempt(self, key: str, step: Callable[[], Any]) -> Any:
         """What `step` gives; None if it raises something of USER_ERRORS, which is then a fault of `key`."""
@@ -97,16 +102,15 @@ def faults_of(config: DictConfig, error: BaseException, key: str) -> list[str]:
 
 
 def whole_key(config: DictConfig, name: str, within: str = "") -> str | None:
-    """The key of the argument `name`, as the user can set it; None if there is none.
+    """The key of the argument `name` of what stands at `within`, as the user can set it; None if there is none.
 
-    Of several keys of that name, the uppermost in `within` is meant, else the uppermost of all; one that repeats
-    another stands for that.
+    Of several keys of that name the uppermost is meant; one that repeats another stands for that.
     """
     sources = _sources(config)
-    keys = [key for key in sources if key.rpartition(".")[2] == name]
-    if not keys:
-        return None
-    return sources[min(keys, key=lambda key: (not key.startswith(f"{within}."), key.count(".")))]
+    nodes = [within, *(source for key, source in sources.items() if key.startswith(f"{within}.") and source != key)]
+    below = [key for key in sources if key in nodes or key.startswith(tuple(f"{node}." for node in nodes))]
+    keys = [key for key in below if key.rpartition(".")[2] == name]
+    return sources[min(keys, key=lambda key: key.count("."))] if keys else None
 
 
 def check_launcher(devices: Any) -> None:

@@ -32,6 +32,7 @@ from codec.offline_runs import (
     staged_below,
 )
 from codec.options import asked_wandb_mode
+from codec.paths import home_path
 from codec.runs import choices
 from codec.sweep_names import own_overrides, run_name, sweep_group, without_hash
 from codec.wandb_faults import have_a_home, is_of_wandb, spared, tell
@@ -207,7 +208,7 @@ def wandb_logger(
         fault,
         name=os.environ.get("WANDB_NAME") or run_name(folder),
         id=Path(folder).name,
-        save_dir=os.environ.get("WANDB_DIR") or folder,
+        save_dir=home_path(os.environ.get("WANDB_DIR") or folder, "WANDB_DIR"),
         project=project,
         entity=entity,
         group=group or sweep_group(),

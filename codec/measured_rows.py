@@ -38,6 +38,7 @@ class MeasuredRows:
         try:
             whole = [json.loads(line) for line in lines if line.endswith(b"\n")]
         except ValueError:  # not what was written here
+            print(f"all images are measured again: {file} is damaged", file=sys.stderr)
             whole = []
         if whole and whole[0] == of:
             self.entries = {entry["row"]["name"]: entry for entry in whole[1:]}

@@ -1,12 +1,16 @@
 """Options of the parts that can be checked without torch: by their constructors, and before torch is imported."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from omegaconf import DictConfig
 
 from codec.checks import check_choice, check_from_zero, check_integer, check_seed, together
 from codec.errors import ArgumentError
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 WANDB_MODES = ("online", "offline", "disabled", "shared")
 NOISES = ("uniform", "paper", "straight_through")
 _SSIM_SCALES = range(1, 6)
@@ -89,12 +93,10 @@ def _check_scales(scales: Any) -> None:
         raise ArgumentError("ssim_scales", scales, "allowed are one to five numbers above 0")
 
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-
-
 def check_trainer(
     max_epochs: Any = 1,
     max_steps: Any = -1,
+    max_time: Any = None,
     limit_train_batches: Any = None,
     limit_val_batches: Any = None,
     limit_test_batches: Any = None,
@@ -111,6 +113,8 @@ def check_trainer(
             check(check_integer, "max_epochs", max_epochs, 1)
         if max_steps != -1:
             check(check_integer, "max_steps", max_steps, 1)
+        if max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(max_time)):
+            check(_refuse, "max_time", max_time, "allowed are null and DD:HH:MM:SS, in quotes: '00:01:30:00'")
         check(check_choice, "precision", precision, PRECISIONS)
         check(_check_limit, "limit_train_batches", limit_train_batches)
         check(_check_limit, "limit_val_batches", limit_val_batches)
@@ -130,6 +134,20 @@ def check_trainer(
                 fast_dev_run,
                 "it leaves no checkpoint; debug=one_step tries all once",
             )
+
+
+def validates(config: DictConfig) -> bool:
+    """Whether a training of `config` ever looks at its validation images."""
+    every = config.trainer.get("check_val_every_n_epoch")
+    last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs
+    return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
+
+
+def check_devices(devices: Any) -> None:
+    """How many devices train together, or which. Raises ArgumentError."""
+    text = str(list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else devices)
+    if not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)+,?|\d+,|\[\d+(, \d+)*\]", text):
+        raise ArgumentError("devices", devices, "allowed are auto, a number from 1, and a list of some, e.g. [0,1]")
 
 
 def check_device(device: Any) -> None:

@@ -81,7 +81,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     """A text table of named results (as `mean_of_rows` gives them), one line each.
 
     What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless. Below it
-    stands what ended a training early.
+    stands what ended a training early, and which images are not in the means.
     """
     columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
     if not any(math.isinf(values.get("psnr", 0)) for values in rows.values()):
@@ -99,7 +99,16 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     lines += [f"{name}: {values['stopped']}" for name, values in rows.items() if "stopped" in values]
+    lines += [f"{name}: {left_out(values)}" for name, values in rows.items() if "skipped" in values]
     return "\n".join(lines)
+
+
+def left_out(results: dict[str, Any]) -> str:
+    """Which images these results are without, in one line."""
+    skipped = results["skipped"]
+    first = next(iter(skipped))
+    others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
+    return f"without {first}{others}, of {results['images'] + len(skipped)} images: {skipped[first]}"
 
 
 def shown(value: float | None, form: str) -> str:

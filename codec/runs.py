@@ -78,7 +78,7 @@ class RunFolder:
             return False
         if _is_evaluation(config):
             return self._is_measured(config)
-        return self.came_to_its_end(config.test) and self._more_epochs >= config.more_epochs
+        return self.came_to_its_end(config.test) and self._more_epochs_done >= config.more_epochs
 
     def came_to_its_end(self, test: bool) -> bool:
         """Whether results.json is there, which is written last, or, without a `test`, the state is done."""
@@ -88,10 +88,15 @@ class RunFolder:
         return state is not None and state.state == "done"
 
     @property
-    def _more_epochs(self) -> int:
+    def more_epochs_begun(self) -> int:
         """How many the last start was to train besides those that the folder is named for."""
         file = self.path / "config.yaml"
         return OmegaConf.load(file).get("more_epochs", 0) if file.is_file() else 0
+
+    @property
+    def _more_epochs_done(self) -> int:
+        """The same of what came to its end: its results stay until those of a longer training are there."""
+        return self.more_epochs_begun if self.results is None else self.results.get("more_epochs", 0)
 
     def _is_measured(self, config: DictConfig) -> bool:
         file = self.path / "results.json"
@@ -127,9 +132,9 @@ class RunFolder:
     def begin(self, config: DictConfig, precision: str | None = None) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
 
-        With `resume: false` in the config, earlier results and checkpoints are deleted first; the results alone of
-        what goes on for more epochs, and of an evaluation always, since config.yaml tells how they were made. Until
-        this process ends no other can begin here: raises ConfigError if one is at work.
+        With `resume: false` in the config, earlier results and checkpoints are deleted first; the results of an
+        evaluation always, since config.yaml tells how they were made. Until this process ends no other can begin
+        here: raises ConfigError if one is at work.
         `precision` says in which a training computes here, and why: a config may leave that to the machine.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -139,8 +144,10 @@ class RunFolder:
 
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
             forget_rows(self.path)
-        if _is_evaluation(config) or not config.resume or config.more_epochs:
+        if _is_evaluation(config) or not config.resume:
             (self.path / "results.json").unlink(missing_ok=True)
+        for part in (*self.path.glob(".*.part"), *self.path.glob("checkpoints/.*.part")):
+            part.unlink(missing_ok=True)  # of a process that was killed while it wrote
         provenance = self.path / "provenance"
         provenance.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.path / "config.yaml", resolve=True)

@@ -33,10 +33,13 @@ def main() -> None:
     pins = {name: packages[name].split()[0] for name in FROM_TORCH_INDEX}
     if installed("torch") == pins["torch"].rpartition("=")[2]:  # as it is: with CUDA or without
         kind = "cuda" if installed("nvidia-cublas") else "cpu"
+        if index:
+            print(f"torch is there already, with{'out' * (kind == 'cpu')} CUDA: make clean first to change that")
     else:
         announce(kind)
         if index:  # its files have no hash in the lock: pip compares them with those of the index
-            pip("--no-deps", "--index-url", index, *(f"{pin}+cpu" for pin in pins.values()))
+            local = "+cpu" if platform.system() != "Darwin" else ""
+            pip("--no-deps", "--index-url", index, *(f"{pin}{local}" for pin in pins.values()))
     # What builds the others comes first, so that nothing is fetched that the lock does not name.
     install([packages["setuptools"]])
     install([lines for name, lines in packages.items() if kind == "cuda" or not name.startswith(OF_CUDA)])

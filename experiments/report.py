@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from codec.results import COLUMNS, shown
+from codec.results import COLUMNS, left_out, shown
 from experiments.bd_rate import bd_table
 from experiments.pages import notes_on
 from experiments.plan import Evaluation, Plan, Training
@@ -124,7 +124,8 @@ def _header(plan: Plan, measured: Sequence[Measured]) -> str:
         lines.append(f"Trained, by the wall clock: {'; '.join(trained)}.")
     if plan.photos:
         lines.append("Besides the preset's images, photographs in $QUINTET_PHOTOS were trained on.")
-    notes = [f"- {note}" for note in [*plan.notes, *notes_on(images)]]
+    lacking = [f"{row.evaluation.name}: {left_out(row.results)}" for row in measured if "skipped" in row.results]
+    notes = [f"- {note}" for note in [*plan.notes, *notes_on(images), *lacking]]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 

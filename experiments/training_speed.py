@@ -11,7 +11,8 @@ import torch
 from omegaconf import DictConfig
 
 from codec.callbacks import ChannelsLast
-from codec.config import Builder, ConfigError
+from codec.config import Builder
+from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 
 WARM_UP, AT_LEAST = 2, 3  # calls, or blocks of training steps, that are not counted and that are

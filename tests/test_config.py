@@ -170,6 +170,14 @@ FAULTS = [
         ],
         r"error: strategy\.devices=2: of 1 crop an epoch, 2 processes do not get one each",
     ),
+    (["optimizer=adamw", "optimizer.weight_decay=-1"], r"error: optimizer: Invalid weight_decay value: -1"),
+    (["scheduler=plateau", "scheduler.factor=3"], r"error: scheduler: Factor should be < 1"),
+    (["model.latent_channels=0"], r"error: model\.latent_channels=0: allowed are the integers from 1"),
+    (["~strategy"], r"error: strategy: a training needs one, and ~strategy leaves it out"),
+    (["~trainer"], r"error: trainer: a training needs one, and ~trainer leaves it out"),
+    (["+callbacks.every.dirpath=x"], r"error: callbacks\.every: it has no _target_"),
+    (["strategy.devices=0"], r"error: strategy\.devices=0: allowed are auto, a number from 1"),
+    (["trainer.max_time=abc"], r"error: trainer\.max_time=abc: allowed are null and DD:HH:MM:SS"),
     (["start_from='~nobody-here/x'"], r"error: start_from=~nobody-here/x: there is no such home folder"),
 ]
 

@@ -33,6 +33,13 @@ def test_a_wholly_lossless_result_is_shown_as_such_after_it_was_read_back(tmp_pa
     assert "lossless" in table({"x": read_results(tmp_path / "results.json")})
 
 
+def test_images_that_are_not_in_the_means_are_told_below_them(tmp_path: Path) -> None:
+    skipped = {"wide.png": "width=17000: WEBP allows 1 to 16383 pixels", "cut.png": "truncated"}
+    write_results(tmp_path, ROWS, {"skipped": skipped})
+    last = table({"webp": read_results(tmp_path / "results.json")}).splitlines()[-1]
+    assert last == "webp: without wide.png and 1 more, of 4 images: width=17000: WEBP allows 1 to 16383 pixels"
+
+
 def test_a_value_that_is_no_number_is_not_averaged_away() -> None:
     assert math.isnan(mean_of_rows([{"loss": math.nan, "psnr": 1.0}, {"loss": 1.0, "psnr": 1.0}])["loss"])
 

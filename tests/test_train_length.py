@@ -1,11 +1,14 @@
 """How long a training is: more epochs for a finished one, rare validations, none at all."""
 
 import csv
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import folder_of, run_python
+from conftest import folder_of, run_python, wait_for
 from sweeping import TINY, TRAIN
 
 from codec.checkpoint import load_codec
@@ -32,6 +35,38 @@ def test_more_epochs_go_on_with_a_finished_training_at_the_rates_of_the_longer_o
     assert (checkpoint["lr_schedulers"][0]["T_max"], checkpoint["lr_schedulers"][0]["last_epoch"]) == (4, 4)
     for again in ((), ("more_epochs=2",), ("more_epochs=1",)):
         assert "is done" in run_python(*command, *again, cwd=tmp_path).stdout
+
+
+def test_a_longer_training_that_is_cut_off_costs_the_finished_one_nothing(tmp_path: Path) -> None:
+    command = (TRAIN, *SMALL, "epochs=1", "test=true", "name=cut")
+    run_python(*command, cwd=tmp_path)
+    run = folder_of(tmp_path / "runs", "cut")
+    results = (run / "results.json").read_text()
+    arguments = [sys.executable, *map(str, command), "more_epochs=400"]
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: epochs_in(run / "checkpoints/last.ckpt") > 2, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert (run / "results.json").read_text() == results
+    assert "is done" in run_python(*command, cwd=tmp_path).stdout
+    refused = run_python(*command, "more_epochs=2", cwd=tmp_path, check=False)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: more_epochs=2: this training was cut off on its way to more_epochs=400, which goes on\n"
+    )
+
+
+def epochs_in(checkpoint: Path) -> int:
+    return torch.load(checkpoint, weights_only=True)["epoch"] + 1
+
+
+def test_more_epochs_of_what_something_else_ended_are_refused(tmp_path: Path) -> None:
+    steps = run_python(TRAIN, *SMALL, "trainer.max_steps=3", "more_epochs=2", cwd=tmp_path, check=False)
+    assert steps.stderr == "error: more_epochs=2: trainer.max_steps=3 ends this training\n"
+    limited = (TRAIN, *SMALL, "epochs=100000", "trainer.max_time='00:00:00:02'", "test=true", "name=limited")
+    run_python(*limited, cwd=tmp_path)
+    refused = run_python(*limited, "more_epochs=2", cwd=tmp_path, check=False)
+    assert refused.stderr.startswith("error: more_epochs=2: the training was stopped by max_time after ")
 
 
 def test_a_plateau_is_looked_for_where_there_is_a_validation(tmp_path: Path) -> None:

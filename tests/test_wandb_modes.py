@@ -101,7 +101,8 @@ def test_wandbs_own_variables_are_heeded(
 ) -> None:
     login(monkeypatch, True)
     elsewhere = tmp_path / "elsewhere"
-    asked = {"MODE": "dryrun", "PROJECT": "mine", "ENTITY": "us", "NAME": "first", "DIR": str(elsewhere)}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = {"MODE": "dryrun", "PROJECT": "mine", "ENTITY": "us", "NAME": "first", "DIR": "~/elsewhere"}
     for name, value in asked.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     settings = composed("train", ["logger=wandb", f"folder={tmp_path}/small-0123abcd"]).logger.wandb

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from torch import Tensor, cat, nn
 
-from codec.checks import check_integers
+from codec.checks import check_integer, check_integers
 from codec.entropy import CENTRE, EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec, Reconstruction
@@ -42,6 +42,7 @@ class ConvBaseline(LearnedCodec):
     ) -> None:
         super().__init__(image_channels)
         check_integers("widths", widths, lowest=1, fewest=2)
+        check_integer("latent_channels", latent_channels, 1)
         self.stride = 2 ** len(widths)
         down = [image_channels, *widths]
         up = [latent_channels, *reversed(widths)]
@@ -101,6 +102,7 @@ class ConvEnhanced(LearnedCodec):
     ) -> None:
         super().__init__(image_channels)
         check_integers("widths", widths, lowest=1, fewest=2)
+        check_integer("latent_channels", latent_channels, 1)
         levels = len(widths) - 1
         check_integers("skip_channels", skip_channels, lowest=0, count=levels)
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:

@@ -12,7 +12,7 @@ from codec.places import conf_folder
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import evaluation_folder
-from codec.training.faults import check_evaluation
+from codec.training.checks import check_evaluation
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="evaluate")

@@ -18,7 +18,7 @@ from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder, commit
 from codec.time_limit import stopped_by_max_time, train_minutes
-from codec.training.faults import validates
+from codec.training.checks import validates
 from codec.wandb_faults import finish_wandb
 
 
@@ -28,6 +28,13 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     resumed_from = run.checkpoint_to_resume() if config.resume else None
     if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
         raise ConfigError(f"more_epochs={config.more_epochs}: no checkpoints/last.ckpt in {run.path} to go on from")
+    if resumed_from is not None and run.more_epochs_begun > config.more_epochs:
+        raise ConfigError(
+            f"more_epochs={config.more_epochs}: this training was cut off on its way to "
+            f"more_epochs={run.more_epochs_begun}, which goes on"
+        )
+    if config.more_epochs and (stopped := (run.results or {}).get("stopped")):
+        raise ConfigError(f"more_epochs={config.more_epochs}: the training was {stopped}, and would be so again")
     parts = training_parts(lengthened(config))
     codec, data, trainer, precision = parts
     started = load_inputs(config, parts, resumed_from)
@@ -85,6 +92,7 @@ def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: flo
         "run": run.path.name,
         "val_loss": val_loss,
         "epochs": trainer.current_epoch,
+        **({"more_epochs": config.more_epochs} if config.more_epochs else {}),
         "precision": trainer.precision,
         **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),

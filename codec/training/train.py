@@ -14,13 +14,14 @@ from codec.places import conf_folder
 from codec.results import table
 from codec.run_state import Recorder
 from codec.runs import RunFolder
-from codec.training.faults import check_training
+from codec.training.checks import check_parts, check_training
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 @user_errors()
 def job(config: DictConfig) -> float | None:
     """Trains what `config` describes; returns the best `val/loss`, which sweepers minimise."""
+    check_parts(config)
     check_launcher(config.strategy.devices)
     expand_home(config)
     run = RunFolder.of(config)

@@ -9,25 +9,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from codec.checkpoint_files import find_checkpoint
 from codec.checks import check_integer, check_positive, check_seed
 from codec.config import Builder
+from codec.data.folder import FolderSource
+from codec.data.source import SourceError
 from codec.errors import ArgumentError, ConfigError
-from codec.options import asked_wandb_mode, check_bottleneck, check_data, check_device, check_loss, check_trainer
+from codec.options import (
+    asked_wandb_mode,
+    check_bottleneck,
+    check_data,
+    check_device,
+    check_devices,
+    check_loss,
+    check_trainer,
+    validates,
+)
 
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
+FOLDER = "codec.data.folder.FolderSource"
 
 
 def check_training(config: DictConfig) -> None:
     """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
-    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
-        if config.get(name) is None:
-            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
-    _check_environment(config)
     with Builder(config) as build:
+        build.attempt("WANDB_MODE", lambda: _check_environment(config))
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
         build.attempt("more_epochs", lambda: check_integer("more_epochs", config.more_epochs, 0))
+        build.faults += _cannot_go_on(config)
         build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
         if config.get("quantization") is not None:
             build.attempt("quantization", lambda: _check(check_bottleneck, config.quantization))
@@ -35,9 +46,17 @@ def check_training(config: DictConfig) -> None:
         build.attempt("loss", lambda: _check(check_loss, config.loss, LOSS))
         build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
         build.attempt("trainer", lambda: _check(check_trainer, config.trainer))
+        build.attempt("strategy", lambda: check_devices(config.strategy.devices))
         if config.test and config.trainer.get("limit_test_batches") == 0:
             build.faults.append("trainer.limit_test_batches=0: test=false leaves the test out")
         build.faults += _wrong_kinds(config, but=build.faults)
+    with Builder(config) as build:
+        if config.start_from is not None:
+            build.attempt("start_from", lambda: find_checkpoint(config.start_from))
+    with Builder(config) as build:
+        own = (part for part in ("train", "val", "test") if not OmegaConf.is_interpolation(config.data, part))
+        for part in own:
+            build.attempt(f"data.{part}", lambda part=part: _check_folder(f"data.{part}", config.data.get(part)))
     if not validates(config) and "ReduceLROnPlateau" in OmegaConf.to_yaml(config.get("scheduler") or {}):
         raise ConfigError(
             "scheduler=plateau: it follows val/loss, and no epoch is validated: see trainer.limit_val_batches and "
@@ -47,8 +66,8 @@ def check_training(config: DictConfig) -> None:
 
 def check_evaluation(config: DictConfig) -> None:
     """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
-    _check_environment(config)
     with Builder(config) as build:
+        build.attempt("WANDB_MODE", lambda: _check_environment(config))
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("device", lambda: check_device(config.device))
@@ -56,11 +75,19 @@ def check_evaluation(config: DictConfig) -> None:
         build.faults += _wrong_kinds(config, but=build.faults)
 
 
-def validates(config: DictConfig) -> bool:
-    """Whether a training of `config` ever looks at its validation images."""
-    every = config.trainer.get("check_val_every_n_epoch")
-    last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs
-    return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
+def check_parts(config: DictConfig) -> None:
+    """Raises ConfigError where a training lacks a part."""
+    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
+        if config.get(name) is None:
+            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
+
+
+def _cannot_go_on(config: DictConfig) -> list[str]:
+    """Where something but the number of epochs ends a training, more of them change nothing."""
+    steps = config.trainer.get("max_steps", -1)
+    if not config.more_epochs or steps == -1:
+        return []
+    return [f"more_epochs={config.more_epochs}: trainer.max_steps={steps} ends this training"]
 
 
 def _check_environment(config: DictConfig) -> None:
@@ -72,6 +99,15 @@ def _check(check: Callable[..., None], node: DictConfig, target: str | None = No
     """`check` of those of its arguments that `node` has, unless that is to make another thing than `target`."""
     if target is None or node.get("_target_") == target:
         check(**{name: node[name] for name in inspect.signature(check).parameters if name in node})
+
+
+def _check_folder(key: str, source: DictConfig | None) -> None:
+    if source is None or source.get("_target_") != FOLDER:
+        return
+    try:
+        FolderSource(**{name: value for name, value in source.items() if name != "_target_"}).prepare()
+    except SourceError as error:
+        raise ConfigError(f"{key}.{error}") from error
 
 
 def _left_open(config: DictConfig) -> list[str]:
