@@ -207,7 +207,12 @@ def test_ctrl_c_ends_all_that_are_in_work_and_leaves_no_part(checkpoint: Path) -
     for n in range(40):
         picture(f"in/{n:02}.png", (1600, 1200), seed=n)
     arguments = ["compress", "in", "out", "--jobs", "2", "--checkpoint", checkpoint]
-    command = [sys.executable, "-m", "codec.cli", *arguments]
+    # Where these tests run in the background of a script, interrupts are ignored, and so they would be here.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from codec.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, *arguments]
     log = Path("log")
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT)

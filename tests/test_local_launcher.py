@@ -177,7 +177,7 @@ def test_a_job_in_the_folder_of_a_failed_one_has_failed_too(tmp_path: Path) -> N
 
 def test_a_job_whose_results_cannot_be_read_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
     queue = Queue(tmp_path, [])
-    queue.add("folder.mkdir(); (folder / 'results.json').write_text('{')")
+    queue.add("folder.mkdir(); (folder / 'results.json').write_text('[]')")
     queue.add("pass")
     queue.add(DONE)
     queue.run()
@@ -212,8 +212,8 @@ def test_an_interrupt_stops_what_runs_and_is_not_lost(fail_fast: bool, tmp_path:
 def test_a_fault_of_the_queue_itself_stops_what_runs(tmp_path: Path) -> None:
     queue = Queue(tmp_path, [], n_jobs=2)
     queue.add("time.sleep(600)")
-    queue.add("folder.mkdir(); (folder / 'state.json').write_text('{'); sys.exit(1)")
-    with pytest.raises(json.JSONDecodeError):
+    queue.add("folder.mkdir(); (folder / 'results.json').write_text('[]')")
+    with pytest.raises(AttributeError):
         queue.run()
     assert queue.jobs[0].record.error == "interrupted"
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProce
     del environment["HOME"]
     command = [sys.executable, str(ROOT / "evaluate.py"), *SMALL, *names]
     if os.getuid() == 0 and shutil.which("setpriv"):
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o777)
+        for path in (folder, *folder.parents):
+            if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+                path.chmod(0o777)
         command = ["setpriv", "--reuid", "54321", "--clear-groups", *command]  # who is in no list of users
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     process.cwd = folder

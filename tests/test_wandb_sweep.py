@@ -95,7 +95,7 @@ def test_the_agents_command_trains_as_its_run_and_logs_what_is_compared_also_of_
     process = run_agent("point0", arguments, tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     (run,) = (tmp_path / "runs").glob("conv_baseline_samples_*")
-    trained = read_back(run)
+    trained = read_back(tmp_path)  # the agent sets WANDB_DIR
     assert (trained.run.run_id, trained.run.sweep_id) == ("point0", "s0")
     assert trained.run.display_name.startswith("model=conv_baseline data=samples quantization=4bit ")
     assert trained.config["optimizer"]["lr"] == arguments["optimizer.lr"]["value"]
@@ -103,12 +103,12 @@ def test_the_agents_command_trains_as_its_run_and_logs_what_is_compared_also_of_
     (lowest,) = [row[metric] for row in trained.history if metric in row]
     assert trained.summary[metric] == {best: lowest}
 
-    (run / "wandb").rename(run / "of the training")
+    (tmp_path / "wandb").rename(tmp_path / "of the training")
     curves = sorted(run.glob("metrics/*"))
     process = run_agent("point1", arguments, tmp_path)
     assert process.returncode == 0, process.stderr[-3000:]
     assert f"{run.relative_to(tmp_path)} is done" in process.stdout
-    told = read_back(run)
+    told = read_back(tmp_path)
     assert (told.run.run_id, told.run.sweep_id, told.exit.exit_code) == ("point1", "s0", 0)
     assert told.run.display_name == trained.run.display_name
     assert told.summary[metric] == pytest.approx({best: lowest})
