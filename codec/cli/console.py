@@ -45,12 +45,12 @@ def silence() -> None:
 
 def say(text: str, beside_data: bool = False) -> None:
     """Prints a result: to standard error where standard output takes data."""
-    print(text, file=sys.stderr if beside_data else sys.stdout, flush=True)
+    print(f"{text}\n", end="", file=sys.stderr if beside_data else sys.stdout, flush=True)
 
 
 def complain(text: str) -> None:
     """Prints what went wrong, or is to be known beside the results."""
-    print(f"codec: {text}", file=sys.stderr, flush=True)
+    print(f"codec: {text}\n", end="", file=sys.stderr, flush=True)
 
 
 def check_pipes(source: Place, target: Place, force: bool) -> None:
