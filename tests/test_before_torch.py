@@ -35,6 +35,8 @@ def ended(entry: str, *overrides: str, cwd: Path):
         ("train", ["strategy.devices=0", "trainer.max_time=abc"]),
         ("train", ["data=folder", "data.train.root=nowhere"]),
         ("train", ["start_from=nowhere"]),
+        ("train", ["model.widths=[1,x]"]),
+        ("train", ["optimizer._target_=foo.Bar"]),
         ("train", ["-m", "hydra.launcher.n_jobs=0", "seed=0,1"]),
         ("evaluate", ["run=nowhere"]),
         ("evaluate", ["model=jpeg", "data=samples", "device=tpu"]),

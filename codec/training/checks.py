@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -50,6 +51,7 @@ def check_training(config: DictConfig) -> None:
         if config.test and config.trainer.get("limit_test_batches") == 0:
             build.faults.append("trainer.limit_test_batches=0: test=false leaves the test out")
         build.faults += _wrong_kinds(config, but=build.faults)
+        build.faults += _not_installed(config)
     with Builder(config) as build:
         if config.start_from is not None:
             build.attempt("start_from", lambda: find_checkpoint(config.start_from))
@@ -142,6 +144,14 @@ def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> I
             yield ArgumentError(f"{prefix}{name}", value, f"allowed are {allowed}")
 
 
+def _not_installed(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items_ex(resolve=False):
+        if isinstance(value, DictConfig):
+            yield from _not_installed(value, f"{prefix}{name}.")
+        elif name == "_target_" and isinstance(value, str) and find_spec(value.partition(".")[0]) is None:
+            yield f"{prefix}_target_={value}: there is no such thing to import"
+
+
 def _unless_alike(value: Any, default: Any) -> str | None:
     """Of what kind `value` should be, as `default` is, in words; None where it may be so."""
     if value is None:
@@ -153,5 +163,9 @@ def _unless_alike(value: Any, default: Any) -> str | None:
     if isinstance(default, float):
         return None if type(value) in (int, float) else "numbers"
     if isinstance(default, ListConfig):
-        return None if isinstance(value, ListConfig) else "lists, e.g. [1,2]"
+        if not isinstance(value, ListConfig):
+            return "lists, e.g. [1,2]"
+        of = default[0] if len(default) and not isinstance(default[0], DictConfig) else None
+        kinds = {kind for element in value if (kind := _unless_alike(element, of))}
+        return f"lists of {kinds.pop()}" if kinds else None
     return None
