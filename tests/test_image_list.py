@@ -9,7 +9,7 @@ import torch
 
 from codec.data.folder import FolderSource
 from codec.data.image_file import ImageFileError, read_image, write_image
-from codec.data.image_list import list_images, shown
+from codec.data.image_list import list_images, printable
 from codec.data.source import SourceError, hold_out, relative_names
 
 
@@ -119,5 +119,5 @@ def test_an_error_about_such_a_file_can_be_printed(latin):
 
 def test_other_names_are_shown_as_they_are():
     for name in ("a.png", "ä/ö.png", "日本.png", r"a\b"):
-        assert shown(name) == name
-        assert shown(Path(name)) == name
+        assert printable(name) == name
+        assert printable(Path(name)) == name

@@ -19,7 +19,7 @@ from codec.cli.jobs import SUFFIX, Job, Plan, planned
 from codec.cli.quick_imports import import_lightning
 from codec.cli.work import each, reason
 from codec.data.image_formats import LOSSY, writable
-from codec.data.image_list import SUFFIXES, list_images, shown
+from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -142,7 +142,7 @@ def _planned(options: argparse.Namespace, suffix: str) -> Plan:
 def _piped(source: Place) -> io.BytesIO:
     """All that comes through a pipe; errors call it by the name that was given."""
     file = io.BytesIO(read_bytes(source))
-    file.name = shown(source)
+    file.name = printable(source)
     return file
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codec.data import image_decoder
 from codec.data.image_formats import INSTALL_JXL, writable
-from codec.data.image_list import shown
+from codec.data.image_list import printable
 from codec.data.loss import Loss
 from codec.data.save_options import save_options
 from codec.errors import UserError
@@ -168,7 +168,7 @@ def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _name(source: str | Path | BinaryIO) -> str:
-    return shown(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
+    return printable(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
 
 
 def _suffix(source: str | Path | BinaryIO) -> str:

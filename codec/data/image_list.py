@@ -55,6 +55,6 @@ def _is_file(path: Path, unreadable: Callable[[OSError], None]) -> bool:
         return False
 
 
-def shown(name: str | Path) -> str:
+def printable(name: str | Path) -> str:
     """A path or a name as text that can be printed and stored: bytes that are not UTF-8 become hexadecimal."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
