@@ -9,7 +9,6 @@ that ends in any other way than it may is kept in the folder --keep, and told wi
 """
 
 import argparse
-import io
 import logging
 import re
 import resource
@@ -27,11 +26,10 @@ from typing import NamedTuple
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from PIL import Image
 
 from codec.bitstream import BitstreamError, Header, metadata_of, unpack
 from codec.checkpoint import load_codec, save_weights
-from codec.data.image_file import ImageFileError, read_image
+from codec.data.image_file import ImageFileError, image_size, read_image, read_picture
 from codec.data.image_formats import has_jxl
 from codec.data.samples import SamplesSource
 from codec.errors import CheckpointError
@@ -40,7 +38,15 @@ from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 from codec.places import conf_folder
 from codec.pretrained import load, pretrained_models
-from experiments.mutations import edited, mutated_archive, mutated_file, mutated_metadata, mutated_safetensors
+from experiments.image_samples import image_samples
+from experiments.mutations import (
+    edited,
+    mutated_archive,
+    mutated_file,
+    mutated_metadata,
+    mutated_png,
+    mutated_safetensors,
+)
 
 STANDARD = ("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "png")
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp", ".gif", ".tif", ".bmp", ".ppm", ".jp2", ".avif", ".jxl")
@@ -163,22 +169,21 @@ def checkpoint_targets(codec: LearnedCodec, folder: Path) -> Iterator[Target]:
 
 
 def image_target(suffix: str, image: torch.Tensor, folder: Path) -> Target:
-    """Image files of the format of `suffix`."""
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    files = []
-    for mode in ("RGB", "L"):
-        file = io.BytesIO()
-        picture.convert(mode).save(file, Image.registered_extensions()[suffix])
-        files.append(file.getvalue())
+    """Image files of the format of `suffix`, read as `codec compress` does."""
+    files = image_samples(suffix, image, SOME_METADATA)
+    mutated = mutated_png if suffix == ".png" else edited
     path = folder / f"mutated{suffix}"
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        decoded = read_image(path)
-        _expect(decoded.dtype == torch.uint8, f"read as {decoded.dtype}")
-        _expect(decoded.shape[0] in (1, 3), f"read as {list(decoded.shape)}")
+        image_size(path)
+        found = read_picture(path)
+        _expect(found.image.dtype == torch.uint8, f"read as {found.image.dtype}")
+        _expect(found.image.shape[0] in (1, 3), f"read as {list(found.image.shape)}")
+        _expect(found.metadata.orientation() == 1, f"upright, but of orientation {found.metadata.orientation()}")
+        found.metadata.to_bytes()  # a .qnt file can hold it
 
-    return Target(f"image{suffix}", lambda rng: edited(rng.choice(files), rng), read, ImageFileError)
+    return Target(f"image{suffix}", lambda rng: mutated(rng.choice(files), rng), read, ImageFileError)
 
 
 def all_targets(folder: Path) -> Iterator[Target]:

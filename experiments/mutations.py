@@ -16,6 +16,8 @@ from codec.metadata import Metadata
 INTERESTING = (0, 1, 2, 3, 4, 0x7F, 0x80, 0x81, 0xFE, 0xFF)
 SIDES = (1, 2, 7, 8, 255, 256, 1000, 9400, 16_383, 65_535, 89_000_000, (1 << 28) - 1)
 LENGTHS = (0, 1, 2, 3, 8, 100, 2000)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_NAMES = b"IHDR PLTE IDAT IEND tRNS acTL fcTL fdAT iCCP eXIf tEXt zTXt iTXt cICP sRGB gAMA cHRM".split()
 NUMBERS = (-1, 0, 1, 3, 65_535, 10**9, 10**30, 0.5, 1e308, "", "x", None, [], {}, True)
 
 
@@ -58,6 +60,42 @@ class _Stream(NamedTuple):
 
     def to_bytes(self) -> bytes:
         return self.data
+
+
+def mutated_png(data: bytes, rng: Random) -> bytes:
+    """A PNG with damage in its bytes or, the checksums right, in its chunks and what is compressed in them."""
+    kind = rng.randrange(6)
+    if kind == 0:
+        return edited(data, rng)
+    chunks, position = [], len(PNG_SIGNATURE)
+    while position < len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        chunks.append((name, data[position + 8 : position + 8 + length]))
+        position += 12 + length
+    at = rng.randrange(len(chunks))
+    name, content = chunks[at]
+    if kind == 1:
+        chunks.insert(rng.randrange(len(chunks)), chunks[at])
+    elif kind == 2:
+        chunks = rng.choice((chunks[:at] + chunks[at + 1 :], rng.sample(chunks, len(chunks))))
+    elif kind == 3:
+        chunks[at] = (rng.choice(PNG_NAMES), content)
+    else:
+        chunks[at] = (name, _recompressed(content, rng) if kind == 4 else edited(content, rng))
+    return PNG_SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + _with_crc(name + content)
+
+
+def _recompressed(content: bytes, rng: Random) -> bytes:
+    """With damage in a zlib stream, which begins anywhere: its own checksum is right."""
+    start = content.find(b"\x78")
+    try:
+        return content[:start] + zlib.compress(edited(zlib.decompress(content[start:]), rng))
+    except zlib.error:
+        return edited(content, rng)
 
 
 def mutated_archive(data: bytes, rng: Random) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
 from codec.data.image_file import ImageFileError, NamedImage, read_image
-from codec.data.image_list import list_images, shown
+from codec.data.image_list import list_images, printable
 from codec.learned_codec import LearnedCodec
 from experiments.comparison import Panel, coded, difference, middle, nearest, save_comparison
 from experiments.figures import figure_file
@@ -86,11 +86,11 @@ def _row(codecs: list[LearnedCodec], path: Path, image: Tensor, beside: list[str
         if "difference" in beside:
             others["difference"].append(Panel(middle(difference(ours.image, own), crop), ours.caption))
         if "jpeg" in beside:
-            item = NamedImage(shown(path.name), own)
+            item = NamedImage(printable(path.name), own)
             jpeg = coded(nearest([Jpeg(quality) for quality in range(1, 96)], item, ours.bytes), own)
             others["jpeg"].append(Panel(middle(jpeg.image, crop), jpeg.caption))
     return [
-        Panel(middle(image, crop), shown(path.name)),
+        Panel(middle(image, crop), printable(path.name)),
         *decoded,
         *(panel for kind in beside for panel in others[kind]),
     ]

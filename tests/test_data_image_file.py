@@ -242,7 +242,7 @@ def test_written_files_respect_the_umask(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.xyz"
     path.write_text("old")
-    with pytest.raises(ImageFileError, match=r"a\.xyz: suffix '\.xyz' is no image format"):
+    with pytest.raises(ImageFileError, match=r"a\.xyz: suffix '\.xyz' is none we write"):
         write_image(path, torch.zeros(1, 2, 2, dtype=torch.uint8))
     with pytest.raises(ImageFileError, match="No such file"):
         write_image(tmp_path / "absent" / "a.png", torch.zeros(1, 2, 2, dtype=torch.uint8))

@@ -1,6 +1,9 @@
 """Some thousand mutations of every codec's files, of checkpoints and of images; `make fuzz` reads many more."""
 
+import io
+import zlib
 from pathlib import Path
+from random import Random
 
 import pytest
 from checkpoints import made
@@ -11,6 +14,7 @@ from torch import Tensor
 from unet_codecs import NONE, POLYPHASE, lossless
 
 from codec.bitstream import BitstreamError
+from codec.data.image_file import read_picture
 from codec.learned_codec import LearnedCodec
 from experiments.fuzz import (
     IMAGE_SUFFIXES,
@@ -25,7 +29,8 @@ from experiments.fuzz import (
     metadata_target,
     standard_target,
 )
-from experiments.mutations import edited
+from experiments.image_samples import image_samples
+from experiments.mutations import edited, mutated_png
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -93,6 +98,40 @@ def test_a_mutated_checkpoint_loads_or_is_refused(n: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
 def test_a_mutated_image_is_read_or_refused(suffix: str, photograph: Tensor, tmp_path: Path) -> None:
     fine(image_target(suffix, crop(photograph, 19, 22), tmp_path), 500)
+
+
+def test_the_images_that_are_mutated_have_all_that_a_picture_may_have(photograph: Tensor) -> None:
+    image, met, lost = crop(photograph, 19, 22), set(), set()
+    for suffix in IMAGE_SUFFIXES:
+        for data in image_samples(suffix, image, SOME_METADATA):
+            found = read_picture(io.BytesIO(data))
+            met |= {*found.metadata.names()}
+            lost |= {*found.not_kept}
+    assert met == {"ICC profile", "EXIF", "XMP"}
+    assert lost == {
+        "transparency",
+        "16-bit samples",
+        "other 2 frames",
+        "other 2 pages",
+        "four inks",
+        "YCbCr colours",
+    }
+
+
+def test_most_mutations_of_a_png_have_checksums_that_are_right(photograph: Tensor) -> None:
+    (data, *_) = image_samples(".png", crop(photograph, 19, 22), SOME_METADATA)
+    right = sum(has_right_checksums(mutated_png(data, Random(n))) for n in range(300))
+    assert 200 < right < 300
+
+
+def has_right_checksums(png: bytes) -> bool:
+    position = 8
+    while position < len(png):
+        end = position + 8 + int.from_bytes(png[position : position + 4])
+        if zlib.crc32(png[position + 4 : end]).to_bytes(4) != png[end : end + 4]:
+            return False
+        position = end + 4
+    return True
 
 
 def test_what_is_neither_decoded_nor_refused_is_kept_and_comes_again() -> None:

@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image
 
 from codec import baselines
 from codec.baselines import JpegXL
+from codec.data.image_file import ImageFileError, read_image, write_image
 from codec.data.image_formats import FORMATS, INSTALL_JXL, readable, writable
 from codec.data.image_list import SUFFIXES
 
@@ -60,3 +62,18 @@ def test_every_suffix_that_is_listed_is_of_a_format_that_is_opened():
     assert known - {"TGA", "MPO"} <= set(FORMATS)
     assert {name for suffix in SUFFIXES for name in readable(bytes(16), suffix)} == {*FORMATS, "TGA"}
     assert "TGA" not in readable(bytes(16), ".png")
+
+
+@pytest.mark.parametrize("suffix", [".ico", ".icns", ".pdf", ".eps", ".im", ".pcx", ".xyz"])
+def test_what_changes_size_or_pixels_is_not_written(suffix, tmp_path):
+    assert writable(suffix) is None
+    with pytest.raises(ImageFileError, match=f"suffix '{suffix}' is none we write: use .png"):
+        write_image(tmp_path / f"a{suffix}", torch.zeros(3, 2, 2, dtype=torch.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", sorted({".pbm", ".tga", *SUFFIXES} - {".avif", ".jxl"}))
+def test_what_is_read_is_written_in_its_size(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    write_image(path, torch.zeros(3, 85, 300, dtype=torch.uint8))
+    assert read_image(path).shape[1:] == (85, 300)

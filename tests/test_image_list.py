@@ -1,6 +1,7 @@
 """list_images: linked folders, loops, names that are not UTF-8; and what becomes of such names."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import torch
 
 from codec.data.folder import FolderSource
 from codec.data.image_file import ImageFileError, read_image, write_image
-from codec.data.image_list import list_images, shown
-from codec.data.source import hold_out, relative_names
+from codec.data.image_list import list_images, printable
+from codec.data.source import SourceError, hold_out, relative_names
 
 
 def touch(folder, *names):
@@ -59,6 +60,32 @@ def test_a_linked_root_hidden_links_and_links_to_nothing(tmp_path):
 
 
 @pytest.fixture
+def too_deep(tmp_path):
+    """A folder with an image, and with folders in folders until a path has more bytes than systems take."""
+    touch(tmp_path, "root/a.png")
+    here = os.open(tmp_path / "root", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("x" * 250, dir_fd=here)
+        inner = os.open("x" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    return tmp_path / "root"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how long a path may be differs")
+def test_a_folder_that_cannot_be_looked_into_is_told(too_deep):
+    with pytest.raises(OSError, match="too long") as caught:
+        list_images(too_deep)
+    assert caught.value.filename.startswith(str(too_deep))
+    errors = []
+    assert [path.name for path in list_images(too_deep, unreadable=errors.append)] == ["a.png"]
+    assert len(errors) == 1
+    with pytest.raises(SourceError, match=f"^root={too_deep}: .*: File name too long$"):
+        FolderSource(str(too_deep)).images("train")
+
+
+@pytest.fixture
 def latin(tmp_path):
     """A folder with images whose names are not UTF-8, one of them no image."""
     for name, level in ((b"caf\xe9.png", 10), (b"caf\xe8.png", 20), (b"plain.png", 30)):
@@ -92,5 +119,5 @@ def test_an_error_about_such_a_file_can_be_printed(latin):
 
 def test_other_names_are_shown_as_they_are():
     for name in ("a.png", "ä/ö.png", "日本.png", r"a\b"):
-        assert shown(name) == name
-        assert shown(Path(name)) == name
+        assert printable(name) == name
+        assert printable(Path(name)) == name

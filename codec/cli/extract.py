@@ -12,7 +12,7 @@ from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_
 from codec.cli.jobs import Job, Plan, check_target
 from codec.cli.streams import Stream, stream_of
 from codec.cli.work import each, reason
-from codec.data.image_list import shown
+from codec.data.image_list import printable
 from codec.whole_file import whole_file
 
 
@@ -27,7 +27,7 @@ def extract(options: argparse.Namespace) -> int:
         return 1
     section = next((section for section in sections if stream_of(section)), None)
     if section is None:
-        complain(f"{shown(options.input)}: no section of it is a standard codec's file")
+        complain(f"{printable(options.input)}: no section of it is a standard codec's file")
         return 1
     kind = stream_of(section)
     target = STANDARD if options.output == STANDARD else _target(options, kind)
@@ -74,7 +74,8 @@ def _described(path: Path | str) -> str:
         for name, part in zip(metadata.names(), filter(None, metadata), strict=True)
     )
     return (
-        f"{shown(path)}: {header.width}×{header.height}, {header.channels} channel{'s' * (header.channels > 1)}\n"
+        f"{printable(path)}: {header.width}×{header.height}, "
+        f"{header.channels} channel{'s' * (header.channels > 1)}\n"
         f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
         f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
         f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "

@@ -14,12 +14,12 @@ from PIL import Image
 
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError
-from codec.cli.console import STANDARD, UsageError, complain, read_bytes, write_output
+from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, write_output
 from codec.cli.jobs import SUFFIX, Job, Plan, planned
 from codec.cli.quick_imports import import_lightning
-from codec.cli.work import each
+from codec.cli.work import each, reason
 from codec.data.image_formats import LOSSY, writable
-from codec.data.image_list import SUFFIXES, list_images
+from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -59,13 +59,13 @@ def compress(options: argparse.Namespace) -> int:
     usual = None if weights is None or weights.lossless else _usual_rate(weights, getattr(codec, "quality", None))
 
     def one(job: Job) -> str:
-        source = job.source if isinstance(job.source, Path) else io.BytesIO(read_bytes(job.source))
+        source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
         picture = read_picture(source, channels=1 if codec.image_channels == 1 else None)
         if codec.lossless:
             check_all_kept(picture, job.source)
         data = codec.encode(picture.image, None if options.strip else picture.metadata)
         _write(job, data)
-        size = job.source.stat().st_size if isinstance(job.source, Path) else source.tell()
+        size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
         channels, height, width = picture.image.shape
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
         notes = [*picture.dropped, *_notes(len(data), size, bpp, usual)]
@@ -127,14 +127,23 @@ def _planned(options: argparse.Namespace, suffix: str) -> Plan:
         raise UsageError(f"--jobs {options.jobs}: allowed are integers from 1")
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
     suffixes = SUFFIXES if suffix == SUFFIX else (SUFFIX,)
-    return planned(
+    unreadable: list[OSError] = []  # folders below those that are named: the other files are done
+    plan = planned(
         options.inputs,
         options.output,
         suffix,
-        lambda folder: list_images(folder, suffixes),
+        lambda folder: list_images(folder, suffixes, unreadable.append),
         options.force,
         options.skip_existing,
     )
+    return plan._replace(faults=[*map(reason, unreadable), *plan.faults])
+
+
+def _piped(source: Place) -> io.BytesIO:
+    """All that comes through a pipe; errors call it by the name that was given."""
+    file = io.BytesIO(read_bytes(source))
+    file.name = printable(source)
+    return file
 
 
 def _write(job: Job, data: bytes) -> None:

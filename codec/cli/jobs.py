@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from codec.cli.console import STANDARD, Place, UsageError, check_pipes
 from codec.data.image_formats import writable
-from codec.data.image_list import shown
+from codec.data.image_list import printable
 
 SUFFIX = ".qnt"
 
@@ -125,12 +125,12 @@ def _found(inputs: Sequence[Path], list_folder: Callable[[Path], list[Path]]) ->
             if path.exists():
                 files = [_Found(path, Path(path.name), absolute.parent.name)]
             else:
-                faults.append(f"{shown(path)}: no such file or folder")
+                faults.append(f"{printable(path)}: no such file or folder")
                 continue
         else:
             files = [_Found(file, file.relative_to(path), absolute.name) for file in list_folder(path)]
             if not files:
-                faults.append(f"{shown(path)}: nothing to do in this folder")
+                faults.append(f"{printable(path)}: nothing to do in this folder")
         found |= {(file.name, file.path.resolve()): file for file in files}  # one that is named twice is done once
     return list(found.values()), faults
 

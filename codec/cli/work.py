@@ -15,7 +15,7 @@ from PIL import Image
 
 from codec.cli.console import STANDARD, Place, complain, say
 from codec.cli.jobs import Job, Plan
-from codec.data.image_list import shown
+from codec.data.image_list import printable
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
         for n, (job, outcome) in enumerate(zip(plan.jobs, outcomes, strict=True), 1):
             if isinstance(outcome, str):
                 progress = f"[{n}/{count}] " if count > 1 else ""
-                said = f"{progress}{shown(job.source)} → {shown(job.target)}: {outcome}"
+                said = f"{progress}{printable(job.source)} → {printable(job.target)}: {outcome}"
                 say(said, beside_data=job.target == STANDARD)
             else:
                 failed += 1
@@ -59,7 +59,7 @@ def reason(error: BaseException, path: Place | None = None) -> str:
         text = str(error).splitlines()[0] if str(error) else kind
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"
-    return text if path is None or shown(path) in text else f"{shown(path)}: {text}"
+    return text if path is None or printable(path) in text else f"{printable(path)}: {text}"
 
 
 def _report(error: Exception, job: Job) -> None:
@@ -70,7 +70,7 @@ def _report(error: Exception, job: Job) -> None:
         complain(reason(error, job.source))
     else:  # a fault of the program: all that is known of it is shown
         traceback.print_exception(error, file=sys.stderr)
-        complain(f"{shown(job.source)}: {type(error).__name__}, a fault of this program, see above")
+        complain(f"{printable(job.source)}: {type(error).__name__}, a fault of this program, see above")
 
 
 def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Iterator[T]:

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from codec.checks import check_fraction
-from codec.data.image_list import SUFFIXES, list_images
+from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.data.source import SourceError, check_folder, hold_out
 
 
@@ -43,7 +43,10 @@ class FolderSource:
 
 def _images(name: str, folder: Path) -> list[Path]:
     check_folder(name, folder, "name a folder of images")
-    images = list_images(folder)
+    try:
+        images = list_images(folder)
+    except OSError as error:
+        raise SourceError(f"{name}={folder}: {printable(error.filename)}: {error.strerror}") from error
     if not images:
         suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.rglob("*") if path.is_file())
         found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"

@@ -11,7 +11,8 @@ from PIL import Image
 
 from codec.data import colour_spaces
 from codec.data import deep_samples as deep
-from codec.data.image_formats import FORMATS, readable
+from codec.data.image_formats import FOOTER, FORMATS, readable
+from codec.data.loss import Loss
 from codec.data.png_chunks import SIGNATURE, read_png
 from codec.data.tiff_tags import exif_from_tiff
 from codec.metadata import LARGEST_PART, Metadata, is_exif
@@ -29,13 +30,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Loss(NamedTuple):
-    """`said`: what happened, "16 → 8 bits". `what`: what of the pixels is not kept, "16-bit samples", or None."""
-
-    said: str
-    what: str | None = None
 
 
 class Decoded(NamedTuple):
@@ -63,7 +57,7 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
         try:
             frames = max(frames, getattr(image, "n_frames", 1))
         except Exception:  # decoders meet damaged files with exceptions of every kind
-            losses.append(Loss("frames after the first, damaged"))
+            losses.append(Loss("frames after the first, damaged", "other frames"))
         raw, depth = deep.raw_mode(image), deep.depth(image, file)
         image.load()  # which turns a TIFF upright
         if metadata is None:
@@ -107,19 +101,19 @@ def _prepared(file: BinaryIO, pixels: bool = True) -> tuple[BinaryIO, bytes, Met
     if not beginning.startswith(SIGNATURE):
         return file, beginning, None, 1, []
     png = read_png(file, pixels)
-    return png.file, beginning, png.metadata, png.frames, [Loss(left_out) for left_out in png.left_out]
+    return png.file, beginning, png.metadata, png.frames, list(png.losses)
 
 
 def _opened(file: BinaryIO, beginning: bytes, suffix: str, losses: list[Loss]) -> Image.Image | None:
     """The image that Pillow opens; None: a TIFF that it does not know."""
     # An open file, since Pillow maps the pixels of a named one and then mixes up the rows of sideways TIFFs.
-    formats = readable(beginning, suffix)
+    formats = readable(beginning, suffix, _end(file))
     try:
         image = Image.open(file, formats=formats)
     except Image.UnidentifiedImageError:
         if beginning.startswith(TIFF_BEGINNINGS):
             return None
-        raise ValueError(f"not an image we read ({', '.join(FORMATS)}), or its beginning is damaged") from None
+        raise ValueError(f"not an image we read ({', '.join(FORMATS)}, TGA), or its beginning is damaged") from None
     except Exception:
         file.seek(0)
         data = file.read()
@@ -129,6 +123,14 @@ def _opened(file: BinaryIO, beginning: bytes, suffix: str, losses: list[Loss]) -
         image = Image.open(io.BytesIO(data.replace(b"Exif", b"free", 1)), formats=formats)
         losses.append(Loss("damaged EXIF left out"))
     return None if image.format == "TIFF" and deep.is_deep_tiff(image) else image
+
+
+def _end(file: BinaryIO) -> bytes:
+    """The last bytes of a file."""
+    file.seek(-min(FOOTER, file.seek(0, io.SEEK_END)), io.SEEK_END)
+    end = file.read()
+    file.seek(0)
+    return end
 
 
 def _metadata(image: Image.Image) -> Metadata:
@@ -141,15 +143,16 @@ def _metadata(image: Image.Image) -> Metadata:
 
 
 def _with_colours(metadata: Metadata, format: str | None, file: BinaryIO, losses: list[Loss]) -> Metadata:
-    """`metadata` with a profile that Pillow overlooks; a colour space that is declared otherwise is named."""
+    """`metadata` with a profile that Pillow overlooks, or one made for colours that are declared otherwise."""
     if metadata.icc or format not in ("JPEG2000", "AVIF"):
         return metadata
     file.seek(0)
     beginning = file.read(2 * LARGEST_PART)
-    declared = colour_spaces.of_avif(beginning) if format == "AVIF" else None
-    if declared:
-        losses.append(Loss(f"colour space left out: {declared}"))
-    return metadata._replace(icc=colour_spaces.profile_of_jp2(beginning))
+    if format == "JPEG2000":
+        return metadata._replace(icc=colour_spaces.profile_of_jp2(beginning))
+    icc, lost = colour_spaces.profile_of_avif(beginning)
+    losses += lost
+    return metadata._replace(icc=icc)
 
 
 def _bare(exif: bytes | None) -> bytes | None:
@@ -183,10 +186,13 @@ def _checked(metadata: Metadata, losses: list[Loss]) -> Metadata:
 
 
 def _in_colours(image: Image.Image, metadata: Metadata, losses: list[Loss]) -> tuple[Image.Image, Metadata]:
-    """`image` in light instead of inks. Raises ValueError if its samples have no defined white."""
+    """`image` in light instead of inks, or else. Raises ValueError if its samples have no defined white."""
     if image.mode in ("F", "I"):
         kind = {"F": "floating-point", "I": "32-bit integer"}[image.mode]
         raise ValueError(f"{kind} samples have no defined white: save it with 8 or 16 bits")
+    if image.mode in ("LAB", "YCbCr", "HSV"):  # as a TIFF may have them; Pillow gives those of a JPEG as RGB
+        losses.append(Loss(f"{image.mode} → RGB", f"{image.mode} colours"))
+        return image.convert("RGB"), metadata
     if image.mode != "CMYK":
         return image, metadata
     by_profile = None

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from codec.data import image_decoder
-from codec.data.image_decoder import Loss
 from codec.data.image_formats import INSTALL_JXL, writable
-from codec.data.image_list import shown
+from codec.data.image_list import printable
+from codec.data.loss import Loss
 from codec.data.save_options import save_options
 from codec.errors import UserError
 from codec.metadata import Metadata
@@ -161,25 +161,25 @@ def _has_colour(image: Image.Image) -> bool:
 def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
     """A file to read from any position."""
     if isinstance(source, str | Path):
-        with Path(source).open("rb") as file:
-            yield file
+        with Path(source).open("rb") as file, _opened(file) as seekable:  # a path may be a pipe's
+            yield seekable
     else:
         yield source if source.seekable() else io.BytesIO(source.read())
 
 
 def _name(source: str | Path | BinaryIO) -> str:
-    return shown(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
+    return printable(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
 
 
 def _suffix(source: str | Path | BinaryIO) -> str:
-    return Path(source).suffix.lower() if isinstance(source, str | Path) else ""
+    return Path(source if isinstance(source, str | Path) else str(getattr(source, "name", ""))).suffix.lower()
 
 
 def _format(target: str | Path | BinaryIO) -> str:
     suffix = _suffix(target) if isinstance(target, str | Path) else ".png"
     name = writable(suffix)
     if name is None:
-        raise ValueError(INSTALL_JXL if suffix == ".jxl" else f"suffix {suffix!r} is no image format: use .png")
+        raise ValueError(INSTALL_JXL if suffix == ".jxl" else f"suffix {suffix!r} is none we write: use .png")
     return name
 
 

@@ -10,6 +10,7 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 from codec.data import colour_spaces
+from codec.data.loss import Loss
 from codec.metadata import LARGEST_PART, Metadata, inflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -17,19 +18,20 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = struct.Struct(">I4s")
 _PIXELS = (b"IHDR", b"PLTE", b"IDAT")
 _OTHERS = frozenset(b"tRNS acTL fcTL iCCP eXIf tEXt zTXt iTXt cICP sRGB gAMA cHRM".split())
+_PIXELS_LOST = {b"tRNS": "transparency", b"acTL": "other frames"}  # with a chunk that is damaged
 _RAW_PROFILES = {b"Raw profile type exif": "EXIF", b"Raw profile type xmp": "XMP"}  # as ImageMagick writes them
 
 
 class Png(NamedTuple):
     """`file`: the same picture, its first frame, without any chunk that no pixel depends on.
 
-    `frames` of an animation, else 1. `left_out`: what cannot be read or kept, in words.
+    `frames` of an animation, else 1. `losses`: what cannot be read or kept.
     """
 
     file: io.BytesIO
     metadata: Metadata
     frames: int
-    left_out: tuple[str, ...]
+    losses: tuple[Loss, ...]
 
 
 def read_png(file: BinaryIO, pixels: bool = True) -> Png:
@@ -38,26 +40,28 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
     out.write(SIGNATURE)
     file.seek(len(SIGNATURE))
     chunks: list[tuple[bytes, bytes]] = []  # those beside the pixels, in order; IDAT once, without its bytes
-    left_out: list[str] = []
-    grey_depth = 8
+    losses: list[Loss] = []
+    grey_depth, grey, pixels_begun = 8, False, False
     while len(head := file.read(_HEAD.size)) == _HEAD.size:
         length, name = _HEAD.unpack(head)
         if name == b"IEND" or not name.isalpha():
             out.write(head)
             break
-        if name == b"IDAT" and (b"IDAT", b"") not in chunks:
+        if name == b"IDAT" and not pixels_begun:
+            pixels_begun = True
             chunks.append((b"IDAT", b""))
             if not pixels:
                 out.write(head)
         if name in _PIXELS and (pixels or name != b"IDAT"):
             data = file.read(length + 4)
             out.write(head + data)
-            if name == b"IHDR" and data[9:10] == b"\0":
-                grey_depth = data[8]
+            if name == b"IHDR":
+                grey = data[9:10] in (b"\0", b"\4")
+                grey_depth = data[8] if data[9:10] == b"\0" else 8
         elif name in _OTHERS:
             data = file.read(length)
             if file.read(4) != _crc(name, data):
-                left_out.append(f"a damaged {name.decode()} chunk left out")
+                losses.append(Loss(f"a damaged {name.decode()} chunk left out", _PIXELS_LOST.get(name)))
             elif name == b"tRNS":
                 out.write(_chunk(name, _as_8_bit(data, grey_depth)))
             else:
@@ -66,9 +70,11 @@ def read_png(file: BinaryIO, pixels: bool = True) -> Png:
             file.seek(length + 4, io.SEEK_CUR)
     out.seek(0)
     metadata, unreadable = _metadata(chunks)
-    declared = None if metadata.icc else colour_spaces.of_png(dict(chunks))
-    left_out += [f"colour space left out: {declared}"] if declared else []
-    return Png(out, metadata, _frames(chunks), (*left_out, *unreadable))
+    if not metadata.icc:
+        icc, lost = colour_spaces.profile_of_png(dict(chunks), grey)
+        metadata = metadata._replace(icc=icc)
+        losses += lost
+    return Png(out, metadata, _frames(chunks), (*losses, *unreadable))
 
 
 def _frames(chunks: list[tuple[bytes, bytes]]) -> int:
@@ -79,21 +85,20 @@ def _frames(chunks: list[tuple[bytes, bytes]]) -> int:
     return max(1, count + apart)
 
 
-def _metadata(chunks: list[tuple[bytes, bytes]]) -> tuple[Metadata, list[str]]:
+def _metadata(chunks: list[tuple[bytes, bytes]]) -> tuple[Metadata, list[Loss]]:
     """What the chunks hold of it, and what of that cannot be read."""
+    # Of each part the first one counts, and the chunk made for EXIF before text; no other is even inflated.
+    first: dict[str, tuple[bytes, bytes]] = {}
+    for name, data in sorted(chunks, key=lambda chunk: chunk[0] != b"eXIf"):
+        if part := _part(name, data):
+            first.setdefault(part, (name, data))
     parts: dict[str, bytes] = {}
-    unreadable: list[str] = []
-    for name, data in chunks:
-        part = _part(name, data)
-        if part is None:
-            continue
+    unreadable: list[Loss] = []
+    for part, (name, data) in first.items():
         try:
-            text = _text(name, data)
-            if part in parts and name != b"eXIf":
-                continue  # the first one counts, and the chunk made for EXIF before text
-            parts[part] = text
+            parts[part] = _text(name, data)
         except ValueError as error:
-            unreadable.append(f"{part} left out: {error}")
+            unreadable.append(Loss(f"{part} left out: {error}"))
     return Metadata(parts.get("ICC profile"), parts.get("EXIF"), parts.get("XMP")), unreadable
 
 

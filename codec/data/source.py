@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from rich import get_console
 from rich.progress import track
 
-from codec.data.image_list import shown
+from codec.data.image_list import printable
 from codec.errors import UserError
 
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
     if not paths:
         return []
     root = os.path.commonpath([path.parent for path in paths])
-    return [shown(path.relative_to(root).as_posix()) for path in paths]
+    return [printable(path.relative_to(root).as_posix()) for path in paths]
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:
