@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from codec.errors import UserError
+from codec.errors import EncodeError, UserError
 from codec.metadata import Metadata
 
 MAGIC = b"QNT"
@@ -59,7 +59,8 @@ class Header:
 def pack(header: Header, sections: list[bytes], metadata: Metadata | None = None) -> bytes:
     """The complete file. Raises ValueError naming the header field that is out of range.
 
-    Without metadata, or with empty one, it takes no byte.
+    It is an EncodeError where the image or its metadata is too large. Without metadata, or with empty one, it takes
+    no byte.
     """
     tag = header.scheme.encode("ascii", "replace")
     if len(header.scheme) != 4 or not _is_tag(header.scheme):
@@ -165,7 +166,7 @@ def _is_tag(text: str) -> bool:
 
 def _varint(value: int, name: str) -> bytes:
     if not 0 <= value < 1 << (7 * _VARINT_BYTES):
-        raise ValueError(f"{name}={value}: allowed are 0 to {(1 << (7 * _VARINT_BYTES)) - 1}")
+        raise EncodeError(f"{name}={value}: allowed are 0 to {(1 << (7 * _VARINT_BYTES)) - 1}")
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -10,8 +10,9 @@ from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError
 from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, say, write_output
 from codec.cli.jobs import Job, Plan, check_target
+from codec.cli.reasons import reason
 from codec.cli.streams import Stream, stream_of
-from codec.cli.work import each, reason
+from codec.cli.work import each
 from codec.data.image_list import shown
 from codec.whole_file import whole_file
 

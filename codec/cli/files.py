@@ -65,7 +65,7 @@ def compress(options: argparse.Namespace) -> int:
             check_all_kept(picture, job.source)
         data = codec.encode(picture.image, None if options.strip else picture.metadata)
         _write(job, data)
-        size = job.source.stat().st_size if isinstance(job.source, Path) else source.tell()
+        size = job.source.stat().st_size if isinstance(job.source, Path) else len(source.getbuffer())
         channels, height, width = picture.image.shape
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
         notes = [*picture.dropped, *_notes(len(data), size, bpp, usual)]

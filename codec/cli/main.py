@@ -11,7 +11,7 @@ from codec.cli import console, extract, files
 from codec.cli.console import STANDARD, Place
 from codec.cli.jobs import SUFFIX
 from codec.cli.listing import listing
-from codec.cli.work import reason
+from codec.cli.reasons import is_user_s, reason
 
 REPLACES = "overwrite what exists; a link is replaced itself, and what it names is kept"
 INTERRUPTED, NOBODY_READS = 130, 141  # 128 and the number of the signal, as shells have it
@@ -45,7 +45,9 @@ def _run(arguments: list[str] | None) -> int:
             return options.run(options)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_user_s(error):
+            raise
         console.complain(f"error: {reason(error)}")
         return 2
     except KeyboardInterrupt:
