@@ -42,6 +42,10 @@ class BitstreamError(UserError, ValueError):
     """A file that cannot be decoded; the text is one line that says why."""
 
 
+class MetadataError(BitstreamError):
+    """A whole file of which only the metadata cannot be read."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of itself before its sections.
@@ -97,13 +101,13 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
 def metadata_of(data: bytes) -> Metadata:
     """What a complete file keeps beside its pixels; no pixel is decoded, and no more memory taken than it may have.
 
-    Raises BitstreamError as `unpack` does, and if the metadata is damaged.
+    Raises BitstreamError as `unpack` does, MetadataError if nothing but the metadata is damaged.
     """
     _, metadata, _ = _parts(data)
     try:
         return Metadata() if metadata is None else Metadata.from_bytes(metadata)
     except ValueError as error:
-        raise BitstreamError(f"the file's metadata cannot be read: {error}") from error
+        raise MetadataError(f"the file's metadata cannot be read: {error}") from error
 
 
 def _parts(data: bytes) -> tuple[Header, bytes | None, list[bytes]]:

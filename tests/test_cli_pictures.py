@@ -1,6 +1,7 @@
 """What `codec` says of a picture that cannot be kept whole, and what travels with it: profile, EXIF, XMP."""
 
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,26 @@ def test_strip_leaves_them_out_in_both_directions(run, checkpoint: Path) -> None
     run("decompress", "kept.qnt", "b.png", "--strip")
     assert not read_picture("b.png").metadata
     assert Path("a.qnt").stat().st_size < Path("kept.qnt").stat().st_size
+
+
+def test_damaged_metadata_costs_the_image_nothing_and_is_said(run) -> None:
+    travelled("a.png")
+    run("compress", "a.png", "a.qnt")
+    run("compress", "a.png", "bare.qnt", "--strip")
+    data = bytearray(Path("a.qnt").read_bytes()[:-4])
+    data[40] ^= 0xFF  # in the zlib stream
+    Path("a.qnt").write_bytes(bytes(data) + zlib.crc32(data).to_bytes(4, "big"))
+    assert run("decompress", "a.qnt", "b.png") == (
+        0,
+        "a.qnt → b.png: 23×17; without its metadata, which is damaged\n",
+        "",
+    )
+    assert run("decompress", "bare.qnt", "c.png")[0] == 0
+    assert torch.equal(read_image("b.png"), read_image("c.png"))
+    assert run("decompress", "a.qnt", "d.png", "--strip")[1] == "a.qnt → d.png: 23×17\n"
+    status, out, err = run("info", "a.qnt")
+    assert (status, err) == (0, "")
+    assert re.search(r"  metadata     damaged, \d+ bytes; the image can be decoded\n", out)
 
 
 def test_info_lists_them_with_their_sizes(run) -> None:

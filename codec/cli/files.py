@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from codec import bitstream, pretrained
-from codec.bitstream import BitstreamError
+from codec.bitstream import BitstreamError, MetadataError
 from codec.cli.console import STANDARD, UsageError, complain, read_bytes, write_output
 from codec.cli.jobs import SUFFIX, Job, Plan, planned
 from codec.cli.quick_imports import import_lightning
@@ -104,12 +104,18 @@ def decompress(options: argparse.Namespace) -> int:
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
-        metadata = None if options.strip else bitstream.metadata_of(data)
+        metadata, damaged = None, False
+        try:
+            metadata = None if options.strip else bitstream.metadata_of(data)
+        except MetadataError:  # the pixels do not need it
+            damaged = True
         image = (named or codec_of(data)).decode(data)
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, metadata)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
+        if damaged:
+            said.append("without its metadata, which is damaged")
         if left_out:
             said.append(f"without its {', '.join(left_out)}, which this kind of file cannot hold")
         return "; ".join(said)
