@@ -40,10 +40,12 @@ class LearnedCodec(ImageCodec):
 
     `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
-    strings in a file.
+    strings in a file. `rate_tells`: of an image that the codec is not made for, files are much larger; where they
+    are not, as their latent has bounds that most images reach, only its decoded image shows it.
     """
 
     tag: ClassVar[str]
+    rate_tells: ClassVar[bool] = True
     stride: int
     section_count: int = 1
 

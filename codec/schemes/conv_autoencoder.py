@@ -32,6 +32,7 @@ class ConvBaseline(LearnedCodec):
     """
 
     tag = "CONB"
+    rate_tells = False
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class ConvEnhanced(LearnedCodec):
     """
 
     tag = "CONE"
+    rate_tells = False
 
     def __init__(
         self,
