@@ -31,8 +31,8 @@ from codec.stranger_weights import (
     no_larger_than,
 )
 
-# Where the parts of a codec are: of what a stranger names, no other module is so much as imported.
-_OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.")
+# Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
+_OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
 _LONGEST_REASON = 300  # characters
 
 
