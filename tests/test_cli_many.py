@@ -17,6 +17,7 @@ from torch import Tensor
 from codec.checkpoint import load_codec, save_weights
 from codec.cli.console import UsageError
 from codec.cli.jobs import distinct
+from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 
@@ -118,6 +119,18 @@ def test_what_exists_is_left_out_when_asked(run) -> None:
     Path("out/a.qnt").symlink_to("nothing")
     assert run("compress", "in", "out", "--skip-existing")[0] == 2
     assert run("compress", "in", "out", "--skip-existing", "--force")[0] == 2
+
+
+def test_a_new_input_of_the_same_name_has_both_written_and_takes_neither_for_the_other(
+    run, codec: LearnedCodec
+) -> None:
+    pictures("in/a.png")
+    run("compress", "in", "out")
+    pictures("none.png", "in/a.webp")
+    assert run("compress", "in", "out", "--skip-existing")[0] == 0
+    assert files("out") == ["a.png.qnt", "a.qnt", "a.webp.qnt"]
+    for name in ("a.png", "a.webp"):
+        assert Path(f"out/{name}.qnt").read_bytes() == codec.encode(read_image(f"in/{name}"))
 
 
 def test_inputs_that_cannot_be_read_fail_alone(run, codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         existing = command.add_mutually_exclusive_group()
         existing.add_argument("--force", action="store_true", help=REPLACES)
-        existing.add_argument("--skip-existing", action="store_true", help="leave out what exists already")
+        existing.add_argument(
+            "--skip-existing",
+            action="store_true",
+            help="leave out what exists already, by its name; one that a new input changes is written again",
+        )
         command.add_argument(
             "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
         )
