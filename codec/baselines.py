@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.data.image_formats import INSTALL_JXL, has_jxl
-from codec.errors import ArgumentError, MissingPackageError
+from codec.errors import ArgumentError, EncodeError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
 
 
@@ -68,7 +68,7 @@ class PillowCodec(ImageCodec):
     def _check_sides(self, height: int, width: int) -> None:
         for name, side in (("height", height), ("width", width)):
             if side > self.max_side:
-                raise ValueError(f"{name}={side}: {self.format} allows 1 to {self.max_side} pixels")
+                raise EncodeError(f"{name}={side}: {self.format} allows 1 to {self.max_side} pixels")
 
     def _save(self, image: Tensor, options: dict[str, object]) -> bytes:
         self._check_sides(*image.shape[-2:])

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from codec.errors import UserError
+from codec.errors import EncodeError, UserError
 from codec.metadata import Metadata
 
 MAGIC = b"QNT"
@@ -40,6 +40,10 @@ _HAS_METADATA = 0x80  # in the byte of the channels
 
 class BitstreamError(UserError, ValueError):
     """A file that cannot be decoded; the text is one line that says why."""
+
+
+class MetadataError(BitstreamError):
+    """A whole file of which only the metadata cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Header:
 def pack(header: Header, sections: list[bytes], metadata: Metadata | None = None) -> bytes:
     """The complete file. Raises ValueError naming the header field that is out of range.
 
-    Without metadata, or with empty one, it takes no byte.
+    It is an EncodeError where the image or its metadata is too large. Without metadata, or with empty one, it takes
+    no byte.
     """
     tag = header.scheme.encode("ascii", "replace")
     if len(header.scheme) != 4 or not _is_tag(header.scheme):
@@ -96,13 +101,13 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
 def metadata_of(data: bytes) -> Metadata:
     """What a complete file keeps beside its pixels; no pixel is decoded, and no more memory taken than it may have.
 
-    Raises BitstreamError as `unpack` does, and if the metadata is damaged.
+    Raises BitstreamError as `unpack` does, MetadataError if nothing but the metadata is damaged.
     """
     _, metadata, _ = _parts(data)
     try:
         return Metadata() if metadata is None else Metadata.from_bytes(metadata)
     except ValueError as error:
-        raise BitstreamError(f"the file's metadata cannot be read: {error}") from error
+        raise MetadataError(f"the file's metadata cannot be read: {error}") from error
 
 
 def _parts(data: bytes) -> tuple[Header, bytes | None, list[bytes]]:
@@ -165,7 +170,7 @@ def _is_tag(text: str) -> bool:
 
 def _varint(value: int, name: str) -> bytes:
     if not 0 <= value < 1 << (7 * _VARINT_BYTES):
-        raise ValueError(f"{name}={value}: allowed are 0 to {(1 << (7 * _VARINT_BYTES)) - 1}")
+        raise EncodeError(f"{name}={value}: allowed are 0 to {(1 << (7 * _VARINT_BYTES)) - 1}")
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -31,6 +31,8 @@ from codec.stranger_weights import (
     no_larger_than,
 )
 
+# Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
+_OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
 _LONGEST_REASON = 300  # characters
 
 
@@ -202,7 +204,7 @@ def _check_targets(node: Any) -> None:
 def _check_target(target: Any) -> None:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     found = None
-    if module.startswith("codec."):
+    if f"{module}.".startswith(_OF_MODELS):
         try:
             found = getattr(importlib.import_module(module), name, None)
         except ImportError:
@@ -210,7 +212,7 @@ def _check_target(target: Any) -> None:
         if found is None:
             raise CheckpointError(f"_target_={target!r}: this program has no such class")
     if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("codec.")):
-        raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec are allowed")
+        raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec's models are allowed")
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,10 @@ class UserError(Exception):
     """Something that the user can mend; every line of the text is one fault."""
 
 
+class EncodeError(UserError, ValueError):
+    """An image, or what travels with it, that a codec has no file for; the text is one line that says why."""
+
+
 class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used, or is not there; the text is one line that says why."""
 

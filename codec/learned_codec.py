@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.entropy import EntropyBottleneck
+from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, NamedImage, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
@@ -39,10 +40,12 @@ class LearnedCodec(ImageCodec):
 
     `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
-    strings in a file.
+    strings in a file. `rate_tells`: of an image that the codec is not made for, files are much larger; where they
+    are not, as their latent has bounds that most images reach, only its decoded image shows it.
     """
 
     tag: ClassVar[str]
+    rate_tells: ClassVar[bool] = True
     stride: int
     section_count: int = 1
 
@@ -95,12 +98,12 @@ class LearnedCodec(ImageCodec):
     def encode(self, image: Tensor, metadata: Metadata | None = None) -> bytes:
         """See ImageCodec. `metadata` is kept in the file beside the image: `bitstream.metadata_of` gives it back.
 
-        Also raises ValueError if a greyscale codec is given an RGB image.
+        Also raises EncodeError if a greyscale codec is given an RGB image.
         """
         check_image(image)
         channels, height, width = image.shape
         if channels > self.image_channels:
-            raise ValueError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
+            raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
         with self._coding():
             sections = self.compress(self.prepared(image))
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)

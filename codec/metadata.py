@@ -9,6 +9,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from codec.errors import EncodeError
+
 LARGEST_PART = 1 << 22  # bytes; the profiles of printers reach two million
 
 _PART = struct.Struct(">BI")
@@ -63,12 +65,12 @@ class Metadata(NamedTuple):
         return Metadata(self.icc, exif, xmp)
 
     def to_bytes(self) -> bytes:
-        """Serialised. Raises ValueError for a part of more than LARGEST_PART bytes."""
+        """Serialised. Raises EncodeError for a part of more than LARGEST_PART bytes."""
         out = bytearray()
         for kind, part in enumerate(self, 1):
             if part:
                 if len(part) > LARGEST_PART:
-                    raise ValueError(f"{_NAMES[kind - 1]} of {len(part)} bytes: allowed are {LARGEST_PART}")
+                    raise EncodeError(f"{_NAMES[kind - 1]} of {len(part)} bytes: allowed are {LARGEST_PART}")
                 out += _PART.pack(kind, len(part)) + part
         return zlib.compress(bytes(out), 9)
 

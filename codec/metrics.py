@@ -37,13 +37,18 @@ def image_quality(decoded: Tensor, original: Tensor) -> dict[str, float]:
     with torch.autocast(x.device.type, enabled=False):  # bfloat16, in which validation runs, spoils variances
         quality = {
             "mse": mean_squared_error(x_hat / 255, x / 255).item(),
-            "psnr": peak_signal_noise_ratio(x_hat, x, data_range=255.0).item(),
+            "psnr": psnr(x_hat, x),
         }
         if side >= SSIM_MIN_SIDE:
             quality["ssim"] = structural_similarity_index_measure(x_hat, x, data_range=255.0).item()
         if side >= MS_SSIM_MIN_SIDE:
             quality["ms_ssim"] = multiscale_structural_similarity_index_measure(x_hat, x, data_range=255.0).item()
     return quality
+
+
+def psnr(decoded: Tensor, original: Tensor) -> float:
+    """In dB, `inf` where equal, of two images of one shape with samples of 0 to 255."""
+    return peak_signal_noise_ratio(decoded.float(), original.float(), data_range=255.0).item()
 
 
 class Lpips:

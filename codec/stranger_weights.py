@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from codec.errors import CheckpointError
 
@@ -16,6 +19,8 @@ _MOST_VALUES = 1000  # in a model config; ours have about 30
 _DEEPEST = 20
 # A constructor may replace what a part of it made: the 1000 classes of torchvision's ResNets, for one.
 _REPLACED = 1 << 22
+# Modules and parameters for each tensor of a file, of which ours have up to 3, and besides.
+_PARTS, _MORE_PARTS = 4, 1000
 
 
 def check_archive(path: Path) -> None:
@@ -74,24 +79,31 @@ def check_finite(codec: nn.Module) -> None:
 
 @contextmanager
 def no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Has modules made inside raise CheckpointError once they have many more parameters than `weights` has numbers.
+    """Has modules made inside raise CheckpointError once they are a much larger model than that of `weights`.
 
-    A parameter is counted when its module gets it, before it is filled: until then, it takes no memory.
+    It has more parameters, which are counted when their module gets them, before they are filled: until then, they
+    take no memory. Or it is of more parts, each of which takes time and memory however small it is.
     """
     held = sum(tensor.numel() for tensor in weights.values())
-    made = 0
+    made = parts = 0
 
-    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
-        nonlocal made
-        made += 0 if tensor is None else tensor.numel()
+    def count(_module: nn.Module, _name: str, part: Tensor | nn.Module | None) -> None:
+        nonlocal made, parts
+        parts += 1
+        made += part.numel() if isinstance(part, Tensor) else 0
         if made > 2 * held + _REPLACED:
             raise CheckpointError(f"its config describes a larger model than the {held} numbers that it holds")
+        if parts > _PARTS * len(weights) + _MORE_PARTS:
+            raise CheckpointError(
+                f"its config describes a larger model than the {len(weights)} tensors that it holds"
+            )
 
-    hook = register_module_parameter_registration_hook(count)
+    hooks = [register_module_parameter_registration_hook(count), register_module_module_registration_hook(count)]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _tensors(codec: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -5,19 +5,22 @@
 
 Files of the package's models and of the standard codecs, checkpoints and image files are mutated, their checksums
 made right again, and read. Mutation n of a target depends on the seed, the target's name and n alone. A mutation
-that ends in any other way than it may is kept in the folder --keep, and told with the command that repeats it.
+that ends in any other way than it may, or takes more time or memory than it may, is kept in the folder --keep, and
+told with the command that repeats it.
 """
 
 import argparse
 import logging
 import re
 import resource
+import signal
 import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -57,6 +60,8 @@ SOME_METADATA = Metadata(
     xmp=b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>',
 )
 SIDE = 32  # of the images whose files are mutated
+# What one mutation may take. MB are those by which the process's peak rises.
+MOST_SECONDS, MOST_MB = 5.0, 1000.0
 
 
 class Target(NamedTuple):
@@ -75,6 +80,10 @@ class UnexpectedError(Exception):
     """What was read is not what a file of its kind may give."""
 
 
+class TooSlowError(BaseException):  # no reader takes it for a refusal
+    """What was read has taken more CPU time than it may."""
+
+
 @dataclass
 class Outcome:
     """How the mutations of a target ended: `reasons` counts refusals by their text without numbers and names."""
@@ -89,22 +98,41 @@ class Outcome:
         return self.reasons.total()
 
 
-def fuzzed(target: Target, count: int, seed: int, told: Callable[[int], None] = lambda _: None) -> Outcome:
-    """Reads `count` mutations of a target; `told` is called with the number of those done."""
+def fuzzed(
+    target: Target,
+    count: int,
+    seed: int,
+    told: Callable[[int], None] = lambda _: None,
+    most_seconds: float = MOST_SECONDS,
+    most_mb: float = MOST_MB,
+) -> Outcome:
+    """Reads `count` mutations of a target; `told` is called with the number of those done.
+
+    One that takes more than `most_seconds` of CPU time is broken off where Python can, and is a failure; so is one
+    that takes more than `most_mb` of memory over what was taken before.
+    """
     outcome = Outcome()
     for n in range(count):
         data = target.mutate(Random(f"{seed} {target.name} {n}"))
-        started = time.process_time()
+        started, before = time.process_time(), _peak_mb()
         try:
-            target.read(data)
+            with _broken_off_after(most_seconds):
+                target.read(data)
             outcome.decoded += 1
+        except TooSlowError:
+            pass  # told below, with those that no signal could break off
         except target.refusal as error:
             outcome.reasons[_kind(str(error))] += 1
             if "\n" in str(error) or len(str(error)) > 600:
                 outcome.failures.append((n, data, f"not one short line: {str(error)[:200]!r}"))
         except Exception as error:  # what else there is, is what is looked for
             outcome.failures.append((n, data, f"{type(error).__name__}: {error}"[:300]))
-        outcome.slowest = max(outcome.slowest, time.process_time() - started)
+        seconds, mb = time.process_time() - started, _peak_mb() - before
+        if seconds > most_seconds:
+            outcome.failures.append((n, data, f"too slow: {seconds:.1f} s of CPU time, allowed are {most_seconds}"))
+        if mb > most_mb:
+            outcome.failures.append((n, data, f"too large: {mb:.0f} MB more, allowed are {most_mb:.0f}"))
+        outcome.slowest = max(outcome.slowest, seconds)
         told(n + 1)
     return outcome
 
@@ -225,6 +253,22 @@ def _expect(fact: bool, otherwise: str) -> None:
 def _kind(text: str) -> str:
     text = re.sub(r"^\S*/\S+ ?|'[^']*'|\"[^\"]*\"|\b[0-9a-f]{8}\b", "…", text)
     return re.sub(r"…+", "…", re.sub(r"[-\d.,×]*\d", "N", text))[:70].replace("|", "/")
+
+
+@contextmanager
+def _broken_off_after(seconds: float) -> Iterator[None]:
+    """Raises TooSlowError inside once it has taken so much CPU time."""
+
+    def stop(*_: object) -> None:
+        raise TooSlowError
+
+    former = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, former)
 
 
 def _peak_mb() -> float:

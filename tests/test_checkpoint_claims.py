@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import config, made, refusal, save, save_tensors
+from conftest import make_codec
+from quantized_codecs import SMALL as SMALL_RESNET
 from safetensors.torch import save_file
 from torch import Tensor
 
+from codec import stranger_weights
 from codec.checkpoint import load_codec
 from codec.learned_codec import LearnedCodec
+from codec.pretrained import pretrained, pretrained_models
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,29 @@ def test_a_config_of_a_gigantic_model_is_refused_before_memory_is_taken(
         save_file(codec.state_dict(), path, metadata={"model_config": json.dumps(config(**changes))})
     text = refusal(path)
     assert "larger model" in text or "allocate" in text or "CPUAllocator" in text, text
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [("comcnn_reccnn", {"layers": 10**9, "width": 1}), ("lossless_unet", {"blocks": 10**9, "width": 1})],
+)
+def test_a_config_of_parts_without_end_is_refused_however_small_they_are(
+    model: str, changes: dict[str, Any], path: Path
+) -> None:
+    codec = pretrained(model)
+    save(codec, path, model_config={**codec.model_config, **changes})
+    assert "larger model than the" in refusal(path)
+
+
+def test_the_package_s_models_are_far_from_the_most_parts_that_are_allowed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stranger_weights, "_PARTS", 3)
+    monkeypatch.setattr(stranger_weights, "_MORE_PARTS", 0)
+    for model in pretrained_models():
+        load_codec(model.at().path)
+    resnet = make_codec("quantized_autoencoder", overrides=(*SMALL_RESNET, "model.latent_channels=16"))
+    assert isinstance(load_codec(save_tensors(resnet, path)), LearnedCodec)
 
 
 def test_a_refusal_is_short_however_much_does_not_fit(codec, path):

@@ -4,6 +4,7 @@ import collections
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,13 @@ def test_a_target_that_is_no_module_of_ours_is_refused_by_name(codec, path, targ
         build_codec(config(_target_=target))
     assert "\n" not in str(caught.value)
     assert "_target_" in refusal(save(codec, path, model_config=config(_target_=target)))
+
+
+def test_a_module_that_is_no_model_s_is_not_even_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "codec.cli.__main__", raising=False)
+    target = "codec.cli.__main__.X"  # whose import runs the command
+    assert "only neural modules" in refusal(save(made(), path, model_config=config(_target_=target)))
+    assert "codec.cli.__main__" not in sys.modules
 
 
 def touching(witness: Path) -> dict[str, Any]:

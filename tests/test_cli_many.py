@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from cli_files import files, foreign, one_line, picture, pictures, runner, tiny_checkpoint
-from conftest import ROOT, wait_for
+from conftest import ROOT, make_codec, wait_for
+from PIL import Image
 from torch import Tensor
 
-from codec.checkpoint import load_codec
+from codec.checkpoint import load_codec, save_weights
 from codec.cli.console import UsageError
 from codec.cli.jobs import distinct
+from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 
@@ -119,13 +121,25 @@ def test_what_exists_is_left_out_when_asked(run) -> None:
     assert run("compress", "in", "out", "--skip-existing", "--force")[0] == 2
 
 
+def test_a_new_input_of_the_same_name_has_both_written_and_takes_neither_for_the_other(
+    run, codec: LearnedCodec
+) -> None:
+    pictures("in/a.png")
+    run("compress", "in", "out")
+    pictures("none.png", "in/a.webp")
+    assert run("compress", "in", "out", "--skip-existing")[0] == 0
+    assert files("out") == ["a.png.qnt", "a.qnt", "a.webp.qnt"]
+    for name in ("a.png", "a.webp"):
+        assert Path(f"out/{name}.qnt").read_bytes() == codec.encode(read_image(f"in/{name}"))
+
+
 def test_inputs_that_cannot_be_read_fail_alone(run, codec: LearnedCodec, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures("good.png", "in/fault.png", "in/memory.png", "last.png")
     Path("in/text.png").write_text("no image")
     Path("in/folder.png").mkdir()
     Path("in/link.png").symlink_to("nothing")
     Path("empty").mkdir()
-    encode, faults = type(codec).encode, iter([None, ZeroDivisionError("a bug"), MemoryError(), None])
+    encode, faults = type(codec).encode, iter([None, ValueError("a bug"), MemoryError(), None])
 
     def faulty(self: LearnedCodec, image: Tensor, metadata: Metadata) -> bytes:
         fault = next(faults)
@@ -134,21 +148,52 @@ def test_inputs_that_cannot_be_read_fail_alone(run, codec: LearnedCodec, monkeyp
         return encode(self, image, metadata)
 
     monkeypatch.setattr(type(codec), "encode", faulty)
-    status, out, err = run("compress", "good.png", "none.png", "empty", "in", "last.png", "out")
+    inputs = ("good.png", "none.png", "n" * 300, "empty", "in", "last.png")
+    status, out, err = run("compress", *inputs, "out")
     assert status == 1
     assert files("out") == ["good.qnt", "last.qnt"]
     assert [line.split(" ")[1] for line in out.splitlines()] == ["good.png", "last.png"]
     for line in (
         "codec: none.png: no such file or folder",
+        f"codec: {'n' * 300}: File name too long",
         "codec: empty: nothing to do in this folder",
-        "codec: in/fault.png: ZeroDivisionError, a fault of this program, see above",
+        "codec: in/fault.png: ValueError, a fault of this program, see above",
         "codec: in/memory.png: out of memory",
         "codec: in/text.png: not an image",
-        "codec: 5 of 7 files failed",
+        "codec: 6 of 8 files failed",
     ):
         assert line in err
     assert "a bug" in err  # with its traceback
     assert "faulty" in err
+
+
+def test_an_image_that_a_codec_has_no_file_for_is_told_in_one_line(run) -> None:
+    save_weights(make_codec("comcnn_reccnn"), "jpeg.safetensors")
+    Image.new("L", (140000, 1)).save("wide.png")
+    status, _, err = run("compress", "wide.png", "a.qnt", "--checkpoint", "jpeg.safetensors")
+    assert status == 1
+    assert one_line(err) == "codec: wide.png: width=70000: JPEG allows 1 to 65500 pixels"
+
+
+def test_an_output_whose_name_would_be_too_long_fails_alone(run) -> None:
+    pictures("in/a.gif", "in/a.webp", f"in/{'b' * 250}.gif", f"in/{'b' * 250}.png")
+    for options in ((), ("--force", "--strip"), ("--skip-existing",)):
+        status, _, err = run("compress", "in", "out", *options)
+        assert status == 1
+        assert files("out") == ["a.gif.qnt", "a.webp.qnt"]
+        assert err.count("bb.gif.qnt: File name too long") == 1
+
+
+def test_a_line_names_its_file_also_where_the_reason_has_those_letters(run) -> None:
+    Path("a").write_bytes(foreign("b.qnt").read_bytes()[:-1])
+    assert one_line(run("decompress", "a", "a.png")[2]).startswith("codec: a: the file is cut or damaged")
+
+
+def test_a_fault_of_the_program_before_any_file_shows_where_it_is(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("a.png")
+    monkeypatch.setattr(LearnedCodec, "to", lambda *_: int("our bug"))
+    with pytest.raises(ValueError, match="our bug"):
+        run("compress", "a.png", "a.qnt")
 
 
 @pytest.mark.parametrize("command", ["compress", "decompress"])

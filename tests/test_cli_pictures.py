@@ -1,6 +1,7 @@
 """What `codec` says of a picture that cannot be kept whole, and what travels with it: profile, EXIF, XMP."""
 
 import re
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import pytest
 import torch
 from cli_files import files, one_line, picture, runner, tiny_checkpoint
 from conftest import make_codec
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 from test_cli_pretrained import ABOUT, POINT
+from torch import Tensor
 
-from codec import bitstream
+from codec import bitstream, pretrained
 from codec.checkpoint import save_weights
-from codec.cli.files import _notes, _usual_rate
+from codec.cli.files import _notes, _Usual, _usual
 from codec.data.image_file import read_image, read_picture, write_image
 from codec.metadata import Metadata
+from codec.metrics import psnr
 
 pytestmark = pytest.mark.usefixtures("here")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -129,6 +132,26 @@ def test_strip_leaves_them_out_in_both_directions(run, checkpoint: Path) -> None
     assert Path("a.qnt").stat().st_size < Path("kept.qnt").stat().st_size
 
 
+def test_damaged_metadata_costs_the_image_nothing_and_is_said(run) -> None:
+    travelled("a.png")
+    run("compress", "a.png", "a.qnt")
+    run("compress", "a.png", "bare.qnt", "--strip")
+    data = bytearray(Path("a.qnt").read_bytes()[:-4])
+    data[40] ^= 0xFF  # in the zlib stream
+    Path("a.qnt").write_bytes(bytes(data) + zlib.crc32(data).to_bytes(4, "big"))
+    assert run("decompress", "a.qnt", "b.png") == (
+        0,
+        "a.qnt → b.png: 23×17; without its metadata, which is damaged\n",
+        "",
+    )
+    assert run("decompress", "bare.qnt", "c.png")[0] == 0
+    assert torch.equal(read_image("b.png"), read_image("c.png"))
+    assert run("decompress", "a.qnt", "d.png", "--strip")[1] == "a.qnt → d.png: 23×17\n"
+    status, out, err = run("info", "a.qnt")
+    assert (status, err) == (0, "")
+    assert re.search(r"  metadata     damaged, \d+ bytes; the image can be decoded\n", out)
+
+
 def test_info_lists_them_with_their_sizes(run) -> None:
     travelled("a.png")
     run("compress", "a.png", "a.qnt")
@@ -166,11 +189,32 @@ def test_a_file_that_is_larger_than_its_source_is_said(run) -> None:
 
 
 def test_a_rate_far_above_that_of_photographs_is_said() -> None:
-    several = [{**POINT, "quality": 5, "bpp": 0.2}, {**POINT, "quality": 60, "bpp": 1.0}]
-    ranged = replace(ABOUT, measured={"kodak": several, "bsd300": [{**several[0], "bpp": 0.3}]})
-    assert [_usual_rate(ranged, quality) for quality in (5, 7, 60)] == [0.3, 0.3, 1.0]
-    assert _usual_rate(replace(ABOUT, measured={"kodak": [POINT]}), None) == 0.5
-    assert list(_notes(10, 20, 0.9, 0.5)) == []
-    (note,) = _notes(10, 20, 1.1, 0.5)
+    several = [{**POINT, "quality": 5, "bpp": 0.2}, {**POINT, "quality": 60, "bpp": 1.0, "psnr": 36.0}]
+    ranged = replace(ABOUT, measured={"kodak": several, "bsd300": [{**several[0], "bpp": 0.3, "psnr": 29.0}]})
+    assert [_usual(ranged, quality) for quality in (5, 7, 60)] == [(0.3, 29.0), (0.3, 29.0), (1.0, 36.0)]
+    assert _usual(replace(ABOUT, measured={"kodak": [POINT]}), None) == (0.5, 30.0)
+    assert list(_notes(10, 20, 0.9, None, _Usual(0.5, 30.0))) == []
+    (note,) = _notes(10, 20, 1.1, 10.0, _Usual(0.5, 30.0))
     assert note.startswith("photographs take up to 0.50 bpp")
-    assert list(_notes(10, 20, 99.0, None)) == []
+    assert list(_notes(10, 20, 99.0, None, None)) == []
+
+
+@pytest.mark.parametrize("model", ["conv_baseline", "comcnn_reccnn"])
+def test_line_art_is_said_to_be_no_photograph_whatever_its_rate(
+    model: str, photograph: Tensor, capsys: pytest.CaptureFixture
+) -> None:
+    drawing = Image.new("RGB", (256, 256), "white")
+    for ends in np.random.default_rng(0).integers(0, 256, (100, 4)).tolist():
+        ImageDraw.Draw(drawing).line(ends, "black")
+    drawing.save("lines.png")
+    write_image("photograph.png", photograph[:, :192, :192].contiguous())
+    run = runner(capsys)
+    lines, real = (run("compress", f"{n}.png", f"{n}.qnt", "--model", model)[1] for n in ("lines", "photograph"))
+    note = "this model is not made for this image, try a lossless one\n"
+    assert lines.endswith(note)
+    assert note not in real
+    decoded = psnr(pretrained.pretrained(model).decode(Path("lines.qnt").read_bytes()), read_image("lines.png"))
+    said = (
+        f"; it comes back with {decoded:.1f} dB, photographs with 22.6: " if model == "conv_baseline" else " bpp: "
+    )
+    assert said in lines

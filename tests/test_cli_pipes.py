@@ -20,6 +20,7 @@ from codec.data.image_file import read_image
 
 pytestmark = pytest.mark.usefixtures("here")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+TINY_SOURCE = b"P5 1 1 255 \0"
 CODEC = [sys.executable, "-m", "codec.cli"]
 
 
@@ -62,6 +63,15 @@ def test_an_image_goes_through_a_pipe_and_what_is_told_goes_beside_it(run, check
     assert torch.equal(read_image(io.BytesIO(png)), load_codec(checkpoint).decode(data))
     assert run("decompress", "-", "b.webp", *model, given=data)[:2] == (0, "- → b.webp: 23×17\n".encode())
     assert files() == ["a.png", "b.webp"]
+
+
+def test_a_source_in_a_pipe_is_as_large_as_what_came_wherever_its_pixels_end(run, checkpoint: Path) -> None:
+    picture("a.tif", (64, 48))
+    status, data, err = run("compress", "-", "-", "--checkpoint", checkpoint, given=Path("a.tif").read_bytes())
+    bpp, ratio = 8 * len(data) / (64 * 48), 3 * 64 * 48 / len(data)
+    assert (status, err) == (0, f"- → -: 64×48, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}\n")
+    status, data, err = run("compress", "-", "-", "--checkpoint", checkpoint, given=TINY_SOURCE)
+    assert err.endswith(f"; larger than its source, {len(TINY_SOURCE)} bytes\n")
 
 
 def test_what_is_no_image_in_a_pipe_fails(run, checkpoint: Path) -> None:

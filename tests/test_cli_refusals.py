@@ -14,6 +14,7 @@ from torch import Tensor
 
 from codec import bitstream
 from codec.checkpoint import load_codec
+from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 
@@ -166,7 +167,7 @@ def test_a_file_that_fails_leaves_nothing_and_the_others_are_done(
 
     def encode(self: LearnedCodec, image: Tensor, metadata: Metadata) -> bytes:
         if next(count) == 1:
-            raise ValueError("the coder\nstumbled")
+            raise EncodeError("the coder\nstumbled")
         return b"file"
 
     monkeypatch.setattr(type(codec), "encode", encode)

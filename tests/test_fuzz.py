@@ -1,6 +1,7 @@
 """Some thousand mutations of every codec's files, of checkpoints and of images; `make fuzz` reads many more."""
 
 import io
+import resource
 import zlib
 from pathlib import Path
 from random import Random
@@ -148,3 +149,25 @@ def test_what_is_neither_decoded_nor_refused_is_kept_and_comes_again() -> None:
     assert kinds == {"KeyError", "not one short line"}
     assert all(len(data) < 8 or data[0] == 2 for _, data, _ in first.failures)
     assert first.decoded > 0
+
+
+def test_what_takes_too_much_time_or_memory_is_kept() -> None:
+    def read(data: bytes) -> None:
+        try:
+            while data[0] == 1:
+                pass
+        except Exception as error:
+            raise BitstreamError("refused") from error
+
+    target = Target("slow", lambda rng: bytes([rng.randrange(2)]), read, BitstreamError)
+    outcome = fuzzed(target, 6, SEED, most_seconds=0.1)
+    assert outcome.decoded > 0
+    assert outcome.decoded + len(outcome.failures) == 6
+    assert outcome.refused == 0
+    assert {data for _, data, _ in outcome.failures} == {b"\1"}
+    assert all(what.startswith("too slow: ") for _, _, what in outcome.failures)
+    # More than anything before it has had at its peak, which is what is counted.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    target = Target("large", lambda _: b"", lambda _: bytearray(b"x") * (peak + (1 << 26)) and None, BitstreamError)
+    (failure,) = fuzzed(target, 1, SEED, most_mb=1).failures
+    assert failure[2].startswith("too large: ")

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from codec.errors import UserError
+
 Standard = Literal["-"]
 STANDARD: Standard = "-"  # Path("-") is a file of this name, given as ./-
 Place = Path | Standard
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """What was asked for cannot be done; the text is one line that says why."""
 
 

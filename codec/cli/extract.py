@@ -7,11 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from codec import bitstream, pretrained
-from codec.bitstream import BitstreamError
+from codec.bitstream import BitstreamError, MetadataError
 from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, say, write_output
 from codec.cli.jobs import Job, Plan, check_target
+from codec.cli.reasons import reason
 from codec.cli.streams import Stream, stream_of
-from codec.cli.work import each, reason
+from codec.cli.work import each
 from codec.data.image_list import printable
 from codec.whole_file import whole_file
 
@@ -64,15 +65,11 @@ def info(options: argparse.Namespace) -> int:
 def _described(path: Path | str) -> str:
     data = read_bytes(path)
     header, sections = bitstream.unpack(data)
-    metadata = bitstream.metadata_of(data)
     pixels = header.height * header.width
     weights = pretrained.written_by(header.fingerprint)
     unadorned = len(bitstream.pack(header, sections))
+    beside = len(data) - unadorned
     parts = " + ".join(_named(section) for section in sections)
-    kept = ", ".join(
-        f"{name} of {len(part):,} bytes"
-        for name, part in zip(metadata.names(), filter(None, metadata), strict=True)
-    )
     return (
         f"{printable(path)}: {header.width}×{header.height}, "
         f"{header.channels} channel{'s' * (header.channels > 1)}\n"
@@ -81,9 +78,20 @@ def _described(path: Path | str) -> str:
         f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
         f"1:{header.channels * pixels / len(data):.2f}\n"
         f"  sections     {parts} bytes, {unadorned - sum(map(len, sections))} around\n"
-        f"  metadata     {f'{kept}; compressed to {len(data) - unadorned:,}' if kept else 'none'}\n"
+        f"  metadata     {_kept(data, beside)}\n"
         f"  checksum     good"
     )
+
+
+def _kept(data: bytes, size: int) -> str:
+    """What a file has beside its pixels, in `size` bytes."""
+    try:
+        metadata = bitstream.metadata_of(data)
+    except MetadataError:
+        return f"damaged, {size:,} bytes; the image can be decoded"
+    pairs = zip(metadata.names(), filter(None, metadata), strict=True)
+    kept = ", ".join(f"{name} of {len(part):,} bytes" for name, part in pairs)
+    return f"{kept}; compressed to {size:,}" if kept else "none"
 
 
 def _named(section: bytes) -> str:

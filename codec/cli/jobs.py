@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codec.cli.console import STANDARD, Place, UsageError, check_pipes
+from codec.cli.reasons import reason
 from codec.data.image_formats import writable
 from codec.data.image_list import printable
 
@@ -48,7 +49,8 @@ def planned(
 
     Raises UsageError where nothing should be done at all: outputs that exist, or cannot be.
     """
-    several = len(inputs) > 1 or (isinstance(inputs[0], Path) and inputs[0].is_dir())
+    # Path.is_dir raises where a name is too long, which is the fault of that input alone.
+    several = len(inputs) > 1 or (isinstance(inputs[0], Path) and os.path.isdir(inputs[0]))  # noqa: PTH112
     into_folder = output != STANDARD and (several or Path(output).is_dir() or output.endswith(("/", os.sep)))
     _check_output(output, suffix, several, into_folder)
     if STANDARD in (*inputs, output):
@@ -121,22 +123,34 @@ def _found(inputs: Sequence[Path], list_folder: Callable[[Path], list[Path]]) ->
     faults = []
     for path in inputs:
         absolute = Path(os.path.abspath(path))  # noqa: PTH100  # a link keeps its own name
-        if not path.is_dir():
-            if path.exists():
-                files = [_Found(path, Path(path.name), absolute.parent.name)]
+        try:
+            if path.is_dir():
+                files = [_Found(file, file.relative_to(path), absolute.name) for file in list_folder(path)]
+                lack = "nothing to do in this folder"
             else:
-                faults.append(f"{printable(path)}: no such file or folder")
-                continue
+                files = [_Found(path, Path(path.name), absolute.parent.name)] if path.exists() else []
+                lack = "no such file or folder"
+            found |= {(file.name, file.path.resolve()): file for file in files}  # named twice, it is done once
+        except OSError as error:  # a name that is too long, a folder that must not be searched
+            faults.append(reason(error, path))
         else:
-            files = [_Found(file, file.relative_to(path), absolute.name) for file in list_folder(path)]
             if not files:
-                faults.append(f"{printable(path)}: nothing to do in this folder")
-        found |= {(file.name, file.path.resolve()): file for file in files}  # one that is named twice is done once
+                faults.append(f"{printable(path)}: {lack}")
     return list(found.values()), faults
 
 
 def _checked(jobs: list[Job], faults: list[str], force: bool, skip_existing: bool) -> Plan:
-    left = [job for job in jobs if not (skip_existing and job.target != STANDARD and job.target.is_file())]
+    left, skipped, faults = [], 0, list(faults)
+    for job in jobs:
+        try:
+            done = skip_existing and job.target != STANDARD and job.target.is_file()
+        except OSError as error:
+            faults.append(reason(error, job.target))
+            continue
+        if done:
+            skipped += 1
+        else:
+            left.append(job)
     targets = [job.target for job in left if job.target != STANDARD]
     for target in targets:
         check_target(target, force)
@@ -145,7 +159,7 @@ def _checked(jobs: list[Job], faults: list[str], force: bool, skip_existing: boo
     overwritten = {_place(target) for target in targets} & inputs
     if overwritten:
         raise UsageError(f"{min(overwritten)} is an input and would be overwritten: write to somewhere else")
-    return Plan(left, faults, len(jobs) - len(left))
+    return Plan(left, faults, skipped)
 
 
 def _place(path: Path) -> Path:

@@ -11,7 +11,7 @@ from codec.cli import console, extract, files
 from codec.cli.console import STANDARD, Place
 from codec.cli.jobs import SUFFIX
 from codec.cli.listing import listing
-from codec.cli.work import reason
+from codec.cli.reasons import is_user_s, reason
 
 REPLACES = "overwrite what exists; a link is replaced itself, and what it names is kept"
 INTERRUPTED, NOBODY_READS = 130, 141  # 128 and the number of the signal, as shells have it
@@ -45,7 +45,9 @@ def _run(arguments: list[str] | None) -> int:
             return options.run(options)
     except BrokenPipeError:
         raise
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_user_s(error):
+            raise
         console.complain(f"error: {reason(error)}")
         return 2
     except KeyboardInterrupt:
@@ -93,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         existing = command.add_mutually_exclusive_group()
         existing.add_argument("--force", action="store_true", help=REPLACES)
-        existing.add_argument("--skip-existing", action="store_true", help="leave out what exists already")
+        existing.add_argument(
+            "--skip-existing",
+            action="store_true",
+            help="leave out what exists already, by its name; one that a new input changes is written again",
+        )
         command.add_argument(
             "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
         )

@@ -11,10 +11,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from PIL import Image
-
-from codec.cli.console import STANDARD, Place, complain, say
+from codec.cli.console import STANDARD, complain, say
 from codec.cli.jobs import Job, Plan
+from codec.cli.reasons import is_user_s, reason
 from codec.data.image_list import printable
 
 T = TypeVar("T")
@@ -50,25 +49,12 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
     return 1 if failed else 0
 
 
-def reason(error: BaseException, path: Place | None = None) -> str:
-    """One line that says what went wrong, with which file: `path`, unless the error knows better."""
-    if isinstance(error, OSError) and error.strerror:
-        path, text = error.filename or path, error.strerror
-    else:
-        kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
-        text = str(error).splitlines()[0] if str(error) else kind
-    if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        text += " (--max-pixels)"
-    return text if path is None or printable(path) in text else f"{printable(path)}: {text}"
-
-
 def _report(error: Exception, job: Job) -> None:
     if isinstance(error, BrokenPipeError):  # nobody reads what this command writes
         raise error
-    lack = isinstance(error, RuntimeError) and "memory" in str(error)  # torch has no class for it on CPUs
-    if lack or isinstance(error, ValueError | OSError | MemoryError):
+    if is_user_s(error):
         complain(reason(error, job.source))
-    else:  # a fault of the program: all that is known of it is shown
+    else:  # a fault of the program: all that is known of it is printable
         traceback.print_exception(error, file=sys.stderr)
         complain(f"{printable(job.source)}: {type(error).__name__}, a fault of this program, see above")
 

@@ -10,7 +10,7 @@ from codec.bitstream import BitstreamError
 from codec.checks import check_integer
 from codec.entropy import coder
 from codec.entropy.tables import PRECISION, cdf_from_pmf
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, EncodeError
 from codec.options import check_bottleneck
 
 # The middle of a bottleneck's range, around which a latent starts out.
@@ -80,9 +80,9 @@ class EntropyBottleneck(nn.Module):
             return y_hat, bits
 
     def compress(self, y: Tensor) -> bytes:
-        """One latent `[1, C, H, W]` → its section. Raises ValueError if it holds nan."""
+        """One latent `[1, C, H, W]` → its section. Raises EncodeError if it holds nan."""
         if bool(torch.isnan(y).any()):
-            raise ValueError("the latent holds nan: the weights or the image are not usable")
+            raise EncodeError("the latent holds nan: the weights or the image are not usable")
         symbols = self._levels(y.float().clamp(0, 1)).reshape(-1)
         return coder.encode(symbols, self.prior.table_index(*y.shape[-2:]), self.current_tables())
 

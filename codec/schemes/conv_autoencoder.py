@@ -32,6 +32,7 @@ class ConvBaseline(LearnedCodec):
     """
 
     tag = "CONB"
+    rate_tells = False
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class ConvEnhanced(LearnedCodec):
     """
 
     tag = "CONE"
+    rate_tells = False
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import LEAST_BITS
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.losses import RateDistortionLoss
 from codec.networks import NETWORK_SHARE, BlockDCT, zero_
@@ -232,7 +232,7 @@ class LosslessUNet(LearnedCodec):
         except BitstreamError:
             same = False
         if not same:
-            raise ValueError(
+            raise EncodeError(
                 "the image does not come back from its file: this device is not exact, use another device"
             )
 
