@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING, Any
 
 from codec.checks import check_choice, check_from_zero, check_integer, check_seed, together
 from codec.errors import ArgumentError
+
+if TYPE_CHECKING:  # which coding does without
+    from omegaconf import DictConfig
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 WANDB_MODES = ("online", "offline", "disabled", "shared")
@@ -136,7 +137,7 @@ def check_trainer(
             )
 
 
-def validates(config: DictConfig) -> bool:
+def validates(config: "DictConfig") -> bool:
     """Whether a training of `config` ever looks at its validation images."""
     every = config.trainer.get("check_val_every_n_epoch")
     last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs

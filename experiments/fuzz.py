@@ -114,13 +114,13 @@ def fuzzed(
     outcome = Outcome()
     for n in range(count):
         data = target.mutate(Random(f"{seed} {target.name} {n}"))
-        started, before = time.process_time(), _peak_mb()
+        started, before, slow = time.process_time(), _peak_mb(), False
         try:
             with _broken_off_after(most_seconds):
                 target.read(data)
             outcome.decoded += 1
         except TooSlowError:
-            pass  # told below, with those that no signal could break off
+            slow = True  # told below, with those that no signal could break off
         except target.refusal as error:
             outcome.reasons[_kind(str(error))] += 1
             if "\n" in str(error) or len(str(error)) > 600:
@@ -128,7 +128,7 @@ def fuzzed(
         except Exception as error:  # what else there is, is what is looked for
             outcome.failures.append((n, data, f"{type(error).__name__}: {error}"[:300]))
         seconds, mb = time.process_time() - started, _peak_mb() - before
-        if seconds > most_seconds:
+        if slow or seconds > most_seconds:
             outcome.failures.append((n, data, f"too slow: {seconds:.1f} s of CPU time, allowed are {most_seconds}"))
         if mb > most_mb:
             outcome.failures.append((n, data, f"too large: {mb:.0f} MB more, allowed are {most_mb:.0f}"))
