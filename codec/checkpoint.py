@@ -95,13 +95,17 @@ def start_from(codec: LearnedCodec, path: str | Path) -> str:
     The rest stays as it is; coding tables are made anew. Returns what was copied as a line for the user. Raises
     CheckpointError where nothing fits.
     """
-    theirs, ours = load_codec(path).state_dict(), codec.state_dict()
+    other = load_codec(path)
+    theirs, ours = other.state_dict(), codec.state_dict()
     # Tables and a transform's steps are left out: they follow from the codec's own bits.
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     learned = {name for name, _ in codec.named_parameters()} | {k for k in ours if k.endswith(statistics)}
     fitting = {k: v for k, v in theirs.items() if k in learned and ours[k].shape == v.shape}
     if not fitting:
-        raise CheckpointError(f"{path} shares no weights with a {type(codec).__name__}: it holds another model")
+        raise CheckpointError(
+            f"{path} holds a {type(other).__name__}, which shares no weights with a {type(codec).__name__}: choose "
+            "its model, or the experiment that trained it"
+        )
     codec.load_state_dict(ours | fitting)
     return f"starting from {path}: {len(fitting)} of {len(learned)} weights fit"
 

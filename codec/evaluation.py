@@ -64,6 +64,7 @@ def measure(
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
     )
     about = {**about, "hardware": hardware(tester.strategy.root_device)}
     _test(codec, data, folder, tester, limit, about)

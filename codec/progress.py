@@ -31,7 +31,7 @@ class Lines(ProgressBar):
         self.seconds = seconds
         self._enabled = True
         self._told = -float("inf")
-        self._line = ""
+        self._reached = ""
 
     def disable(self) -> None:
         self._enabled = False
@@ -48,18 +48,19 @@ class Lines(ProgressBar):
         if not due and not trainer.is_last_batch:  # a look at the loss makes a GPU wait
             return
         epochs = f" of {trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
-        values = {"loss": outputs["loss"], "val/loss": trainer.callback_metrics.get("val/loss")}
-        self._line = (
-            f"epoch {trainer.current_epoch + 1}{epochs}, step {batch_idx + 1} of {self.total_train_batches}: "
-            + ", ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)
+        self._reached = (
+            f"epoch {trainer.current_epoch + 1}{epochs}, step {batch_idx + 1} of {self.total_train_batches}"
         )
         if due:
-            self._tell()
+            self._tell(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._line:
-            self._tell()
+        if self._reached:
+            self._tell(trainer)
 
-    def _tell(self) -> None:
-        print(self._line, flush=True)
-        self._told, self._line = time.monotonic(), ""
+    def _tell(self, trainer: Trainer) -> None:
+        """What is reached, with the losses that were logged last."""
+        logged = [key for key in ("train/loss", "val/loss") if key in trainer.callback_metrics]
+        told = [f"{key.removeprefix('train/')} {float(trainer.callback_metrics[key]):.4g}" for key in logged]
+        print(f"{self._reached}: {', '.join(told)}", flush=True)
+        self._told, self._reached = time.monotonic(), ""

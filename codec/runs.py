@@ -113,8 +113,10 @@ class RunFolder:
     @property
     def val_loss(self) -> float | None:
         """The lowest `val/loss` of a finished training; None of an evaluation. Raises CheckpointError."""
-        if self.results is not None:
-            return self.results.get("val_loss")
+        return self.val_loss_of_checkpoint() if self.results is None else self.results.get("val_loss")
+
+    def val_loss_of_checkpoint(self) -> float | None:
+        """The `val/loss` of the best checkpoint, which is there before the results. Raises CheckpointError."""
         import torch
 
         file = find_checkpoint(self.path)
@@ -184,6 +186,8 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
         )
     if named == ["model"] and config.model._target_.startswith("codec.schemes."):
         raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
+    if config.pretrained is not None:
+        choose(config.pretrained, config.quality)  # or a wrong name would be told only after what follows from it
     with open_dict(config):
         config.data = _data_of_evaluation(config)
         if named != ["model"]:

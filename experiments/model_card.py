@@ -34,7 +34,7 @@ def card(model: PretrainedModel) -> str:
     return "\n\n".join(
         [
             f"# {model.name}",
-            f"{first.description[0].upper()}{first.description[1:]} Scheme `{first.scheme}`: {first.source}",
+            f"{first.description[0].upper()}{first.description[1:]} {_scheme(first)}",
             f"```\ncodec compress photo.png photo.qnt --model {model.name}{asked}\n"
             "codec decompress photo.qnt decoded.png\n```",
             "## Measured",
@@ -121,3 +121,7 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def _cell(point: Point, column: str) -> str:
     return shown(float(point[column]) if column in point else None, COLUMNS[column])
+
+
+def _scheme(weights: Weights) -> str:
+    return f"Scheme `{weights.scheme}`{f': {weights.source}' if weights.source else '.'}"

@@ -64,13 +64,16 @@ def plain_config(checkpoint: Path) -> DictConfig:
 def description_and_source(codec: LearnedCodec) -> tuple[str, str]:
     """What a codec is, in a line, and where it comes from: the first two paragraphs of its scheme's module.
 
-    Where a module has several codecs, the first line of its own class says what it is.
+    Where a module has several codecs, the first line of its own class says what it is. Of one paragraph, the source
+    is empty.
     """
     module = sys.modules[type(codec).__module__]
-    first, source, *_ = inspect.getdoc(module).split("\n\n")
+    first, source, *_ = [*(inspect.getdoc(module) or type(codec).__name__).split("\n\n"), ""]
     classes = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     one_of_several = sum(issubclass(c, LearnedCodec) for c in classes) > 1
-    about = inspect.getdoc(type(codec)).partition("\n")[0] if one_of_several else first.partition(": ")[2]
+    about = (
+        inspect.getdoc(type(codec)).partition("\n")[0] if one_of_several else (first.partition(": ")[2] or first)
+    )
     return about, " ".join(source.split())
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from codec.errors import CheckpointError
 from codec.pretrained import Weights
 from experiments import export as exporting
 from experiments.export import CROP, export
-from experiments.training import training
+from experiments.training import description_and_source, training
 
 # A training of seconds, of a model that takes a quality, is grey, and holds no more than 20,000 weights.
 TRAINING = (
@@ -209,3 +210,11 @@ def test_weights_beyond_half_precision_are_refused(value: float) -> None:
     next(codec.parameters()).data.view(-1)[0] = value
     with pytest.raises(ValueError, match="holds numbers that half precision, up to ±65504, does not have"):
         round_to_half(codec)
+
+
+def test_a_scheme_that_is_told_in_one_line_is_described_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = make_codec("conv_baseline")
+    module = sys.modules[type(codec).__module__]
+    monkeypatch.setattr(module, "__doc__", "tiny: one strided convolution there, one back.")
+    monkeypatch.delattr(module, "ConvEnhanced")
+    assert description_and_source(codec) == ("one strided convolution there, one back.", "")

@@ -1,6 +1,7 @@
 """How long a training is: more epochs for a finished one, rare validations, none at all."""
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ SMALL = (*(o for o in TINY if o not in ("epochs=1", "~callbacks.progress")), "tr
 
 
 def test_more_epochs_go_on_with_a_finished_training_at_the_rates_of_the_longer_one(tmp_path: Path) -> None:
-    command = (TRAIN, *SMALL, "epochs=2", "name=more", "scheduler=cosine")
+    command = (TRAIN, *SMALL, "epochs=2", "name=more", "scheduler=cosine", "test=true")
     assert "training in" in run_python(*command, cwd=tmp_path).stdout
     longer = run_python(*command, "more_epochs=2", cwd=tmp_path).stdout
     assert "resuming in" in longer
@@ -33,6 +34,8 @@ def test_more_epochs_go_on_with_a_finished_training_at_the_rates_of_the_longer_o
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert (checkpoint["epoch"], checkpoint["global_step"]) == (3, 8)
     assert (checkpoint["lr_schedulers"][0]["T_max"], checkpoint["lr_schedulers"][0]["last_epoch"]) == (4, 4)
+    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    assert json.loads((run / "results.json").read_text())["val_loss"] == best["val_loss"]
     for again in ((), ("more_epochs=2",), ("more_epochs=1",)):
         assert "is done" in run_python(*command, *again, cwd=tmp_path).stdout
 

@@ -21,6 +21,8 @@ from codec.cli.reasons import reason
 from codec.cli.work import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
+from codec.errors import ArgumentError
+from codec.options import check_device
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -201,9 +203,13 @@ def _device(options: argparse.Namespace) -> "torch.device":
     import torch
 
     try:
+        check_device(options.device)
+    except ArgumentError as error:
+        raise UsageError(f"--device {options.device}: {error.allowed}") from error
+    try:
         return torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {options.device}: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError) as error:  # torch's own words name its builds and web pages
+        raise UsageError(f"--device {options.device}: torch finds no such device here") from error
 
 
 @contextmanager

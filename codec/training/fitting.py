@@ -59,7 +59,7 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             torch.distributed.destroy_process_group()
         if not trainer.is_global_zero:
             return None
-        val_loss = run.val_loss
+        val_loss = run.val_loss_of_checkpoint()  # earlier results stay until those of a longer training are there
         if config.test:
             test(config, run, parts, val_loss)
         elif (stopped := stopped_by_max_time(trainer)) is not None:
