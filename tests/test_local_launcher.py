@@ -177,7 +177,7 @@ def test_a_job_in_the_folder_of_a_failed_one_has_failed_too(tmp_path: Path) -> N
 
 def test_a_job_whose_results_cannot_be_read_has_failed_and_the_others_go_on(tmp_path: Path) -> None:
     queue = Queue(tmp_path, [])
-    queue.add("folder.mkdir(); (folder / 'results.json').write_text('[]')")
+    queue.add("folder.mkdir(); (folder / 'results.json').write_text('{')")
     queue.add("pass")
     queue.add(DONE)
     queue.run()
