@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import zlib
 
 import pytest
@@ -107,21 +106,11 @@ def test_what_does_not_count_is_not_even_inflated(read):
     assert read(chunk(b"eXIf", EXIF), junk, pixels(*ROWS), junk).dropped == ()
 
 
-def cpu_seconds(count):
-    """What the size of a PNG with so many chunks before the pixels, and so many pieces of them, takes at best."""
+def test_a_file_of_a_hundred_thousand_chunks_is_read_at_once():
+    """Were each compared with those before it, this would take hours."""
+    count = 100_000
     chunks = [*[chunk(b"tEXt", b"")] * count, *[chunk(b"IDAT", b"")] * count]
-    file = io.BytesIO(png(header(1, 1), *chunks))
-    taken = []
-    for _ in range(3):
-        started = time.process_time()
-        image_size(file)
-        taken.append(time.process_time() - started)
-        file.seek(0)
-    return min(taken)
-
-
-def test_ten_times_the_chunks_take_some_ten_times_the_time():
-    assert cpu_seconds(10_000) < 40 * cpu_seconds(1000)  # 100 times, were each compared with those before
+    assert image_size(io.BytesIO(png(header(1, 1), *chunks))) == (1, 1)
 
 
 @pytest.mark.parametrize(
