@@ -187,7 +187,10 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
     if named == ["model"] and config.model._target_.startswith("codec.schemes."):
         raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
     if config.pretrained is not None:
-        choose(config.pretrained, config.quality)  # or a wrong name would be told only after what follows from it
+        try:  # now, or a wrong name would be told only after what follows from it
+            choose(config.pretrained, config.quality)
+        except CheckpointError as error:
+            raise ConfigError(f"pretrained: {error}") from error
     with open_dict(config):
         config.data = _data_of_evaluation(config)
         if named != ["model"]:
