@@ -19,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FROM_TORCH_INDEX = ("torch", "torchvision")
 OF_CUDA = ("nvidia-", "cuda-", "triton")
-# GB to download and on disk, of Python 3.11 on Linux x86-64; minutes at 100 Mbit/s and with 2 cores to unpack.
+# GB to download and on disk, of Python 3.11 on Linux x86-64, those without CUDA by the sizes of the wheels; minutes
+# as reckoned for 100 Mbit/s and 2 cores to unpack.
 COST = {"cuda": (3.2, 6.1, 8), "cpu": (0.4, 1.5, 2)}
 
 
