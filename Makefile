@@ -32,7 +32,7 @@ test: lint  ## lint, then the whole test suite
 
 test-slurm: $(READY)  ## sweeps on a private SLURM, which is installed from Debian's packages where that can be done
 	@sh tests/slurm/install.sh
-	PATH="$$PATH:/usr/sbin" QUINTET_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_slurm.py
+	PATH="$$PATH:/usr/sbin" QUINTET_SLURM=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/sweeps/test_slurm.py
 
 COUNT ?= 20000
 SEED ?= 0
@@ -86,10 +86,10 @@ dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME -
 SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_dct,quantized_autoencoder,conv_baseline,conv_enhanced
 
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
-	$(BIN)/python -m experiments.curves --data kodak --codecs $(SHOWN) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
-	$(BIN)/python -m experiments.curves --data bsd300 --codecs $(SHOWN) --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
-	$(BIN)/python -m experiments.bd_rate --data kodak --anchor jpeg --out experiments/results/bd_rate_kodak.md
-	$(BIN)/python -m experiments.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md
+	$(BIN)/python -m experiments.plots.curves --data kodak --codecs $(SHOWN) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
+	$(BIN)/python -m experiments.plots.curves --data bsd300 --codecs $(SHOWN) --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
+	$(BIN)/python -m experiments.tables.bd_rate --data kodak --anchor jpeg --out experiments/results/bd_rate_kodak.md
+	$(BIN)/python -m experiments.tables.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md
 
 clean:  ## remove .venv and caches; runs and results stay
 	rm -rf .venv build dist .pytest_cache .ruff_cache *.egg-info

@@ -18,11 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codec.checkpoint_files import find_checkpoint
-from codec.entropy import EntropyBottleneck, LogisticMixture
-from codec.errors import CheckpointError
-from codec.learned_codec import LearnedCodec
-from codec.networks.exact import ExactConv2d, ExactUpConv2d
-from codec.stranger_weights import (
+from codec.checkpoint_limits import (
     check_archive,
     check_finite,
     check_types,
@@ -30,6 +26,10 @@ from codec.stranger_weights import (
     check_weights,
     no_larger_than,
 )
+from codec.entropy import EntropyBottleneck, LogisticMixture
+from codec.errors import CheckpointError
+from codec.learned_codec import LearnedCodec
+from codec.networks.exact import ExactConv2d, ExactUpConv2d
 
 # Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
 _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")

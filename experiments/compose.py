@@ -9,9 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from codec.paths import expand_home
-from codec.places import conf_folder
-from codec.runs import RunFolder
+from codec.training.paths import expand_home
+from codec.training.places import conf_folder
+from codec.training.run_folder import RunFolder
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from codec.distribution import install
-from codec.loggers import RATE_DISTORTION, X_AXIS, wandb_mode
+from codec.training.wandb_logger import RATE_DISTORTION, X_AXIS, wandb_mode
 
 try:
     import wandb_workspaces.reports.v2 as wr

@@ -21,20 +21,20 @@ from rich.progress import track
 
 from codec.baselines import Jpeg, WebP
 from codec.checkpoint import load_codec
-from codec.config import Builder, user_errors
 from codec.data.image_file import read_image
 from codec.image_codec import ImageCodec, NamedImage
 from codec.learned_codec import LearnedCodec
 from codec.metrics import mean_of_rows
-from codec.places import entry_command
-from codec.precision import choose_precision
 from codec.pretrained import DEFAULT, pretrained
-from codec.results import table, write_results
-from codec.runs import RunFolder, choices, hardware
-from experiments.comparison import Panel, caption, middle, nearest, save_comparison
+from codec.training.config import Builder, user_errors
+from codec.training.places import entry_command
+from codec.training.precision import choose_precision
+from codec.training.results import table, write_results
+from codec.training.run_folder import RunFolder, choices, hardware
+from experiments.bench.training_speed import training_speed
 from experiments.compose import composed
-from experiments.figures import figure_file
-from experiments.training_speed import training_speed
+from experiments.plots.comparison import Panel, caption, middle, nearest, save_comparison
+from experiments.plots.figures import figure_file
 
 FOLDER = Path("demo")
 BEST_QUALITY = 4  # trained the longest: the other rates of this model started from it

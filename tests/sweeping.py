@@ -10,8 +10,8 @@ from pathlib import Path
 from conftest import ROOT, composed, run_python
 from omegaconf import DictConfig
 
-from codec.sweep import Sweep
-from codec.sweep_jobs import Job, plan
+from codec.sweeps.plan import Job, plan
+from codec.sweeps.record import Sweep
 
 PATHS = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])  # where jobs find tests/faults.py
 TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"

@@ -14,7 +14,7 @@ from quantized_codecs import SMALL as SMALL_RESNET
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codec import stranger_weights
+from codec import checkpoint_limits as stranger_weights
 from codec.checkpoint import load_codec
 from codec.learned_codec import LearnedCodec
 from codec.pretrained import pretrained, pretrained_models

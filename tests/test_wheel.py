@@ -110,7 +110,7 @@ def test_it_trains_a_step_evaluates_and_says_of_which_version(scripts: Path, emp
 
 
 def test_its_points_are_compared_and_its_tables_are_written_where_they_are_made(scripts: Path, empty: Path) -> None:
-    command = [scripts / "python", "-m", "experiments.bd_rate", "--data", "kodak", "--anchor", "jpeg"]
+    command = [scripts / "python", "-m", "experiments.tables.bd_rate", "--data", "kodak", "--anchor", "jpeg"]
     printed = run([*command, "--codecs", "jpeg,webp", "--published", "vtm"], empty).stdout
     assert "webp" in printed
     assert "vtm" in printed

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import plan as planning
-from experiments import report, tables
+from experiments.tables.__main__ import __main__ as tables
+from experiments.tables.__main__ import plan as planning
+from experiments.tables.__main__ import report
 
 TRAINING = (
     'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '

@@ -7,7 +7,7 @@ Beside this file there are, for a model NAME, or for each rate N of a model that
     .yaml          the resolved config of their training
     NAME.md        the model card, made of the .json of all its rates
 
-`python -m experiments.export` writes them. Nothing here needs torch but `load`.
+`python -m experiments.release.export` writes them. Nothing here needs torch but `load`.
 """
 
 import json

@@ -6,13 +6,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from codec.config import user_errors
-from codec.paths import expand_home
-from codec.places import conf_folder
-from codec.results import table
-from codec.run_state import Recorder
-from codec.runs import evaluation_folder
-from codec.training.checks import check_evaluation
+from codec.training.config import user_errors
+from codec.training.config_checks import check_evaluation
+from codec.training.paths import expand_home
+from codec.training.places import conf_folder
+from codec.training.results import table
+from codec.training.run_folder import evaluation_folder
+from codec.training.run_state import Recorder
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="evaluate")

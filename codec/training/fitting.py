@@ -7,19 +7,19 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from codec.assembly import TrainingParts, add_loggers, load_inputs, training_parts
 from codec.checkpoint import load_codec
-from codec.config import quieten
 from codec.errors import ConfigError
-from codec.evaluation import measure
 from codec.learned_codec import LearnedCodec
-from codec.loggers import log_config, where_to_look
-from codec.results import table
-from codec.run_state import Recorder
-from codec.runs import RunFolder, commit
-from codec.time_limit import stopped_by_max_time, train_minutes
-from codec.training.checks import validates
-from codec.wandb_faults import finish_wandb
+from codec.training.assembly import TrainingParts, add_loggers, load_inputs, training_parts
+from codec.training.config import quieten
+from codec.training.config_checks import validates
+from codec.training.evaluation import measure
+from codec.training.results import table
+from codec.training.run_folder import RunFolder, commit
+from codec.training.run_state import Recorder
+from codec.training.time_limit import stopped_by_max_time, train_minutes
+from codec.training.wandb_faults import finish_wandb
+from codec.training.wandb_logger import log_config, where_to_look
 
 
 def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:

@@ -7,18 +7,18 @@ from omegaconf import DictConfig
 
 from codec.checkpoint import load_codec
 from codec.checks import check_integer
-from codec.config import Builder, quieten
 from codec.errors import ConfigError
-from codec.evaluation import measure, parse_device
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
-from codec.loggers import log_config, where_to_look
 from codec.metrics import Lpips
 from codec.pretrained import pretrained
-from codec.results import table
-from codec.run_state import Recorder
-from codec.runs import RunFolder, commit, evaluation_folder
-from codec.wandb_faults import finish_wandb
+from codec.training.config import Builder, quieten
+from codec.training.evaluation import measure, parse_device
+from codec.training.results import table
+from codec.training.run_folder import RunFolder, commit, evaluation_folder
+from codec.training.run_state import Recorder
+from codec.training.wandb_faults import finish_wandb
+from codec.training.wandb_logger import log_config, where_to_look
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import os
 import hydra
 from omegaconf import DictConfig
 
-from codec.config import check_launcher, process_rank, user_errors
-from codec.paths import expand_home
-from codec.places import conf_folder
-from codec.results import table
-from codec.run_state import Recorder
-from codec.runs import RunFolder
-from codec.training.checks import check_parts, check_training
+from codec.training.config import check_launcher, process_rank, user_errors
+from codec.training.config_checks import check_parts, check_training
+from codec.training.paths import expand_home
+from codec.training.places import conf_folder
+from codec.training.results import table
+from codec.training.run_folder import RunFolder
+from codec.training.run_state import Recorder
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
@@ -41,7 +41,7 @@ def show(config: DictConfig, run: RunFolder) -> float | None:
     print(f"{run.path} is done; resume=false trains it again, more_epochs=N goes on{measured}")
     val_loss = run.val_loss
     if "WANDB_SWEEP_ID" in os.environ:
-        from codec.loggers import tell_wandbs_sweep
+        from codec.training.wandb_logger import tell_wandbs_sweep
 
         tell_wandbs_sweep(config, val_loss)
     return val_loss

@@ -14,8 +14,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from codec.sweep import Sweep
-    from codec.sweep_jobs import Job
+    from codec.sweeps.plan import Job
+    from codec.sweeps.record import Sweep
 
 
 class SweepLauncher(Launcher):
@@ -31,9 +31,9 @@ class SweepLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Returns what came of every job, its value or its failure. Raises ConfigError if this sweep runs now."""
-        from codec.run_state import lock
-        from codec.sweep import Sweep
-        from codec.sweep_jobs import plan, script_of
+        from codec.sweeps.plan import plan, script_of
+        from codec.sweeps.record import Sweep
+        from codec.training.run_state import lock
 
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class LocalLauncher(SweepLauncher):
         self.fail_fast = fail_fast
 
     def _run(self, sweep: Sweep, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
-        from codec.job_queue import JobQueue, visible_gpus
+        from codec.sweeps.local import JobQueue, visible_gpus
 
         JobQueue(sweep, jobs, visible_gpus(), self.n_jobs, self.fail_fast).run()
 
@@ -81,7 +81,7 @@ class SlurmLauncher(SweepLauncher):
         self.poll_s = poll_s
 
     def _run(self, sweep: Sweep, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
-        from codec.slurm_queue import SlurmQueue, requested
+        from codec.sweeps.slurm import SlurmQueue, requested
 
         requests = [requested(job, config.hydra.launcher) for job, config in zip(jobs, configs, strict=True)]
         SlurmQueue(sweep, jobs, requests, self.poll_s).run()

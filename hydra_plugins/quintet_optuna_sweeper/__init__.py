@@ -54,7 +54,7 @@ class OptunaSweeper(Sweeper):
 
         Raises ConfigError where the search runs already.
         """
-        from codec.run_state import lock
+        from codec.training.run_state import lock
 
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = lock(self.folder)  # until this process ends
@@ -84,9 +84,9 @@ class OptunaSweeper(Sweeper):
         return study.best_value
 
     def _study(self) -> Study:
-        from codec.calls import make
         from codec.distribution import install
         from codec.errors import ConfigError
+        from codec.training.calls import make
 
         try:
             import optuna

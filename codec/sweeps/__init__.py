@@ -1,0 +1,1 @@
+"""From a sweep to jobs: plan, queue, this machine or SLURM, status."""

@@ -1,0 +1,138 @@
+"""From a composed config to all that a training is made of; whatever is wrong is said before any data is read."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from torch import nn
+
+from codec.checkpoint import start_from
+from codec.data.module import ImageDataModule
+from codec.errors import ConfigError
+from codec.learned_codec import LearnedCodec
+from codec.losses import RateDistortionLoss
+from codec.options import validates
+from codec.training.callbacks import ChannelsLast, LongerSchedule, OneFate
+from codec.training.calls import call
+from codec.training.checkpoint_io import WholeCheckpoints
+from codec.training.config import Builder
+from codec.training.precision import Precision, choose_precision
+
+
+class TrainingParts(NamedTuple):
+    """A codec that is ready to be trained, what it is trained with, and on what."""
+
+    codec: LearnedCodec
+    data: LightningDataModule
+    trainer: Trainer
+    precision: Precision
+
+
+def training_parts(config: DictConfig) -> TrainingParts:
+    """What `config` describes, with fresh weights, no data read and no logger begun.
+
+    Raises ConfigError with what is wrong, a line each.
+    """
+    with Builder(config) as build:
+        build.seed()
+        codec, data = build.codec("model"), build.part("data")
+        loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
+        callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
+        if config.strategy.channels_last:
+            callbacks.append(ChannelsLast())
+        if config.more_epochs:
+            callbacks.append(LongerSchedule())
+        if not validates(config):
+            callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
+        summary = {} if "enable_model_summary" in config.trainer else {"enable_model_summary": False}
+        precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
+        trainer = build.part(
+            "trainer",
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=False,
+            precision=precision.name,
+            **summary,
+        )
+        if codec is not None and not isinstance(codec, LearnedCodec):
+            build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
+            codec = None
+        tried = None
+        if optimizer is not None:
+            tried = build.attempt("optimizer", lambda: call(optimizer, [nn.Parameter(torch.zeros(1))]))
+        if tried is not None and scheduler is not None:
+            build.attempt("scheduler", lambda: call(scheduler, tried))
+        if loss is not None:
+            build.faults += _too_small_for(loss, config.data)
+        if codec is not None and loss is not None:
+            build.attempt("loss", lambda: codec.check_loss(loss))
+    _check_processes(trainer, config.strategy.devices)
+    codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
+    return TrainingParts(codec, data, trainer, precision)
+
+
+def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | None) -> str | None:
+    """Brings the weights that training starts from, unless it is resumed, then the images.
+
+    Returns what is to be said of the weights. Raises ConfigError where a file is missing or cannot be fetched.
+    """
+    said = None
+    with Builder(config) as build:
+        if resumed_from is None and config.start_from is not None:
+            said = build.attempt("start_from", lambda: start_from(parts.codec, config.start_from))
+        elif resumed_from is None:
+            build.attempt("model", parts.codec.load_starting_weights)
+    with Builder(config) as build:
+        if rank_zero_only.rank == 0:  # further processes meet the data inside fit
+            build.attempt("data", parts.data.prepare_data)
+            build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
+    if rank_zero_only.rank == 0:
+        _check_shares(config, parts)
+    return said
+
+
+def add_loggers(config: DictConfig, trainer: Trainer) -> None:
+    """Gives the trainer those that `config` names; W&B's may ask its server. Raises ConfigError."""
+    with Builder(config) as build:
+        trainer.loggers = build.group("logger")
+
+
+def _check_shares(config: DictConfig, parts: TrainingParts) -> None:
+    """Raises ConfigError where a process would get nothing to train on, or the test nothing to measure."""
+    data, processes = parts.data, parts.trainer.world_size
+    if not isinstance(data, ImageDataModule) or data.train_set is None:
+        return
+    crops = len(data.train_set.paths) * data.crops_per_image
+    if crops < processes:
+        raise ConfigError(
+            f"strategy.devices={config.strategy.devices}: of {crops} crop{'s' * (crops != 1)} an epoch, "
+            f"{processes} processes do not get one each: use fewer, or more data.crops_per_image"
+        )
+    limit = config.trainer.get("limit_test_batches")
+    if config.test and data.test_set is not None and type(limit) is float and limit * len(data.test_set) < 1:
+        raise ConfigError(
+            f"trainer.limit_test_batches={limit}: of {len(data.test_set)} test images that leaves none to measure"
+        )
+
+
+def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:
+    sizes = {key: data.get(key) for key in ("crop_size", "eval_crop")}
+    return [
+        f"data.{key}={size}: this loss compares images from {loss.smallest_side} pixels a side"
+        for key, size in sizes.items()
+        if isinstance(size, int) and size < loss.smallest_side
+    ]
+
+
+def _check_processes(trainer: Trainer, devices: Any) -> None:
+    wanted = trainer.num_devices * trainer.num_nodes
+    if trainer.world_size != wanted:  # then whoever runs this is believed to have started all processes
+        raise ConfigError(
+            f"strategy.devices={devices}: {wanted} processes are to train, and there is {trainer.world_size}: in "
+            "SLURM start a task for each, srun --ntasks-per-node=…, or on one node have them started, "
+            "env -u SLURM_NTASKS python train.py …"
+        )

@@ -1,0 +1,171 @@
+"""What is wrong with a config, as far as that can be seen without torch: told together, before any work."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from codec.checkpoint_files import find_checkpoint
+from codec.checks import check_integer, check_positive, check_seed
+from codec.data.folder import FolderSource
+from codec.data.source import SourceError
+from codec.errors import ArgumentError, ConfigError
+from codec.options import (
+    asked_wandb_mode,
+    check_bottleneck,
+    check_data,
+    check_device,
+    check_devices,
+    check_loss,
+    check_trainer,
+    validates,
+)
+from codec.training.config import Builder
+
+DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
+FOLDER = "codec.data.folder.FolderSource"
+
+
+def check_training(config: DictConfig) -> None:
+    """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
+    with Builder(config) as build:
+        build.attempt("WANDB_MODE", lambda: _check_environment(config))
+        build.faults += _left_open(config)
+        build.attempt("seed", lambda: check_seed("seed", config.seed))
+        build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
+        build.attempt("more_epochs", lambda: check_integer("more_epochs", config.more_epochs, 0))
+        build.faults += _cannot_go_on(config)
+        build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
+        if config.get("quantization") is not None:
+            build.attempt("quantization", lambda: _check(check_bottleneck, config.quantization))
+        build.attempt("data", lambda: _check(check_data, config.data, DATA))
+        build.attempt("loss", lambda: _check(check_loss, config.loss, LOSS))
+        build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
+        build.attempt("trainer", lambda: _check(check_trainer, config.trainer))
+        build.attempt("strategy", lambda: check_devices(config.strategy.devices))
+        if config.test and config.trainer.get("limit_test_batches") == 0:
+            build.faults.append("trainer.limit_test_batches=0: test=false leaves the test out")
+        build.faults += _wrong_kinds(config, but=build.faults)
+        build.faults += _not_installed(config)
+    with Builder(config) as build:
+        if config.start_from is not None:
+            build.attempt("start_from", lambda: find_checkpoint(config.start_from))
+    with Builder(config) as build:
+        own = (part for part in ("train", "val", "test") if not OmegaConf.is_interpolation(config.data, part))
+        for part in own:
+            build.attempt(f"data.{part}", lambda part=part: _check_folder(f"data.{part}", config.data.get(part)))
+    if not validates(config) and "ReduceLROnPlateau" in OmegaConf.to_yaml(config.get("scheduler") or {}):
+        raise ConfigError(
+            "scheduler=plateau: it follows val/loss, and no epoch is validated: see trainer.limit_val_batches and "
+            "trainer.check_val_every_n_epoch, or choose another scheduler"
+        )
+
+
+def check_evaluation(config: DictConfig) -> None:
+    """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
+    with Builder(config) as build:
+        build.attempt("WANDB_MODE", lambda: _check_environment(config))
+        build.faults += _left_open(config)
+        build.attempt("seed", lambda: check_seed("seed", config.seed))
+        build.attempt("device", lambda: check_device(config.device))
+        build.attempt("data", lambda: _check(check_data, config.data, DATA))
+        build.faults += _wrong_kinds(config, but=build.faults)
+
+
+def check_parts(config: DictConfig) -> None:
+    """Raises ConfigError where a training lacks a part."""
+    for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
+        if config.get(name) is None:
+            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
+
+
+def _cannot_go_on(config: DictConfig) -> list[str]:
+    """Where something but the number of epochs ends a training, more of them change nothing."""
+    steps = config.trainer.get("max_steps", -1)
+    if not config.more_epochs or steps == -1:
+        return []
+    return [f"more_epochs={config.more_epochs}: trainer.max_steps={steps} ends this training"]
+
+
+def _check_environment(config: DictConfig) -> None:
+    if OmegaConf.select(config, "logger.wandb") is not None:
+        asked_wandb_mode()
+
+
+def _check(check: Callable[..., None], node: DictConfig, target: str | None = None) -> None:
+    """`check` of those of its arguments that `node` has, unless that is to make another thing than `target`."""
+    if target is None or node.get("_target_") == target:
+        check(**{name: node[name] for name in inspect.signature(check).parameters if name in node})
+
+
+def _check_folder(key: str, source: DictConfig | None) -> None:
+    if source is None or source.get("_target_") != FOLDER:
+        return
+    try:
+        FolderSource(**{name: value for name, value in source.items() if name != "_target_"}).prepare()
+    except SourceError as error:
+        raise ConfigError(f"{key}.{error}") from error
+
+
+def _left_open(config: DictConfig) -> list[str]:
+    return [f"{key}: a value must be given: {key}=…" for key in sorted(OmegaConf.missing_keys(config))]
+
+
+def _wrong_kinds(config: DictConfig, but: list[str]) -> list[str]:
+    """Values of another kind than those of conf/, without the keys of the faults in `but`."""
+    told = {fault.partition("=")[0] for fault in but}
+    return [str(fault) for fault in _other_kinds(config, _defaults()) if fault.key not in told]
+
+
+def _defaults() -> DictConfig:
+    """What is composed of the options chosen, without the values given beside."""
+    hydra = HydraConfig.get()
+    chosen = [o for o in hydra.overrides.task if _key(o).partition("@")[0] in hydra.runtime.choices]
+    return GlobalHydra.instance().config_loader().load_configuration(hydra.job.config_name, chosen, RunMode.RUN)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> Iterator[ArgumentError]:
+    for name, value in given.items_ex(resolve=False):
+        if name not in defaults or OmegaConf.is_interpolation(given, name) or OmegaConf.is_missing(given, name):
+            continue
+        default = None if OmegaConf.is_missing(defaults, name) else defaults[name]
+        if isinstance(value, DictConfig) and isinstance(default, DictConfig):
+            yield from _other_kinds(value, default, f"{prefix}{name}.")
+        elif (allowed := _unless_alike(value, default)) and name != "devices":  # a number, auto, or a list of some
+            yield ArgumentError(f"{prefix}{name}", value, f"allowed are {allowed}")
+
+
+def _not_installed(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items_ex(resolve=False):
+        if isinstance(value, DictConfig):
+            yield from _not_installed(value, f"{prefix}{name}.")
+        elif name == "_target_" and isinstance(value, str) and find_spec(value.partition(".")[0]) is None:
+            yield f"{prefix}_target_={value}: there is no such thing to import"
+
+
+def _unless_alike(value: Any, default: Any) -> str | None:
+    """Of what kind `value` should be, as `default` is, in words; None where it may be so."""
+    if value is None:
+        return None
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true and false"
+    if isinstance(default, int):
+        return None if type(value) is int or isinstance(value, ListConfig) else "integers"
+    if isinstance(default, float):
+        return None if type(value) in (int, float) else "numbers"
+    if isinstance(default, ListConfig):
+        if not isinstance(value, ListConfig):
+            return "lists, e.g. [1,2]"
+        of = default[0] if len(default) and not isinstance(default[0], DictConfig) else None
+        kinds = {kind for element in value if (kind := _unless_alike(element, of))}
+        return f"lists of {kinds.pop()}" if kinds else None
+    return None

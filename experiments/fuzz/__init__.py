@@ -1,0 +1,1 @@
+"""Whatever bytes come: a file decodes or is refused in one line."""

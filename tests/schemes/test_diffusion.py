@@ -1,0 +1,193 @@
+"""The diffusion scheme's codec: the paper's shapes and accounting, honest skips, and wrong arguments."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import composed, crop, generator, images
+from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
+from torch import nn
+
+from codec import bitstream
+from codec.image_codec import NamedImage
+from codec.schemes.diffusion import paper_ratios
+from codec.training.config import Builder, ConfigError
+
+# ---- shapes
+
+
+def test_the_encoder_has_the_papers_shapes_at_256_by_256():
+    codec = diffusion()
+    shapes = {}
+
+    def record(name: str) -> Callable:
+        return lambda module, x, out: shapes.update({name: tuple(out.shape[1:])})
+
+    parts = {"stem": codec.stem, "res 1": codec.encoder[0]}
+    parts |= {f"{part} {n}": codec.encoder[n - 1][i] for n in (2, 3) for i, part in enumerate(("down", "res"))}
+    for name, module in parts.items():
+        module.register_forward_hook(record(name))
+    with torch.no_grad():
+        y, *skips = codec.g_a(images(1, 3, 256, 256))
+    assert shapes == {
+        "stem": (64, 128, 128),
+        "res 1": (64, 128, 128),
+        "down 2": (128, 64, 64),
+        "res 2": (128, 64, 64),
+        "down 3": (128, 32, 32),
+        "res 3": (128, 32, 32),
+    }
+    assert codec.stem[0].kernel_size == (7, 7)
+    assert y.numel() == 131_072
+    assert [tuple(skip.shape[1:]) for skip in skips] == [(8, 64, 64), (2, 128, 128), (2, 128, 128)]
+
+
+@pytest.mark.parametrize("options", [(), (ITERATIVE,), (DCT,), (ITERATIVE, DCT, NO_SKIPS)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_size_comes_back_in_every_variant(options, channels, photograph):
+    codec = diffusion(*options, "model.steps=2", channels=channels)
+    for size in ((1, 1), (8, 8), (9, 23)):
+        image = crop(photograph, *size)[:channels]
+        assert codec.decode(codec.encode(image)).shape == image.shape
+
+
+def test_the_skips_are_the_second_blocks_the_first_blocks_and_the_stems_features():
+    codec, features = diffusion(), []
+    for module in (codec.stem, codec.encoder[0], codec.encoder[1]):
+        module.register_forward_hook(lambda module, x, out: features.append(out.clone()))
+    with torch.no_grad():
+        skips = codec.g_a(images(1, 3, 64, 64))[1:]
+        for skip, coded, feature in zip(skips, codec.skips, reversed(features), strict=True):
+            torch.testing.assert_close(skip, coded.project(feature) + 0.5)
+
+
+# ---- honest files
+
+
+@pytest.mark.parametrize(("options", "sections"), [((), 4), ((NO_SKIPS,), 1), ((ITERATIVE, NO_SKIPS), 1)])
+def test_a_file_holds_a_section_for_the_latent_and_one_for_every_coded_skip(options, sections, photograph):
+    codec = diffusion(*options)
+    _, found = bitstream.unpack(codec.encode(crop(photograph)))
+    assert len(found) == codec.section_count == sections
+    assert all(len(section) > 0 for section in found)
+
+
+@pytest.mark.parametrize("decoder", ["one_shot", "iterative"])
+@pytest.mark.parametrize("training", [False, True])
+def test_every_bottlenecks_bits_are_counted_for_every_image(decoder, training):
+    codec = diffusion(f"model.decoder={decoder}", "model.steps=2").train(training)
+    outputs = []
+    for bottleneck in (codec.bottleneck, *(skip.bottleneck for skip in codec.skips)):
+        bottleneck.register_forward_hook(lambda module, y, out: outputs.append(out[1].detach()))
+    bits = codec(images(3, 3, 32, 32)).bits.detach()
+    assert len(outputs) == 4
+    assert all(float(part.min()) > 0 for part in outputs)
+    assert bits.shape == (3,)
+    torch.testing.assert_close(bits, sum(outputs))
+
+
+def test_more_skip_channels_cost_more_bits(photograph):
+    sizes = [
+        len(diffusion(*options).encode(crop(photograph)))
+        for options in ((NO_SKIPS,), ("model.skip_channels=[1,1,1]",), ())
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def must_not_run(*_: object) -> None:
+    raise AssertionError("the encoder ran while decoding")
+
+
+@pytest.mark.parametrize("options", [(DCT,), (ITERATIVE, DCT), (NO_SKIPS,)])
+def test_nothing_but_the_file_reaches_the_decoder(options, photograph):
+    codec = diffusion(*options, "model.steps=2")
+    data = codec.encode(crop(photograph))
+    wanted = codec.decode(data)
+    other = diffusion(*options, "model.steps=2")  # has seen no image
+    encoder = [other.stem, other.to_latent, *other.encoder, *(skip.project for skip in other.skips)]
+    for module in encoder:
+        module.forward = must_not_run
+    if other.shortcut is not None:
+        other.shortcut.analysis = must_not_run
+    with pytest.raises(AssertionError, match="the encoder ran"):
+        other.encode(crop(photograph))
+    assert torch.equal(other.decode(data), wanted)
+
+
+@pytest.mark.parametrize("options", [(), (ITERATIVE,)])
+def test_every_section_changes_what_is_decoded(options, photograph):
+    codec = diffusion(*options, "model.steps=2")
+    if codec.iterative:
+        nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
+    x, other = crop(photograph)[None] / 255, images(1, 3, 64, 64)
+    with torch.no_grad():
+        mine, theirs = codec.compress(x), codec.compress(other)
+        before = codec.decompress(mine, (64, 64))
+        for n in range(4):
+            mixed = [*mine[:n], theirs[n], *mine[n + 1 :]]
+            assert not torch.allclose(codec.decompress(mixed, (64, 64)), before, atol=1e-6), n
+
+
+@pytest.mark.parametrize("options", [(), (ITERATIVE,), (DCT,)])
+def test_what_is_decoded_is_what_validation_sees(options, photograph):
+    codec = diffusion(*options, "model.steps=2")
+    x = crop(photograph)[None] / 255
+    with torch.no_grad():
+        torch.testing.assert_close(codec.decompress(codec.compress(x), (64, 64)), codec(x).x_hat)
+
+
+# ---- the paper's accounting
+
+
+def test_the_papers_own_numbers_give_the_papers_ratios():
+    ratios = paper_ratios(270_000, 131_072)
+    assert {name: round(ratio, 2) for name, ratio in ratios.items()} == {
+        "paper_pixel_ratio": 2.06,
+        "paper_memory_ratio": 4.12,
+    }
+    assert ratios["paper_memory_ratio"] == pytest.approx(4.32e6 / 1.048576e6, rel=1e-3)
+
+
+def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photograph):
+    codec = diffusion()
+    for size, blocks in (((64, 64), 64), ((20, 33), 15)):
+        row = codec.measure(NamedImage("a", crop(photograph, *size)))
+        assert row["paper_pixel_ratio"] == pytest.approx(3 * size[0] * size[1] / (128 * blocks))
+        assert row["paper_memory_ratio"] == 2 * row["paper_pixel_ratio"]
+        assert row["ratio"] == 3 * size[0] * size[1] / row["bytes"]
+
+
+# ---- arguments
+
+
+@pytest.mark.parametrize(
+    ("override", "allowed"),
+    [
+        ("model.skips=some", "coded, none"),
+        ("model.shortcut=wavelet", "none, dct"),
+        ("model.decoder=two_shot", "one_shot, iterative"),
+        ("model.skip_channels=[8,2]", "lists of 3 integers from 1"),
+        ("model.skip_channels=[8,2,0]", "lists of 3 integers from 1"),
+        ("model.skip_channels=[8,2,2.5]", "lists of 3 integers from 1"),
+        ("model.skip_channels=8", "lists of 3 integers from 1"),
+        ("model.max_t=10.5", "the integers 0 to 1000"),
+        ("model.steps=abc", "the integers 1 to 1000"),
+        ("model.shortcut_step=-1", "numbers above 0"),
+        ("model.shortcut_step=fine", "numbers above 0"),
+        ("model.sampling_seed=-1", f"the integers 0 to {2**63 - 1}"),
+        ("model.max_t=-1", "the integers 0 to 1000"),
+        ("model.max_t=1001", "the integers 0 to 1000"),
+        ("model.steps=0", "the integers 1 to 1000"),
+        ("model.steps=1001", "the integers 1 to 1000"),
+        ("data.channels=2", "1 (greyscale) and 3 (RGB)"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_its_key_its_value_and_what_is_allowed(override, allowed):
+    with pytest.raises(ConfigError) as raised, Builder(composed("train", ["model=diffusion", override])) as build:
+        build.codec("model")
+    key, value = override.split("=")
+    said = str(raised.value)
+    assert "\n" not in said
+    assert re.sub(r"[ \[\]]", "", said).startswith(re.sub(r"[ \[\]]", "", f"{key}={value}:"))
+    assert said.endswith(f"allowed are {allowed}")

@@ -1,0 +1,177 @@
+"""Noise in the diffusion scheme: what is added in training only, and what the iterative decoder samples from."""
+
+import pytest
+import torch
+from conftest import crop, generator, images
+from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
+from torch import Tensor, nn
+
+from codec import bitstream
+from codec.learned_codec import LearnedCodec
+from codec.training.config import ConfigError
+from codec.training.measuring import set_steps
+
+
+def iterative(*overrides: str) -> LearnedCodec:
+    """A sampler whose network heeds what it is given: its end is no longer at zero."""
+    codec = diffusion(ITERATIVE, DCT, *overrides)
+    nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
+    return codec
+
+
+def training_with_fixed_statistics(codec: LearnedCodec) -> LearnedCodec:
+    """In training mode, but for BatchNorm, whose outputs then do not depend on what else is drawn."""
+    codec.train()
+    for module in codec.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return codec
+
+
+def inputs_of(module: nn.Module) -> list[tuple[Tensor, ...]]:
+    """A list that grows by the arguments of every call of `module`."""
+    seen: list[tuple[Tensor, ...]] = []
+    module.register_forward_hook(lambda _, arguments, out: seen.append(arguments))
+    return seen
+
+
+# ---- noise in training
+
+
+def test_two_training_forwards_differ_and_two_in_evaluation_do_not():
+    codec = training_with_fixed_statistics(diffusion())
+    x = images(2, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.equal(codec(x).x_hat, codec(x).x_hat)
+        codec.eval()
+        assert torch.equal(codec(x).x_hat, codec(x).x_hat)
+
+
+@pytest.mark.parametrize("max_t", [0, 1, 1000])
+def test_the_synthesis_adds_noise_in_training_unless_max_t_is_0_and_never_in_evaluation(max_t):
+    codec = diffusion(f"model.max_t={max_t}")
+    y_hats = [y.detach() for y in codec.g_a(images(2, 3, 32, 32))]
+    with torch.no_grad():
+        clean = codec.g_s(y_hats)
+        assert torch.equal(codec.g_s(y_hats), clean)
+        training_with_fixed_statistics(codec)
+        torch.manual_seed(3)
+        state = torch.get_rng_state()
+        noisy = codec.g_s(y_hats)
+        drew = not torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(3)
+        assert torch.equal(codec.g_s(y_hats), noisy)
+    assert drew == (max_t > 0)
+    assert torch.equal(noisy, clean) == (max_t == 0)
+
+
+@pytest.mark.parametrize("max_t", [50, 1000])
+def test_the_latent_is_noised_at_one_t_a_batch_anywhere_below_max_t(max_t):
+    """A latent of zeros shows the noise's deviation, √(1 − ᾱ_t): the same for all images of a batch."""
+    codec = training_with_fixed_statistics(diffusion(f"model.max_t={max_t}", NO_SKIPS))
+    seen = inputs_of(codec.decoder)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(40):
+            codec.g_s([torch.full((3, 128, 4, 4), 0.5)])
+    deviations = torch.stack([y.std((1, 2, 3)) for y, _ in seen])
+    assert float((deviations / deviations.mean(1, keepdim=True) - 1).abs().max()) < 0.08
+    largest = float((1 - codec.schedule.alpha_bar[max_t - 1]).sqrt())
+    assert float(deviations.mean(1).max()) < 1.05 * largest
+    assert float(deviations.mean(1).min()) < 0.4 * largest
+    assert float(deviations.mean(1).max()) > 0.9 * largest
+    assert len(deviations.mean(1).round(decimals=2).unique()) > 5
+
+
+def test_the_noised_latent_keeps_the_unit_variance_that_normalising_gave_it():
+    codec = diffusion("model.max_t=1000").train()
+    seen = inputs_of(codec.decoder)
+    for seed in range(3):
+        codec.g_s([3 * images(8, 128, 8, 8, seed=seed) - 1, *codec.g_a(images(8, 3, 64, 64))[1:]])
+    for y, _ in seen:
+        assert float(y.var()) == pytest.approx(1, abs=0.1)
+        assert abs(float(y.mean())) < 0.1
+
+
+def test_the_iterative_decoder_is_trained_at_a_t_of_each_images_own_on_the_noised_image():
+    codec = training_with_fixed_statistics(iterative())
+    seen = inputs_of(codec.decoder)
+    x = images(16, 3, 32, 32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        x_hat = codec(x).x_hat
+    ((x_t, t, _, base, skips),) = seen
+    assert x_hat.shape == x.shape
+    assert len(t.unique()) > 10
+    assert 0 <= int(t.min()) < 200
+    assert 800 < int(t.max()) < 1000
+    alpha_bar = codec.schedule.alpha_bar[t]
+    for image, noisy, kept in zip(2 * x - 1, x_t, alpha_bar.tolist(), strict=True):
+        left = noisy - kept**0.5 * image
+        assert float(left.std()) == pytest.approx((1 - kept) ** 0.5, rel=0.1)
+        assert abs(float((left * image).mean())) < 0.1
+    assert len(skips) == 3
+    assert base.shape == x.shape
+
+
+# ---- the iterative decoder's sampling
+
+
+def test_decoding_twice_gives_the_same_image_and_leaves_torchs_generator_alone(photograph):
+    codec = iterative("model.steps=3")
+    data = codec.encode(crop(photograph))
+    state = torch.get_rng_state()
+    first = codec.decode(data)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(7)
+    assert torch.equal(codec.decode(data), first)
+
+
+def test_another_sampling_seed_or_number_of_steps_gives_another_image_of_the_same_file(photograph):
+    codec = iterative("model.steps=3")
+    data = codec.encode(crop(photograph))
+    decoded = [codec.decode(data)]
+    for other in (iterative("model.steps=3", "model.sampling_seed=1"), iterative("model.steps=4")):
+        assert other.encode(crop(photograph)) == data
+        decoded.append(other.decode(data))
+    assert not torch.equal(decoded[0], decoded[1])
+    assert not torch.equal(decoded[0], decoded[2])
+
+
+def test_the_sections_do_not_depend_on_the_decoder(photograph):
+    sections = [
+        bitstream.unpack(diffusion(*options).encode(crop(photograph)))[1]
+        for options in ((), ("model.max_t=5",), (ITERATIVE,), (ITERATIVE, "model.steps=2", "model.sampling_seed=9"))
+    ]
+    assert all(other == sections[0] for other in sections)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_network_is_called_as_often_as_there_are_steps_with_falling_t(steps, photograph):
+    codec = iterative(f"model.steps={steps}")
+    seen = inputs_of(codec.decoder)
+    codec.decode(codec.encode(crop(photograph)))
+    times = [int(t) for _, t, *_ in seen]
+    assert len(times) == steps
+    assert times[0] == 999
+    assert times == sorted(times, reverse=True)
+    assert steps == 1 or times[-1] == 0
+
+
+def test_a_sample_is_in_the_range_of_an_image():
+    codec = iterative("model.steps=2")
+    nn.init.normal_(codec.decoder.head.weight, std=10.0, generator=generator())
+    with torch.no_grad():
+        x_hat = codec(images(1, 3, 32, 32)).x_hat
+    assert 0 <= float(x_hat.min()) < 0.01
+    assert 0.99 < float(x_hat.max()) <= 1
+
+
+def test_an_iterative_run_is_decoded_in_the_steps_that_are_asked_for():
+    codec = diffusion(ITERATIVE)
+    set_steps(codec, 3)
+    assert codec.steps == 3
+    with pytest.raises(ValueError, match="steps=0: allowed are the integers 1 to 1000"):
+        set_steps(codec, 0)
+    with pytest.raises(ConfigError, match="only a run of model=diffusion_iterative"):
+        set_steps(diffusion(), 3)

@@ -1,0 +1,93 @@
+"""The end of a measurement: every logger is told, W&B has it all, and only then results.json says: done."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from wandb_files import read_back, run_without_key
+
+from codec.baselines import Jpeg
+from codec.sweeps.status import status_of
+from codec.training.config import ConfigError
+from codec.training.evaluation import measure
+from codec.training.measuring import evaluate
+from codec.training.run_folder import evaluation_folder
+from codec.training.run_state import RunState
+from experiments.compose import composed
+
+ONE_IMAGE = ("model=jpeg", "data=samples", "data.limit=1", "device=cpu")
+
+
+class Refusing(CSVLogger):
+    """Takes no numbers while there is a file `refuses` in the working folder, whose text says in which way."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        file = Path("refuses")
+        if file.exists():
+            raise {"interrupted": KeyboardInterrupt, "no room": ConfigError}[file.read_text()]("no")
+        super().log_metrics(metrics, step)
+
+
+class Interrupted(Jpeg):
+    """Somebody presses Ctrl-C while it codes."""
+
+    def encode(self, image: Tensor) -> bytes:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("reason", "state"), [("interrupted", "cut off"), ("no room", "failed")])
+def test_a_measurement_that_a_logger_did_not_take_is_not_done_and_is_made_again(
+    reason: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("refuses").write_text(reason)
+    logger = ("+logger.refusing._target_=test_evaluation.Refusing", "+logger.refusing.save_dir=${folder}")
+    with composed("evaluate", [*ONE_IMAGE, "logger=none", *logger]) as config:
+        run = evaluation_folder(config)
+        with pytest.raises((KeyboardInterrupt, ConfigError)):
+            evaluate(config)
+        assert RunState.read(run.path).state == status_of("a", "", run.path).state == state
+        assert not run.is_done(config)
+        assert run.results is None
+        Path("refuses").unlink()
+        evaluate(config)
+        assert RunState.read(run.path).state == status_of("a", "", run.path).state == "done"
+        assert run.is_done(config)
+
+
+def test_wandbs_run_has_all_and_is_finished_before_results_are_written(tmp_path: Path) -> None:
+    with composed("evaluate", ONE_IMAGE) as config:
+        run = tmp_path / evaluation_folder(config).path
+    (run / "per_image.csv").mkdir(parents=True)  # which cannot be written then
+    command = (ROOT / "evaluate.py", *ONE_IMAGE, "logger=wandb")
+    process = run_without_key(*command, cwd=tmp_path)
+    assert process.returncode == 2, process.stderr[-3000:]
+    written = read_back(run)
+    assert written.exit.exit_code == 0
+    assert written.tables.keys() == {"test/images", "test/rate_distortion"}
+    assert "test/psnr" in written.summary
+    assert not (run / "results.json").exists()
+    assert RunState.read(run).state == "failed"
+
+    (run / "per_image.csv").rmdir()
+    process = run_without_key(*command, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert (run / "results.json").exists()
+    assert f"W&B: offline; to upload it: wandb sync {run.relative_to(tmp_path)}/wandb" in process.stdout
+
+
+def test_an_interrupt_while_it_codes_is_an_interrupt_and_not_a_failure(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with composed("evaluate", ONE_IMAGE) as config:
+        data = instantiate(config.data, _convert_="all")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure(Interrupted(quality=50), data, tmp_path, {}, "cpu")
+    finally:
+        signal.signal(signal.SIGINT, before)  # which Lightning has set to be ignored
+    assert not (tmp_path / "results.json").exists()
