@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables.__main__ import __main__ as tables
-from experiments.tables.__main__ import plan as planning
-from experiments.tables.__main__ import report
+from experiments.tables import __main__ as tables
+from experiments.tables import plan as planning
+from experiments.tables import report
 
 TRAINING = (
     'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '

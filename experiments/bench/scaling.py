@@ -1,7 +1,7 @@
 """What further processes bring and what a job costs: images/s of 1 and 2 processes, and the way to the first step.
 
-  python -m experiments.bench.scaling                                    on GPUs if there are enough, else on the CPU
-  python -m experiments.bench.scaling model=diffusion --processes 1 2 4   any overrides of train.py
+  python -m experiments.bench.scaling                                      on GPUs if there are enough, else the CPU
+  python -m experiments.bench.scaling model=diffusion --processes 1 2 4    any overrides of train.py
 
 Every measurement is a `python train.py strategy=ddp …` of its own, in a temporary folder; the clock starts before
 the process does. A job of a sweep is such a process, so the way to its first step is what a sweep pays for it.

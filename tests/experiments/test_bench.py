@@ -9,7 +9,7 @@ from hydra.utils import get_class
 
 from codec.learned_codec import LearnedCodec
 from codec.training.precision import has_bfloat16
-from experiments.bench.__main__ import __main__ as bench
+from experiments.bench import __main__ as bench
 
 TINY = ["data.crop_size=32", "data.batch_size=2", "--device", "cpu", "--seconds", "0", "--size", "64"]
 

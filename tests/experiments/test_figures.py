@@ -15,7 +15,7 @@ from codec.training.results import write_results
 from experiments.plots import losses, over_epochs, pictures
 from experiments.plots.comparison import coded, difference
 from experiments.plots.losses import Logged, read_losses
-from experiments.tables.__main__ import means
+from experiments.tables import means
 
 SMALL = ("model.widths=[4,4]", "model.latent_channels=2")
 

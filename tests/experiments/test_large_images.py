@@ -8,7 +8,7 @@ from conftest import make_codec
 from torch import Tensor
 
 from codec.checkpoint import save_weights
-from experiments.bench.__main__ import large_images
+from experiments.bench import large_images
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shlex
 import pytest
 from sweeping import TINY
 
-from experiments.bench.__main__ import scaling
+from experiments.bench import scaling
 from experiments.bench.scaling import PHASES, main, report
 
 PROGRAM = "python -m experiments.bench.scaling"

@@ -19,7 +19,7 @@ from experiments.compose import composed
 from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import read_points
 from experiments.release.export import export
-from experiments.tables.__main__ import __main__ as tables
+from experiments.tables import __main__ as tables
 from experiments.tables.plan import read_plan
 from experiments.tables.report import made_with
 

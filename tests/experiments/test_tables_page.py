@@ -11,7 +11,7 @@ from tiny_plan import only_tiny
 from codec import pretrained
 from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import curves_of, read_points, record
-from experiments.tables.__main__ import report
+from experiments.tables import report
 from experiments.tables.plan import Evaluation, Training, read_plan
 from experiments.tables.report import Measured
 
