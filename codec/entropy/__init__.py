@@ -1,7 +1,7 @@
-"""From latents to bytes and back: quantiser, prior, integer tables, arithmetic coder."""
+"""From latents to bytes and back: quantiser, priors, integer tables, arithmetic coder."""
 
-from codec.entropy.bottleneck import CENTRE, EntropyBottleneck
-from codec.entropy.factorized import FactorizedPrior
+from codec.entropy.bottleneck import EntropyBottleneck
 from codec.entropy.mixture import LogisticMixture, Mixture
+from codec.entropy.priors.factorized import FactorizedPrior
 
-__all__ = ["CENTRE", "EntropyBottleneck", "FactorizedPrior", "LogisticMixture", "Mixture"]
+__all__ = ["EntropyBottleneck", "FactorizedPrior", "LogisticMixture", "Mixture"]

@@ -1,148 +1,138 @@
-"""EntropyBottleneck: quantiser, prior and arithmetic coder for one latent tensor."""
+"""EntropyBottleneck: quantiser, prior and arithmetic coder for one latent, which may be a pyramid of tensors."""
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from codec.bitstream import BitstreamError
-from codec.checks import check_integer
-from codec.entropy import coder
-from codec.entropy.tables import PRECISION, cdf_from_pmf
+from codec.bitstream import BitstreamError, pack_strings
+from codec.checks import check_integers
+from codec.entropy.priors.prior import Prior, Size
+from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
+from codec.networks.exact import exact_kernels, whole
 from codec.options import check_bottleneck
 
-# The middle of a bottleneck's range, around which a latent starts out.
-CENTRE = 0.5
+# A variable rate doubles or halves the quantiser's step this many times from quality 0 to 100.
+OCTAVES = 5.5
 
 
 class EntropyBottleneck(nn.Module):
     """The only way from a latent to bytes.
 
-        training   y ─ clamp ─ + noise ─→ y_hat,  prior(clamp(y)·2^B + U(−½, ½)) ─→ bits
+        training   y ─ clamp ─ + noise ─→ y_hat,  prior(y / step + U(−½, ½)) ─→ bits
         otherwise  y ─ clamp ─ round ──→ y_hat,   prior(levels) ─→ bits
-        files      levels ─ integer CDF tables ─ arithmetic coder ─→ one section
+        files      levels ─ passes of the prior, each by integer CDF tables ─ arithmetic coder ─→ one section
 
-    `y` is `[B, C, H, W]`; what lies outside [0, 1] is clamped. With B = `bits` (1–8) there are 2^B + 1 levels,
-    `int(clamp(y)·2^B + 0.5)`, and `y_hat = level / 2^B`. `noise` is what the decoder is trained with:
-    `uniform` U(−½, ½)·2^-B, `paper` (randn·0.5 − 0.5)·2^-B, or `straight_through` rounding whose gradient is
-    the identity. `prior` makes the probability model from (channels, levels).
-
-    `tables` and `tables_of` are buffers: integer CDFs, and a hash of the prior's weights they were made from.
-    They are remade only after training has changed those weights, and before any state dict is written; a
-    codec that was loaded reads them, so a file decodes with the very integers it was coded with.
+    A latent is a list of tensors `[B, C, H, W]`, coarse to fine, around 0, with `channels` C each. What lies
+    outside [−½, ½] is clamped if `bounded`. Levels are ⌊y / step + ½⌋, and `y_hat = level · step`: with B = `bits`
+    (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(5.5 · (½ − quality / 100)), of each image's own
+    quality, 0–100. `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5
+    steps, or `straight_through` rounding whose gradient is the identity; then the prior sees rounded levels too.
+    `prior` makes the probability model from the channels, the largest level within bounds, and `groups` (see
+    ChannelContextPrior).
 
     `shapes_latent` False stops the gradient of the bits at the latent: the prior still learns to describe it.
     """
 
-    tables: Tensor
-    tables_of: Tensor
-
     def __init__(
         self,
-        channels: int,
+        channels: Sequence[int],
         bits: int = 6,
         noise: str = "uniform",
-        prior: Callable[[int, int], nn.Module] | None = None,
+        prior: Callable[..., Prior] | None = None,
+        bounded: bool = True,
+        variable_rate: bool = False,
+        groups: Sequence | None = None,
     ) -> None:
         super().__init__()
-        check_integer("channels", channels, 1)
+        check_integers("channels", channels, lowest=1)
         check_bottleneck(bits, noise)
         if prior is None:
             raise ArgumentError("prior", prior, "a bottleneck needs one, e.g. prior=factorized")
-        self.channels = channels
+        self.channels = list(channels)
         self.scale = 2**bits
         self.noise = noise
+        self.bounded = bounded
+        self.variable_rate = variable_rate
         self.shapes_latent = True
-        self.prior = prior(channels, self.scale + 1)
-        rows, levels = self.prior.pmf().shape
-        self.register_buffer("tables", torch.zeros(rows, levels + 1, dtype=torch.int32))
-        self.register_buffer("tables_of", torch.zeros((), dtype=torch.int64))
-        self.register_state_dict_pre_hook(_make_current)
+        self.prior = prior(self.channels, self.scale // 2, groups)
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """`y` `[B, C, H, W]` → `y_hat` of the same shape, in [0, 1] but for noise, and bits `[B]`."""
-        with torch.autocast(y.device.type, enabled=False):
-            y = _Clamp.apply(y.float())
+    def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""
+        with torch.autocast(y[0].device.type, enabled=False):
+            exact = self._exact_levels(y, quality)
             if not self.training:
-                levels = self._levels(y)
-                return levels / self.scale, self.prior(levels)
-            exact = y * self.scale
-            seen = exact if self.shapes_latent else exact.detach()
-            bits = self.prior(seen + torch.rand_like(seen) - 0.5)
-            if self.noise == "straight_through":
-                y_hat = y + (self._levels(y) / self.scale - y).detach()
-            elif self.noise == "uniform":
-                y_hat = y + (torch.rand_like(y) - 0.5) / self.scale
+                code = Measure()
+                levels = self._visit([torch.floor(e + 0.5) for e in exact], code, quality)
             else:
-                y_hat = y + (torch.randn_like(y) * 0.5 - 0.5) / self.scale
-            return y_hat, bits
+                code = Train(self.noise != "straight_through", self.shapes_latent)
+                self._visit(exact, code, quality)
+                levels = [self._noisy(e) for e in exact]
+            step = self.step(quality)
+            return [tensor * step for tensor in levels], dict(code.bits)
 
-    def compress(self, y: Tensor) -> bytes:
-        """One latent `[1, C, H, W]` → its section. Raises EncodeError if it holds nan."""
-        if bool(torch.isnan(y).any()):
+    def compress(self, y: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
+        """The latent of one image → its section. Raises EncodeError if it holds nan."""
+        if any(bool(torch.isnan(tensor).any()) for tensor in y):
             raise EncodeError("the latent holds nan: the weights or the image are not usable")
-        symbols = self._levels(y.float().clamp(0, 1)).reshape(-1)
-        return coder.encode(symbols, self.prior.table_index(*y.shape[-2:]), self.current_tables())
+        code = Write()
+        self._visit([torch.floor(e + 0.5) for e in self._exact_levels(y, quality)], code, quality)
+        return pack_strings(code.strings)
 
-    def decompress(self, section: bytes, size: tuple[int, int]) -> Tensor:
-        """A section → `y_hat` `[1, C, H, W]` in [0, 1], `size` = (H, W).
+    def decompress(self, section: bytes, sizes: Sequence[Size], quality: Tensor | None = None) -> list[Tensor]:
+        """A section → `y_hat`, B = 1, of `sizes` (H, W).
 
         Raises BitstreamError as `check_length` does, before memory is taken.
         """
-        self.check_length(section, size)
-        symbols = coder.decode(section, self.prior.table_index(*size), self.current_tables())
-        levels = symbols.to(self.tables.device, torch.float32).reshape(1, self.channels, *size)
-        return levels / self.scale
+        self.check_length(section, sizes)
+        code = Read(section)
+        with exact_kernels(next(self.prior.buffers()).device.type):
+            levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
+        code.strings.end()
+        step = self.step(quality)
+        return [tensor * step for tensor in levels]
 
-    def check_length(self, section: bytes, size: tuple[int, int]) -> None:
-        """Raises BitstreamError if the section is shorter than any latent of `size` (H, W) takes."""
-        if 8 * len(section) < self.least_bits(size):
-            count = self.channels * size[0] * size[1]
+    def check_length(self, section: bytes, sizes: Sequence[Size]) -> None:
+        """Raises BitstreamError if the section is shorter than any latent of `sizes` takes."""
+        if 8 * len(section) < self.prior.least_bits(sizes):
+            count = sum(c * height * width for c, (height, width) in zip(self.channels, sizes, strict=True))
             raise BitstreamError(f"a section of {len(section)} bytes is too short for its {count} symbols")
 
-    def least_bits(self, size: tuple[int, int]) -> float:
-        """What a latent of `size` (H, W) costs if every symbol is the likeliest of its table."""
-        likeliest = self.current_tables().cpu().diff().amax(-1).double() / (1 << PRECISION)
-        return -float(torch.log2(likeliest) @ self.prior.table_counts(*size).double())
+    def step(self, quality: Tensor | None) -> Tensor | float:
+        """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is."""
+        if not self.variable_rate or quality is None:
+            return 1 / self.scale
+        return torch.exp2(OCTAVES * (0.5 - quality.float() / 100)).view(-1, 1, 1, 1) / self.scale
 
-    def current_tables(self) -> Tensor:
-        """The integer CDFs, int32 `[T, L + 1]`, remade first if the prior's weights have changed since."""
-        if not self.tables_are_current():
-            with torch.no_grad():
-                self.tables.copy_(cdf_from_pmf(self.prior.pmf()))
-                self.tables_of.fill_(self._prior_hash())
-        return self.tables
+    def _visit(self, levels: Sequence[Tensor], code: Code, quality: Tensor | None) -> list[Tensor]:
+        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
+        with exact_kernels(levels[0].device.type):
+            return self.prior.visit(levels, sizes, code, quality)
 
-    def tables_are_current(self) -> bool:
-        """Whether `tables` were made from the prior's present weights."""
-        return int(self.tables_of) == self._prior_hash()
+    def _exact_levels(self, y: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
+        """What is rounded to levels."""
+        step = self.step(quality)
+        return [(_Clamp.apply(tensor.float()) if self.bounded else tensor.float()) / step for tensor in y]
 
-    def _levels(self, y: Tensor) -> Tensor:
-        return torch.floor(y * self.scale + 0.5)
-
-    def _prior_hash(self) -> int:
-        digest = hashlib.sha256()
-        for parameter in self.prior.parameters():
-            digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return int.from_bytes(digest.digest()[:8], "big", signed=True)
-
-
-def _make_current(bottleneck: EntropyBottleneck, *_: object) -> None:
-    bottleneck.current_tables()
+    def _noisy(self, levels: Tensor) -> Tensor:
+        if self.noise == "straight_through":
+            return whole(levels)
+        if self.noise == "uniform":
+            return levels + torch.rand_like(levels) - 0.5
+        return levels + torch.randn_like(levels) * 0.5 - 0.5
 
 
 class _Clamp(torch.autograd.Function):
-    """clamp(y, 0, 1) whose gradient is stopped only where it would push y further out of the range."""
+    """clamp(y, −½, ½) whose gradient is stopped only where it would push y further out of the range."""
 
     @staticmethod
     def forward(ctx, y: Tensor) -> Tensor:
         ctx.save_for_backward(y)
-        return y.clamp(0, 1)
+        return y.clamp(-0.5, 0.5)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        outwards = ((y < 0) & (gradient > 0)) | ((y > 1) & (gradient < 0))
+        outwards = ((y < -0.5) & (gradient > 0)) | ((y > 0.5) & (gradient < 0))
         return gradient.masked_fill(outwards, 0.0)

@@ -1,7 +1,10 @@
 """Integer CDF tables: what encoder and decoder share."""
 
+import hashlib
+from abc import abstractmethod
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 PRECISION = 16  # torchac's: cumulative counts run from 0 to 2**16
 
@@ -31,3 +34,52 @@ def cdf_from_pmf(pmf: Tensor) -> Tensor:
     cdf = torch.zeros(*pmf.shape[:-1], symbols + 1, dtype=torch.int64)
     cdf[..., 1:] = counts.cumsum(-1)
     return cdf.to(torch.int32)
+
+
+class CodingTables(nn.Module):
+    """A probability model that files are coded with: its integer CDFs are kept beside the weights they come from.
+
+    A subclass calls `make_room(rows, symbols)` at the end of its constructor and writes `pmf`. `tables` and
+    `tables_of` are buffers: integer CDFs, and a hash of the weights they were made from. They are remade only after
+    training has changed those weights, and before any state dict is written; a codec that was loaded reads them, so
+    a file decodes with the very integers it was coded with.
+    """
+
+    tables: Tensor
+    tables_of: Tensor
+
+    @abstractmethod
+    def pmf(self) -> Tensor:
+        """The probabilities of every table's symbols, float `[T, L]`."""
+
+    def make_room(self, rows: int, symbols: int) -> None:
+        self.register_buffer("tables", torch.zeros(rows, symbols + 1, dtype=torch.int32))
+        self.register_buffer("tables_of", torch.zeros((), dtype=torch.int64))
+        self.register_state_dict_pre_hook(_make_current)
+
+    def current_tables(self) -> Tensor:
+        """The integer CDFs, int32 `[T, L + 1]`, remade first if the weights have changed since."""
+        if not self.tables_are_current():
+            with torch.no_grad():
+                self.tables.copy_(cdf_from_pmf(self.pmf()))
+                self.tables_of.fill_(self._hash())
+        return self.tables
+
+    def tables_are_current(self) -> bool:
+        """Whether `tables` were made from the present weights."""
+        return int(self.tables_of) == self._hash()
+
+    def least_bits_of_rows(self) -> Tensor:
+        """What the likeliest symbol of each table costs, float64 `[T]` on the CPU."""
+        likeliest = self.current_tables().cpu().diff().amax(-1).double() / (1 << PRECISION)
+        return -torch.log2(likeliest)
+
+    def _hash(self) -> int:
+        digest = hashlib.sha256()
+        for parameter in self.parameters():
+            digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return int.from_bytes(digest.digest()[:8], "big", signed=True)
+
+
+def _make_current(model: CodingTables, *_: object) -> None:
+    model.current_tables()

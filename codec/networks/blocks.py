@@ -41,7 +41,8 @@ class ResidualBlock(nn.Module):
 def zero_(conv: nn.Conv2d) -> nn.Conv2d:
     """Makes `conv` give zeros, until training changes it."""
     nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
 
 

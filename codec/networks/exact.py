@@ -6,6 +6,9 @@ no sum needs more than the 24 bits a float32 holds. Whatever the order, threads 
 same to the last bit, at the speed of ordinary convolutions.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +22,13 @@ CODE_UNIT = 16
 _FLOAT32_BITS = 24
 WEIGHT_STEPS = 1 << 20
 _LARGEST_WEIGHT = 1 << 20
+
+
+@contextmanager
+def exact_kernels(device_type: str) -> Iterator[None]:
+    """Full precision, and no cuDNN, which may convolve by methods that round between integers."""
+    with torch.autocast(device_type, enabled=False), torch.backends.cudnn.flags(enabled=False):
+        yield
 
 
 class ExactConv2d(nn.Conv2d):
@@ -67,6 +77,11 @@ class ExactUpConv2d(nn.ConvTranspose2d):
 def codes(x: Tensor) -> Tensor:
     """The ReLU of this arithmetic: `x` rounded and clamped to 0…255; its gradient is 1 inside, 0 outside."""
     return _Codes.apply(x)
+
+
+def whole(x: Tensor, unit: float = 1.0) -> Tensor:
+    """`x` rounded to multiples of 1/`unit`, a power of two, so that sums of such are exact; its gradient is 1."""
+    return _Whole.apply(x, unit)
 
 
 def exact(weight: Tensor, bias: Tensor | None, reach: int) -> tuple[Tensor, Tensor | None]:
@@ -118,6 +133,16 @@ def _check_terms(terms: int, reach: int) -> None:
         raise ConfigError(
             f"a convolution of {terms} terms up to {reach} cannot be added up exactly: use fewer channels"
         )
+
+
+class _Whole(torch.autograd.Function):
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, unit: float) -> Tensor:
+        return torch.floor(x * unit + 0.5) / unit
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class _Codes(torch.autograd.Function):

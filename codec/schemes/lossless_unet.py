@@ -13,7 +13,6 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,7 @@ from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.losses import RateDistortionLoss
 from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
-from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_transposed
+from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, PixelPredictor, Tap, fit
 
 # The three planes that double the resolution of a fourth, (0, 0), by their rows and columns modulo 2, in coding
@@ -146,7 +145,7 @@ class LosslessUNet(LearnedCodec):
         image = to_integers(x)
         if self.training:
             return Reconstruction(x, self._bits(image))
-        with _exact_kernels(x.device.type):
+        with exact_kernels(x.device.type):
             channels = self._channels_to_code(image)
             return Reconstruction(x, sum(self._bits(tile, channels) for tile in self._tiles(image)))
 
@@ -178,7 +177,7 @@ class LosslessUNet(LearnedCodec):
         def code(mixture: Mixture, plane: Tensor) -> None:
             pixels.extend(self.mixture.encode(mixture, plane))
 
-        with _exact_kernels(x.device.type):
+        with exact_kernels(x.device.type):
             for tile in self._tiles(image):
                 y = self.g_a(tile)
                 latents.append(self.bottleneck.compress(y))
@@ -198,7 +197,7 @@ class LosslessUNet(LearnedCodec):
         def code(mixture: Mixture, plane: Tensor) -> None:
             plane.copy_(self.mixture.decode(mixture, [pixels.next(), pixels.next()]))
 
-        with _exact_kernels(self.device.type):
+        with exact_kernels(self.device.type):
             for tile in self._tiles(image):
                 z = self.bottleneck.decompress(latents.next(), self._core_size(tile.shape[-2:]))
                 self._visit(tile, z, code, channels)
@@ -304,13 +303,6 @@ class LosslessUNet(LearnedCodec):
                 weight, _ = exact_transposed(weight, None, self.bottleneck.scale // 2, self.shortcut.block)
             preview = F.conv_transpose2d(z.float(), weight, stride=self.shortcut.block) + 127.5
         return codes(preview)[..., : features.shape[-2], : features.shape[-1]]
-
-
-@contextmanager
-def _exact_kernels(device_type: str) -> Iterator[None]:
-    """Full precision, and no cuDNN, which may convolve by methods that round between integers."""
-    with torch.autocast(device_type, enabled=False), torch.backends.cudnn.flags(enabled=False):
-        yield
 
 
 def to_integers(x: Tensor) -> Tensor:

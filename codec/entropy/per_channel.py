@@ -1,8 +1,8 @@
-"""The factorized prior: one learned distribution per channel, the same at every position.
+"""A learned distribution per channel, the same at every position.
 
 Ballé, Minnen, Singh, Hwang, Johnston, "Variational image compression with a scale hyperprior" (ICLR 2018),
-appendix 6.1, https://arxiv.org/abs/1802.01436. Differs from it in one thing: the alphabet is finite (levels
-0 … L−1 of a B-bit quantiser), so the density is cut off at −½ and L−½ and normalised.
+appendix 6.1, https://arxiv.org/abs/1802.01436. Differs from it in one thing: the density is cut off half a level
+beyond the alphabet −R … R and normalised. A level outside is escaped (see codec.entropy.unbounded).
 """
 
 import math
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.checks import check_integers
-from codec.entropy.tables import PRECISION
+from codec.entropy import unbounded
+from codec.entropy.tables import PRECISION, CodingTables
 
 # The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
 _SPAN = 8.0
@@ -22,17 +23,19 @@ _SPAN = 8.0
 _SMALLEST_GAP = 1e-7
 
 
-class FactorizedPrior(nn.Module):
+class ChannelTables(CodingTables):
     """P(level | channel) as the mass of a learned monotone cumulative function over [level − ½, level + ½].
 
-    `channels` C and `levels` L ≥ 2 are the latent's; `filters` are the widths of the cumulative network.
+    `channels` C are the latent's, the alphabet is −`reach` … `reach`; `filters` are the widths of the cumulative
+    network.
     """
 
-    def __init__(self, channels: int, levels: int, filters: Sequence[int] = (3, 3, 3)) -> None:
+    def __init__(self, channels: int, reach: int, filters: Sequence[int] = (3, 3, 3)) -> None:
         super().__init__()
         check_integers("filters", filters, lowest=1)
         self.channels = channels
-        self.levels = levels
+        self.reach = reach
+        self.levels = 2 * reach + 1
         widths = (1, *filters, 1)
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -49,30 +52,26 @@ class FactorizedPrior(nn.Module):
             self.factors.append(torch.empty(channels, width, 1))
             nn.init.zeros_(self.factors[-1])
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]` in [−½, L−½], rounded or noisy."""
+        self.make_room(channels, self.levels + 1)
+
+    def bits(self, levels: Tensor) -> Tensor:
+        """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]`, which need not be whole."""
         x = levels.transpose(0, 1).reshape(self.channels, 1, -1)  # (C, 1, B·H·W)
         # What the tables charge: every level keeps one count of 65536, so none is free and none costs over 16 bits.
         total = 1 << PRECISION
-        bits = -torch.log2((self._mass(x) * (total - self.levels) + 1) / total)
+        bits = -torch.log2((self._mass(x) * (total - self.levels - 1) + 1) / total)
         return bits.reshape(self.channels, levels.shape[0], -1).sum((0, 2))
 
     def pmf(self) -> Tensor:
-        """P(level) of every channel, float `[C, L]`."""
-        x = torch.arange(self.levels, device=self.matrices[0].device, dtype=self.matrices[0].dtype)
-        return self._mass(x.expand(self.channels, 1, -1))[:, 0]
-
-    def table_index(self, height: int, width: int) -> Tensor:
-        """Which row of `pmf` each symbol of a latent `[C, H, W]` is coded with, int64 `[C·H·W]`."""
-        return torch.arange(self.channels).repeat_interleave(height * width)
-
-    def table_counts(self, height: int, width: int) -> Tensor:
-        """How often `table_index` has each row, int64 `[C]`, without making it."""
-        return torch.full((self.channels,), height * width)
+        """P(level) of every channel, float `[C, L + 1]`, the last for whatever lies outside the alphabet."""
+        matrix = self.matrices[0]
+        x = torch.arange(-self.reach, self.reach + 1, device=matrix.device, dtype=matrix.dtype)
+        return F.pad(self._mass(x.expand(self.channels, 1, -1))[:, 0], (0, 1))
 
     def _mass(self, levels: Tensor) -> Tensor:
         ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
         first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
+        levels = levels + self.reach
         return (_log_mass(self._logits(levels + 0.5), self._logits(levels - 0.5)) - _log_mass(last, first)).exp()
 
     def _logits(self, levels: Tensor) -> Tensor:
@@ -82,6 +81,40 @@ class FactorizedPrior(nn.Module):
             if n < len(self.factors):
                 x = x + torch.tanh(self.factors[n]) * torch.tanh(x)
         return x
+
+
+class PerChannel:
+    """The distributions of latents of `size` (B, H, W): a Distribution."""
+
+    def __init__(self, model: ChannelTables, size: tuple[int, int, int]) -> None:
+        self.model, self.size = model, size
+
+    def bits(self, levels: Tensor) -> Tensor:
+        return self.model.bits(levels)
+
+    def file_bits(self, levels: Tensor) -> Tensor:
+        tables, shifts = self.model.current_tables(), self._shifts()
+        integers, index = levels.long().flatten(), self._index().to(levels.device)
+        symbols = unbounded.symbols_of(integers, index, tables, shifts)
+        counts = tables[index, symbols + 1] - tables[index, symbols]
+        bits = PRECISION - torch.log2(counts.float()) + unbounded.plain_bits(integers, index, tables, shifts)
+        return bits.view(len(levels), -1).sum(1)
+
+    def encode(self, levels: Tensor) -> bytes:
+        return unbounded.encode(levels.long().flatten(), self._index(), self.model.current_tables(), self._shifts())
+
+    def decode(self, data: bytes) -> Tensor:
+        tables = self.model.current_tables()
+        batch, height, width = self.size
+        integers = unbounded.decode(data, self._index(), tables, self._shifts())
+        return integers.view(batch, -1, height, width).to(tables.device, torch.float32)
+
+    def _index(self) -> Tensor:
+        batch, height, width = self.size
+        return torch.arange(self.model.channels).repeat_interleave(height * width).repeat(batch)
+
+    def _shifts(self) -> Tensor:
+        return torch.zeros(self.model.channels, dtype=torch.int64, device=self.model.tables.device)
 
 
 def _log_mass(upper: Tensor, lower: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""Levels around a predicted mean, of a predicted scale: mixtures of two Laplace distributions, coded by tables.
+
+The scale picks a table, one of four for every doubling, and the mean's position between two levels picks it in
+eighths. Scales and means that come from exact arithmetic (codec.networks.exact) are the same on every machine, and
+so is what is coded with them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from codec.entropy import unbounded
+from codec.entropy.tables import PRECISION, CodingTables
+
+# Mean magnitudes from 2^-5 of a level to 2^10.75 levels.
+LOWEST, PER_OCTAVE, SCALES = -5, 4, 64
+FRACTIONS = 8
+_REACH = 24
+# A scale whose magnitudes are larger than this many symbols has its lowest bits written as they are.
+_WIDEST = 3.4
+_KNOTS = 9
+
+
+class LaplaceTables(CodingTables):
+    """P(level | mean, scale): two Laplace distributions around the mean, whose shares and widths follow the scale.
+
+    Starts as a single one. `scale` is the mean magnitude of (level − mean).
+    """
+
+    shifts: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By scale: the logit of the first one's share, and the binary logarithms of both widths over the scale.
+        start = torch.tensor([0.0, -0.3, 0.3])
+        self.shape = nn.Parameter(start[:, None].repeat(1, _KNOTS))
+        scales = 2.0 ** (LOWEST + torch.arange(SCALES) / PER_OCTAVE)
+        shifts = torch.log2(scales / _WIDEST).ceil().clamp(min=0).long()
+        self.register_buffer("shifts", shifts.repeat_interleave(FRACTIONS), persistent=False)
+        self.make_room(SCALES * FRACTIONS, 2 * _REACH + 2)
+
+    def pmf(self) -> Tensor:
+        with torch.no_grad():
+            log_scale = (LOWEST + torch.arange(SCALES, dtype=torch.float64) / PER_OCTAVE)[:, None, None]
+            fraction = ((torch.arange(FRACTIONS) - FRACTIONS // 2) / FRACTIONS).double()[:, None]
+            step = 2.0 ** self.shifts[::FRACTIONS].cpu().double()[:, None, None]
+            # A symbol stands for `step` levels, of which one more lies below the middle than above it.
+            first = step * torch.arange(-_REACH, _REACH + 2).double() - (step / 2).floor() - 0.5
+            below = self._cumulative(first - fraction, log_scale)
+            inside = below.diff(dim=-1)
+            outside = 1 - inside.sum(-1, keepdim=True)
+            return torch.cat([inside, outside.clamp(min=0)], -1).flatten(0, 1).float()
+
+    def bits(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """Bits of every level, which need not be whole; `log_scale` is a binary logarithm. All of one shape."""
+        share, narrow, wide = self._shape_at(log_scale)
+        distance = (levels - mean).abs()
+        mass = share * _mass(distance, torch.exp2(narrow)) + (1 - share) * _mass(distance, torch.exp2(wide))
+        total = 1 << PRECISION
+        return -torch.log2((mass * (total - 2 * _REACH - 2) + 1) / total)
+
+    def _cumulative(self, x: Tensor, log_scale: Tensor) -> Tensor:
+        share, narrow, wide = (value.double() for value in self._shape_at(log_scale.float()))
+        return share * _below(x, 2**narrow) + (1 - share) * _below(x, 2**wide)
+
+    def _shape_at(self, log_scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first's share, and both widths as binary logarithms, at each scale."""
+        log_scale = log_scale.clamp(LOWEST, LOWEST + (SCALES - 1) / PER_OCTAVE)
+        position = (log_scale - LOWEST) * ((_KNOTS - 1) * PER_OCTAVE / SCALES)
+        knot = position.detach().floor().long().clamp(max=_KNOTS - 2)
+        after = position - knot
+        shape = self.shape.to(log_scale.device)
+        logit, narrow, wide = shape[:, knot] * (1 - after) + shape[:, knot + 1] * after
+        return torch.sigmoid(logit), log_scale + narrow, log_scale + wide
+
+
+class Laplace:
+    """The distributions of one pass: `mean` in levels and `log_scale`, both `[B, …]`; a Distribution."""
+
+    def __init__(self, model: LaplaceTables, mean: Tensor, log_scale: Tensor) -> None:
+        self.model, self.mean, self.log_scale = model, mean, log_scale
+
+    def bits(self, levels: Tensor) -> Tensor:
+        return self.model.bits(levels, self.mean, self.log_scale).flatten(1).sum(1)
+
+    def file_bits(self, levels: Tensor) -> Tensor:
+        middle, index = self._rows()
+        tables, shifts = self.model.current_tables(), self.model.shifts
+        integers = levels.long().flatten() - middle
+        symbols = unbounded.symbols_of(integers, index, tables, shifts)
+        counts = tables[index, symbols + 1] - tables[index, symbols]
+        bits = PRECISION - torch.log2(counts.float()) + unbounded.plain_bits(integers, index, tables, shifts)
+        return bits.view(len(levels), -1).sum(1)
+
+    def encode(self, levels: Tensor) -> bytes:
+        middle, index = self._rows()
+        return unbounded.encode(
+            levels.long().flatten() - middle, index, self.model.current_tables(), self.model.shifts
+        )
+
+    def decode(self, data: bytes) -> Tensor:
+        middle, index = self._rows()
+        integers = unbounded.decode(data, index, self.model.current_tables(), self.model.shifts)
+        return (integers.to(middle.device) + middle).view(self.mean.shape).float()
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """The level next to each mean, and the row of each symbol's table, both int64 `[N]`."""
+        eighths = torch.floor(self.mean * FRACTIONS + 0.5).long()
+        middle = (eighths + FRACTIONS // 2) >> 3
+        scale = torch.floor((self.log_scale - LOWEST) * PER_OCTAVE + 0.5).clamp(0, SCALES - 1).long()
+        index = scale * FRACTIONS + eighths - FRACTIONS * middle + FRACTIONS // 2
+        return middle.flatten(), index.flatten()
+
+
+def _mass(distance: Tensor, width: Tensor) -> Tensor:
+    """A Laplace distribution's mass on [d − ½, d + ½], d ≥ 0, without differences of numbers near 1."""
+    near, far = torch.exp(-(distance - 0.5).abs() / width), torch.exp(-(distance + 0.5) / width)
+    return torch.where(distance < 0.5, 1 - 0.5 * (near + far), 0.5 * (near - far))
+
+
+def _below(x: Tensor, width: Tensor) -> Tensor:
+    tail = 0.5 * torch.exp(-x.abs() / width)
+    return torch.where(x < 0, tail, 1 - tail)

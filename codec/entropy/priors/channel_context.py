@@ -1,0 +1,44 @@
+"""The space–channel context model: slices of channels in turn, each in passes over the positions.
+
+He, Yang, Peng, Ma, Qin, Wang, "ELIC" 2022 (https://arxiv.org/abs/2203.10886), after Minnen and Singh 2020
+(https://arxiv.org/abs/2007.08739). Differs from them: the side information may be left out, since predictors that
+are linear in what is decoded make a context model from the start (see codec.entropy.priors.linear_start).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from codec.checks import check_choice, check_integer
+from codec.entropy.priors.context import PHASES, ContextPrior, Group
+
+
+class ChannelContextPrior(ContextPrior):
+    """Each tensor in groups of channels, each group in passes, conditioned on all that is decoded.
+
+    `groups`, (channels, phases) of each tensor in coding order, are those that a transform knows of its
+    coefficients; without them the channels are cut into `slices` equal groups of `phases` passes each. `features`
+    are the networks' width, and z's channels if there is one (`hyper`).
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        reach: int,
+        groups: Sequence[Sequence[tuple[tuple[int, ...], int]]] | None = None,
+        features: int = 32,
+        slices: int = 5,
+        phases: int = 2,
+        hyper: bool = False,
+    ) -> None:
+        check_integer("slices", slices, 1)
+        check_choice("phases", phases, tuple(PHASES))
+        if groups is None:
+            groups = [[(part, phases) for part in _cut(count, slices)] for count in channels]
+        super().__init__(
+            channels, [[Group(*group) for group in of_tensor] for of_tensor in groups], features, hyper
+        )
+
+
+def _cut(count: int, slices: int) -> list[tuple[int, ...]]:
+    ends = [count * n // slices for n in range(slices + 1)]
+    return [tuple(range(first, end)) for first, end in pairwise(ends) if end > first]

@@ -1,0 +1,291 @@
+"""What is common to the priors that condition on what is decoded: a walk in passes, and a network for each.
+
+A pass codes some channels at some positions of one tensor: of every 2×2 positions the offsets that are its own. Its
+distributions follow from the tensor's levels that are known by then, in a neighbourhood of each position, and from
+features of everything coarser. Networks are exact (codec.networks.exact), so every machine predicts the same.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables
+from codec.entropy.priors.factorized import part_name
+from codec.entropy.priors.hyper import Hyper
+from codec.entropy.priors.prior import Prior, Size
+from codec.entropy.walk import Code
+from codec.networks.blocks import zero_
+from codec.networks.exact import CODE_MAX, CODE_UNIT, ExactConv2d, ExactUpConv2d, codes, whole
+
+Offset = tuple[int, int]
+
+# The offsets, (row, column) modulo 2, that are coded at a time; with two, a checkerboard (He et al. 2021,
+# https://arxiv.org/abs/2103.15306).
+PHASES: dict[int, tuple[tuple[Offset, ...], ...]] = {
+    1: (((0, 0), (1, 1), (0, 1), (1, 0)),),
+    2: (((0, 0), (1, 1)), ((0, 1), (1, 0))),
+    4: (((0, 0),), ((1, 1),), ((0, 1),), ((1, 0),)),
+}
+
+RADIUS = 2  # of the neighbourhood at a position
+KERNEL = 2 * RADIUS + 1
+KNOTS = 6  # qualities 0, 20, … 100, between which what depends on the rate is interpolated
+KNOT_UNIT = 256
+_LARGEST_MAGNITUDE = 255  # in linear predictions; larger levels count as this
+_LARGEST_LEVEL = 2047
+_MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
+_SCALE_UNIT = 16  # ... and their binary logarithms of 1/16
+_COMPANDING = 32  # codes a doubling of 1 + |level|, in what networks see
+
+
+class Group(NamedTuple):
+    """Channels of a tensor that are coded together, in `phases` (1, 2 or 4) passes over the positions."""
+
+    channels: tuple[int, ...]
+    phases: int
+
+
+class Known(NamedTuple):
+    """What of one tensor is known so far, `[B, C, H, W]`, unknown levels being 0, in forms that predictors take."""
+
+    magnitudes: Tensor
+    levels: Tensor
+    companded: Tensor
+
+    @classmethod
+    def of(cls, levels: Tensor) -> "Known":
+        return cls(
+            levels.abs().clamp(max=_LARGEST_MAGNITUDE),
+            levels.clamp(-_LARGEST_LEVEL, _LARGEST_LEVEL),
+            companded(levels),
+        )
+
+
+class Coarser(NamedTuple):
+    """What is known of everything coarser than a tensor.
+
+    `features` are codes `[B, F, H, W]` on the tensor's own grid; `magnitudes` are the next coarser tensor's, on a
+    grid of half that size.
+    """
+
+    features: Tensor | None = None
+    magnitudes: Tensor | None = None
+
+
+class PassNetwork(nn.Module):
+    """The distributions of one pass: a mean and a magnitude, both linear in what is known, and what a network adds.
+
+        magnitudes of the neighbourhood, of what is coarser ── linear ── m ─┐
+        companded magnitudes, features of what is coarser ── 3 layers ─┬─ u ┴→ scale = m · 2^u
+                                                                       └─ v ┬→ mean
+        levels of the neighbourhood ── linear ──────────────────────────────┘
+
+    `coded` of the tensor's `channels` are coded. `neighbours` False: nothing of the tensor itself is known yet.
+    `coarser_channels` are the next coarser tensor's, `features_in` the width of what else is known, 0: nothing. The
+    network's end starts at zero, and so do both linear parts but for the constant in m; see
+    `codec.entropy.priors.linear_start`, which fits them.
+    """
+
+    def __init__(
+        self, channels: int, coded: int, features: int, neighbours: bool, coarser_channels: int, features_in: int
+    ) -> None:
+        super().__init__()
+
+        def of_neighbours(outputs: int, reach: int) -> ExactConv2d | None:
+            return ExactConv2d(channels, outputs, KERNEL, stride=2, bias=False, reach=reach) if neighbours else None
+
+        self.mean = of_neighbours(coded, _LARGEST_LEVEL)
+        self.magnitude = of_neighbours(coded, _LARGEST_MAGNITUDE)
+        self.coarser_magnitude = None
+        if coarser_channels:
+            self.coarser_magnitude = ExactConv2d(
+                coarser_channels, coded, 3, padding=1, bias=False, reach=_LARGEST_MAGNITUDE
+            )
+        for linear in (self.mean, self.magnitude, self.coarser_magnitude):
+            if linear is not None:
+                zero_(linear)
+        self.constant = ExactConv2d(KNOTS, coded, 1, bias=False, reach=KNOT_UNIT)
+        nn.init.constant_(self.constant.weight, 0.5 / KNOT_UNIT)
+        self.first = of_neighbours(features, CODE_MAX)
+        self.from_features = ExactConv2d(features_in, features, 1, bias=False) if features_in else None
+        self.rate = zero_(ExactConv2d(KNOTS, features, 1, reach=KNOT_UNIT))
+        self.middle = ExactConv2d(features, features, 1)
+        self.last = zero_(ExactConv2d(features, 2 * coded, 1))
+
+    def forward(
+        self, known: Known, coarser: Coarser, knots: Tensor, offset: Offset, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and binary logarithm of the scale, `[B, coded, h, w]`, at every other position from `offset` on.
+
+        `size` is (h, w), `knots` as ContextPrior's.
+        """
+        row, column = offset
+        height, width = size
+        m = whole(self.constant(knots), _MAGNITUDE_UNIT)
+        h = whole(self.rate(knots))
+        mean = 0
+        if self.mean is not None:
+            mean = whole(self.mean(around(known.levels, offset)), FRACTIONS)
+            m = m + whole(self.magnitude(around(known.magnitudes, offset)), _MAGNITUDE_UNIT)
+            h = h + whole(self.first(around(known.companded, offset)))
+        if self.coarser_magnitude is not None:
+            m = m + whole(self.coarser_magnitude(coarser.magnitudes), _MAGNITUDE_UNIT)[..., :height, :width]
+        if self.from_features is not None:
+            h = h + whole(self.from_features(coarser.features[..., row::2, column::2]))
+        u, v = (self.last(codes(self.middle(codes(h)))) / CODE_UNIT).chunk(2, 1)
+        shape = (len(u), u.shape[1], height, width)
+        log_scale = _log2(m.clamp(min=2.0**LOWEST), self.training) + whole(u, _SCALE_UNIT)
+        return (mean + whole(v, FRACTIONS)).expand(shape), log_scale.expand(shape)
+
+
+class CoarserFeatures(nn.Module):
+    """Features of one tensor and of what is coarser than that, on the grid of the next, which is twice as fine."""
+
+    def __init__(self, channels: int, features: int, first: bool) -> None:
+        super().__init__()
+        self.levels = ExactConv2d(2 * channels, features, 3, padding=1)
+        self.before = None if first else ExactConv2d(features, features, 1, bias=False)
+        self.to_next = ExactUpConv2d(features, features)
+
+    def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
+        h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
+        if self.before is not None:
+            h = h + whole(self.before(before))
+        height, width = size
+        return codes(self.to_next(codes(h)))[..., :height, :width]
+
+
+class ContextPrior(Prior):
+    """Codes a latent tensor by tensor, group by group, phase by phase, each pass conditioned on all before it.
+
+    `channels` are those of each tensor, coarse to fine, `groups` those of every tensor in coding order, `features`
+    the networks' width. With `hyper`, every tensor has side information (see Hyper), coded before it.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], groups: Sequence[Sequence[Group]], features: int, hyper: bool = False
+    ) -> None:
+        super().__init__()
+        self.channels = list(channels)
+        self.passes = [
+            [(group.channels, offsets) for group in of_tensor for offsets in PHASES[group.phases]]
+            for of_tensor in groups
+        ]
+        self.tables = LaplaceTables()
+        self.features = nn.ModuleList(
+            CoarserFeatures(count, features, first=n == 0) for n, count in enumerate(channels[:-1])
+        )
+        self.hypers = nn.ModuleList(Hyper(count, features) for count in channels) if hyper else None
+        self.networks = nn.ModuleList(
+            nn.ModuleList(
+                PassNetwork(
+                    count,
+                    len(coded),
+                    features,
+                    neighbours=number > 0,
+                    coarser_channels=channels[n - 1] if n else 0,
+                    features_in=features * ((n > 0) + hyper),
+                )
+                for number, (coded, _) in enumerate(self.passes[n])
+            )
+            for n, count in enumerate(channels)
+        )
+
+    def visit(
+        self,
+        levels: Sequence[Tensor] | None,
+        sizes: Sequence[tuple[int, int, int]],
+        code: Code,
+        quality: Tensor | None = None,
+    ) -> list[Tensor]:
+        knots = self.knots(quality, sizes[0][0])
+        features = None
+        decoded: list[Tensor] = []
+        for n, (batch, height, width) in enumerate(sizes):
+            told = []
+            magnitudes = None
+            if n:
+                features = self.features[n - 1](decoded[-1], features, (height, width))
+                told.append(features)
+                magnitudes = Known.of(decoded[-1]).magnitudes
+            if self.hypers is not None:
+                told.append(self.hypers[n].visit(levels and levels[n], sizes[n], code, not self.training))
+            coarser = Coarser(torch.cat(told, 1) if told else None, magnitudes)
+            known = knots.new_zeros(batch, self.channels[n], height, width)
+            for number in range(len(self.passes[n])):
+                known = self._pass(n, number, known, levels and levels[n], coarser, knots, code)
+            decoded.append(known)
+        return decoded
+
+    def least_bits(self, sizes: Sequence[Size]) -> float:
+        least = float(self.tables.least_bits_of_rows().min())
+        bits = least * sum(c * height * width for c, (height, width) in zip(self.channels, sizes, strict=True))
+        return bits + sum(map(Hyper.least_bits, self.hypers or (), sizes))
+
+    def _pass(
+        self,
+        n: int,
+        number: int,
+        known: Tensor,
+        levels: Tensor | None,
+        coarser: Coarser,
+        knots: Tensor,
+        code: Code,
+    ) -> Tensor:
+        """`known` with the levels of one pass over the `n`th tensor in it."""
+        (channels, offsets), network = self.passes[n][number], self.networks[n][number]
+        seen = Known.of(known)
+        height, width = known.shape[-2:]
+        there = [(row, column) for row, column in offsets if row < height and column < width]
+        if not there:
+            return known
+        shapes = [(-(-(height - row) // 2), -(-(width - column) // 2)) for row, column in there]
+        predicted = [network(seen, coarser, knots, *at) for at in zip(there, shapes, strict=True)]
+        mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*predicted, strict=True))
+        coded = None
+        if levels is not None:
+            coded = torch.cat([levels[:, channels, row::2, column::2].flatten(2) for row, column in there], 2)
+        coded = code(part_name(n), Laplace(self.tables, mean, log_scale), coded)
+        known = known.clone()
+        for (row, column), (m, _) in zip(there, predicted, strict=True):
+            here, coded = coded.split([m[0, 0].numel(), coded.shape[2] - m[0, 0].numel()], 2)
+            known[:, channels, row::2, column::2] = here.view(m.shape)
+        return known
+
+    def knots(self, quality: Tensor | None, batch: int) -> Tensor:
+        """How near each image's quality, 0–100, is to each knot's: whole numbers 0…256, `[B, KNOTS, 1, 1]`."""
+        if quality is None:
+            quality = self.tables.shape.new_full((batch,), 50.0)
+        at = torch.arange(KNOTS, device=quality.device) * (100 / (KNOTS - 1))
+        nearness = 1 - (quality[:, None] - at).abs() / (100 / (KNOTS - 1))
+        return torch.floor(nearness.clamp(min=0) * KNOT_UNIT + 0.5)[..., None, None]
+
+
+def companded(levels: Tensor) -> Tensor:
+    """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
+    if levels.requires_grad:
+        return codes(_COMPANDING * torch.log2(1 + levels.abs()))
+    table = torch.log2(1.0 + torch.arange(257, dtype=torch.float64)) * _COMPANDING
+    table = table.round().clamp(max=CODE_MAX).float().to(levels.device)
+    return table[levels.abs().clamp(max=256).long()]
+
+
+def around(x: Tensor, offset: Offset) -> Tensor:
+    """`x` padded so that a 5×5 convolution of stride 2 is centred on every other position from `offset` on."""
+    margins = []
+    for size, first in zip(reversed(x.shape[-2:]), reversed(offset), strict=True):
+        count = -(-(size - first) // 2)
+        margins += [RADIUS - first, 2 * count - 1 + RADIUS - size + first]
+    return F.pad(x, margins)
+
+
+def _log2(m: Tensor, smooth: bool) -> Tensor:
+    """log2(m); in steps of 1/16 of a doubling, by comparisons only, where it must be the same on every machine."""
+    if smooth:
+        return torch.log2(m)
+    steps = (SCALES // PER_OCTAVE - 1) * _SCALE_UNIT
+    middles = 2.0 ** (LOWEST + (torch.arange(steps, dtype=torch.float64) + 0.5) / _SCALE_UNIT)
+    return LOWEST + torch.bucketize(m, middles.float().to(m.device)) / _SCALE_UNIT

@@ -1,0 +1,94 @@
+"""Starts a context prior as a context model: its linear parts are fitted by least squares before training begins.
+
+For each coded channel of each pass, the mean is regressed on the known levels around a position, and the magnitude
+of what is left on the known magnitudes there and in what is coarser, in turns. Errors count relative to the
+magnitude, as they do for the bits.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.entropy.priors.context import KERNEL, Coarser, ContextPrior, Known, Offset, PassNetwork, around
+
+_ROUNDS = 3
+_SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
+_RIDGE = 1e-3  # of the mean square of the regressors
+
+
+@torch.no_grad()
+def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | None, rows: int = 150_000) -> None:
+    """Sets the linear weights of `prior` by `levels`, whole numbers `[B, C, H, W]` a tensor, of several images.
+
+    `quality` is as in Prior; at most about `rows` positions of each pass are looked at, drawn at random.
+    """
+    knots = prior.knots(quality, len(levels[0]))
+    for n, tensor in enumerate(levels):
+        coarser = Coarser(magnitudes=Known.of(levels[n - 1]).magnitudes if n else None)
+        known = torch.zeros_like(tensor)
+        for (channels, offsets), network in zip(prior.passes[n], prior.networks[n], strict=True):
+            _fit_pass(network, Known.of(known), coarser, knots, tensor[:, channels], offsets, rows)
+            for row, column in offsets:
+                known[:, channels, row::2, column::2] = tensor[:, channels, row::2, column::2]
+
+
+def _fit_pass(
+    network: PassNetwork,
+    known: Known,
+    coarser: Coarser,
+    knots: Tensor,
+    coded: Tensor,
+    offsets: tuple[Offset, ...],
+    rows: int,
+) -> None:
+    samples = [_samples(network, known, coarser, knots, coded, at, rows // len(offsets)) for at in offsets]
+    levels, magnitudes, values = (torch.cat(of) for of in zip(*samples, strict=True))
+    told_levels = levels.abs().sum(0) > 0
+    told_magnitudes = magnitudes.abs().sum(0) > 0
+    means = levels.new_zeros(coded.shape[1], levels.shape[1])
+    weights = levels.new_zeros(coded.shape[1], magnitudes.shape[1])
+    for k, y in enumerate(values.unbind(1)):
+        magnitude = y.abs().mean().expand_as(y)
+        mean = torch.zeros_like(y)
+        for _ in range(_ROUNDS):
+            importance = 1 / (magnitude + _SMALLEST)
+            if bool(told_levels.any()):
+                means[k, told_levels] = _least_squares(levels[:, told_levels], y, importance)
+                mean = levels @ means[k]
+            weights[k, told_magnitudes] = _least_squares(
+                magnitudes[:, told_magnitudes], (y - mean).abs(), importance
+            )
+            magnitude = (magnitudes @ weights[k]).clamp(min=0)
+    if network.mean is not None:
+        network.mean.weight.copy_(means.view_as(network.mean.weight))
+    parts = [p for p in (network.magnitude, network.coarser_magnitude, network.constant) if p is not None]
+    for part, weight in zip(parts, weights.split([part.weight[0].numel() for part in parts], 1), strict=True):
+        part.weight.copy_(weight.reshape(part.weight.shape))
+
+
+def _samples(
+    network: PassNetwork, known: Known, coarser: Coarser, knots: Tensor, coded: Tensor, offset: Offset, rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Regressors of the mean and of the magnitude, and the coded values, at some of the positions: `[rows, …]`."""
+    row, column = offset
+    values = coded[..., row::2, column::2].flatten(2)
+    count = values.shape[2]
+    chosen = torch.randperm(count)[: max(1, rows // len(coded))]
+    levels = F.unfold(around(known.levels, offset), KERNEL, stride=2)
+    magnitudes = []
+    if network.magnitude is not None:
+        magnitudes.append(F.unfold(around(known.magnitudes, offset), KERNEL, stride=2))
+    if coarser.magnitudes is not None:
+        magnitudes.append(F.unfold(coarser.magnitudes, 3, padding=1))
+    magnitudes.append(knots.flatten(2).expand(-1, -1, count))
+    table = torch.cat([part[..., :count] for part in magnitudes], 1)
+    return tuple(part[..., chosen].transpose(1, 2).flatten(0, 1) for part in (levels, table, values))
+
+
+def _least_squares(regressors: Tensor, values: Tensor, importance: Tensor) -> Tensor:
+    weighted = (regressors * importance[:, None]).double()
+    squares = weighted.T @ weighted
+    squares += torch.diag(squares.diagonal() * _RIDGE + 1e-9)
+    return torch.linalg.solve(squares, weighted.T @ (values * importance).double()).float()

@@ -1,0 +1,85 @@
+"""What can be done on the way through a prior: train it, measure with it, write a file, read one.
+
+A prior walks through its latents in coding order and calls `code(part, distribution, levels)` once for every
+decoding pass: all symbols whose distributions are known at that time. What it gets back is known from there on.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from codec.bitstream import StringReader
+from codec.networks.exact import whole
+
+
+class Distribution(Protocol):
+    """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`."""
+
+    def bits(self, levels: Tensor) -> Tensor:
+        """Bits of each image, `[B]`, of levels that need not be whole; differentiable."""
+
+    def file_bits(self, levels: Tensor) -> Tensor:
+        """Bits of each image, `[B]`, from the integer counts that the coder uses."""
+
+    def encode(self, levels: Tensor) -> bytes:
+        """The levels of one image, B = 1, as a coded string."""
+
+    def decode(self, data: bytes) -> Tensor:
+        """The levels that `encode` was given. Raises BitstreamError."""
+
+
+Code = Callable[[str, Distribution, Tensor | None], Tensor]
+
+
+class Train:
+    """Sums the bits by part, of levels with U(−½, ½) added if `noisy`, else of whole ones; differentiable.
+
+    What follows is told whole ones, whose gradient is the identity. `shapes_latent` False stops the gradient of the
+    bits at the levels: the prior still learns to describe them.
+    """
+
+    def __init__(self, noisy: bool, shapes_latent: bool = True) -> None:
+        self.bits: dict[str, Tensor] = defaultdict(float)
+        self.noisy = noisy
+        self.shapes_latent = shapes_latent
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        seen = levels if self.shapes_latent else levels.detach()
+        levels = whole(seen)
+        self.bits[part] += distribution.bits(seen + torch.rand_like(seen) - 0.5 if self.noisy else levels)
+        return levels
+
+
+class Measure:
+    """Sums, by part, the bits that a file takes."""
+
+    def __init__(self) -> None:
+        self.bits: dict[str, Tensor] = defaultdict(float)
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        self.bits[part] += distribution.file_bits(levels)
+        return levels
+
+
+class Write:
+    """Collects the coded strings of one image, a string a pass."""
+
+    def __init__(self) -> None:
+        self.strings: list[bytes] = []
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        self.strings.append(distribution.encode(levels))
+        return levels
+
+
+class Read:
+    """Decodes the strings of one image, pass by pass."""
+
+    def __init__(self, section: bytes) -> None:
+        self.strings = StringReader(section)
+
+    def __call__(self, part: str, distribution: Distribution, levels: None) -> Tensor:
+        return distribution.decode(self.strings.next())
