@@ -74,9 +74,8 @@ def _split(
     """The symbols, and (lowest bits, how many they are) of every integer."""
     integers = integers.cpu().long()
     if integers.numel() and int(integers.abs().max()) >= 1 << _LARGEST_EXPONENT:
-        raise ValueError(
-            f"integers up to {int(integers.abs().max())}: allowed are those below 2^{_LARGEST_EXPONENT}"
-        )
+        largest = int(integers.abs().max())
+        raise ValueError(f"an integer of size {largest}: allowed are those below 2^{_LARGEST_EXPONENT}")
     shifts, index = shifts.cpu(), index.cpu()
     shift = shifts[index]
     low = (integers + ((1 << shift) >> 1)) & ((1 << shift) - 1)

@@ -1,0 +1,44 @@
+"""Small priors of every kind, with weights as if trained, and latents to code with them."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from conftest import generator
+from torch import Tensor
+
+from codec.entropy import EntropyBottleneck
+from codec.entropy.priors.channel_context import ChannelContextPrior
+from codec.entropy.priors.checkerboard import CheckerboardPrior
+from codec.entropy.priors.factorized import FactorizedPrior
+from codec.entropy.priors.hyperprior import HyperpriorPrior
+
+PRIORS: dict[str, Callable] = {
+    "factorized": functools.partial(FactorizedPrior, filters=[3]),
+    "hyperprior": functools.partial(HyperpriorPrior, features=8),
+    "checkerboard": functools.partial(CheckerboardPrior, features=8),
+    "channel_context": functools.partial(ChannelContextPrior, features=8, slices=2),
+    "channel_context_4_hyper": functools.partial(ChannelContextPrior, features=8, slices=3, phases=4, hyper=True),
+}
+CHANNELS = [5, 3]
+SIZES = [(5, 7), (9, 14)]  # odd ones, the finer cropped from twice the coarser
+
+
+def make(name: str, **options: object) -> EntropyBottleneck:
+    """A bottleneck for a pyramid of two tensors, whose networks' ends are not zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS[name], bounded=False, **options)
+        with torch.no_grad():
+            for parameter in bottleneck.prior.parameters():
+                if parameter.ndim == 4 and not parameter.any():
+                    parameter.normal_(std=0.3 / parameter[0].numel())
+    return bottleneck
+
+
+def latent(batch: int = 1, spread: float = 0.2) -> list[Tensor]:
+    """A pyramid `[B, C, H, W]` of CHANNELS and SIZES."""
+    return [
+        spread * torch.randn(batch, channels, *size, generator=generator(n))
+        for n, (channels, size) in enumerate(zip(CHANNELS, SIZES, strict=True))
+    ]

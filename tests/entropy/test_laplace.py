@@ -1,0 +1,99 @@
+"""Levels around a predicted mean: what the tables hold, and that bits, files and training agree."""
+
+import pytest
+import torch
+from conftest import generator
+from torch import Tensor
+
+from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def predicted(count: int, low: float = LOWEST, high: float = 9.0) -> tuple[Tensor, Tensor]:
+    """Means and scales as exact networks give them, in eighths and sixteenths, `[1, 2, count]`."""
+    mean = torch.floor(torch.randn(1, 2, count, generator=generator(1)) * 40) / 8
+    log_scale = torch.floor((low + (high - low) * torch.rand(1, 2, count, generator=generator(2))) * 16) / 16
+    return mean, log_scale
+
+
+def sampled(mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Levels that have these distributions."""
+    uniform = torch.rand(mean.shape, generator=generator(3)) - 0.5
+    laplace = -uniform.sign() * torch.log1p(-2 * uniform.abs())
+    return torch.floor(mean + torch.exp2(log_scale) * laplace + 0.5)
+
+
+def test_every_table_sums_to_one() -> None:
+    pmf = LaplaceTables().pmf()
+    assert pmf.shape == (SCALES * FRACTIONS, 50)
+    assert float(pmf.min()) >= 0
+    torch.testing.assert_close(pmf.sum(1), torch.ones(len(pmf)), atol=1e-5, rtol=0)
+
+
+def test_a_tables_middle_follows_the_means_fraction() -> None:
+    """Row s·8 + f is for a mean (f − 4) / 8 of a level away from the level in the middle."""
+    model = LaplaceTables()
+    for scale in (0, 12, 24):
+        rows = model.pmf()[scale * FRACTIONS : (scale + 1) * FRACTIONS, :-1]
+        offsets = torch.arange(rows.shape[1]) - (rows.shape[1] - 1) // 2
+        means = (rows * offsets).sum(1) / rows.sum(1)
+        assert bool((means.diff() > 0).all())
+        assert abs(float(means[FRACTIONS // 2])) < 1e-5
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e5])
+def test_levels_come_back_however_far_they_are(largest: float) -> None:
+    mean, log_scale = predicted(5000)
+    levels = sampled(mean, log_scale)
+    levels[..., ::50] += largest
+    distribution = Laplace(LaplaceTables(), mean, log_scale)
+    assert torch.equal(distribution.decode(distribution.encode(levels)), levels)
+
+
+def test_the_files_bits_are_its_size() -> None:
+    mean, log_scale = predicted(20_000)
+    levels = sampled(mean, log_scale)
+    distribution = Laplace(LaplaceTables(), mean, log_scale)
+    assert 8 * len(distribution.encode(levels)) == pytest.approx(float(distribution.file_bits(levels)), abs=64)
+
+
+def test_what_training_sees_is_within_a_percent_of_the_file() -> None:
+    mean, log_scale = predicted(20_000, low=-3.0)
+    levels = sampled(mean, log_scale)
+    distribution = Laplace(LaplaceTables(), mean, log_scale)
+    assert float(distribution.bits(levels)) == pytest.approx(float(distribution.file_bits(levels)), rel=0.01)
+
+
+def test_levels_of_the_told_scale_cost_their_entropy() -> None:
+    """Of a Laplace distribution of mean magnitude b, log2(2·e·b) bits a level where b is large."""
+    mean, log_scale = torch.zeros(1, 2, 50_000), torch.full((1, 2, 50_000), 5.0)
+    model = LaplaceTables()
+    with torch.no_grad():
+        model.shape[1:].zero_()  # a single Laplace distribution
+    bits = float(Laplace(model, mean, log_scale).file_bits(sampled(mean, log_scale))) / mean.numel()
+    assert bits == pytest.approx(5 + 1 + 1.4427, rel=0.005)
+
+
+def test_a_wrong_scale_costs_more_and_its_gradient_leads_to_the_right_one() -> None:
+    levels = sampled(torch.zeros(1, 2, 5000), torch.full((1, 2, 5000), 1.0))
+    for told in (-1.0, 3.0):
+        log_scale = torch.full((1, 2, 5000), told, requires_grad=True)
+        model = LaplaceTables()
+        bits = Laplace(model, torch.zeros(1, 2, 5000), log_scale).bits(levels)
+        right = Laplace(model, torch.zeros(1, 2, 5000), torch.full((1, 2, 5000), 1.0)).bits(levels)
+        assert float(bits) > float(right)
+        bits.backward()
+        assert float(log_scale.grad.sum()) * (told - 1.0) > 0
+        assert float(model.shape.grad.abs().sum()) > 0
+
+
+def test_scales_out_of_range_count_as_the_nearest() -> None:
+    mean = torch.zeros(1, 1, 3)
+    levels = torch.tensor([[[0.0, 1.0, -3.0]]])
+    model = LaplaceTables()
+    highest = LOWEST + (SCALES - 1) / PER_OCTAVE
+    for told, nearest in ((-40.0, LOWEST), (40.0, highest)):
+        far, near = (Laplace(model, mean, torch.full_like(mean, at)) for at in (told, nearest))
+        assert far.encode(levels) == near.encode(levels)
+        assert float(far.bits(levels)) == pytest.approx(float(near.bits(levels)))

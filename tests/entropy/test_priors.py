@@ -1,0 +1,228 @@
+"""Every prior: what is written is read, on any machine, at the bits that were told; and all of it learns."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import ROOT, generator
+from priors import CHANNELS, PRIORS, SIZES, latent, make
+
+from codec.bitstream import BitstreamError
+from codec.entropy.priors.context import KNOTS, ContextPrior
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CONTEXT = [name for name in PRIORS if name != "factorized"]
+
+
+@pytest.fixture(params=PRIORS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@torch.no_grad()
+def test_what_is_read_is_what_was_written(name: str) -> None:
+    bottleneck = make(name).eval()
+    y = latent()
+    y_hat, _ = bottleneck(y)
+    for tensor, exact in zip(y_hat, y, strict=True):
+        assert torch.equal(tensor, torch.floor(exact * 16 + 0.5) / 16)
+    decoded = bottleneck.decompress(bottleneck.compress(y), SIZES)
+    assert all(map(torch.equal, decoded, y_hat))
+
+
+@torch.no_grad()
+def test_levels_far_outside_every_table_come_back(name: str) -> None:
+    bottleneck = make(name).eval()
+    y = latent(spread=0.5)
+    for tensor in y:
+        tensor.view(-1)[::11] *= 1e4
+    assert all(map(torch.equal, bottleneck.decompress(bottleneck.compress(y), SIZES), bottleneck(y)[0]))
+
+
+@torch.no_grad()
+def test_the_bits_told_are_those_of_the_file(name: str) -> None:
+    bottleneck = make(name).eval()
+    _, bits = bottleneck(latent())
+    passes = len(bottleneck.prior.passes[0]) + len(bottleneck.prior.passes[1]) if name in CONTEXT else 2
+    told = float(sum(bits.values()))
+    assert 0 <= 8 * len(bottleneck.compress(latent())) - told <= 8 * 4 * (passes + 2)
+    assert {"y", "y_1"} <= set(bits)
+    assert ("z" in bits) == (name not in ("factorized", "channel_context"))
+
+
+@torch.no_grad()
+def test_each_image_of_a_batch_has_its_own_bits(name: str) -> None:
+    bottleneck = make(name, variable_rate=True).eval()
+    y = latent(batch=3)
+    quality = torch.tensor([10.0, 50.0, 95.0])
+    y_hat, bits = bottleneck(y, quality)
+    for n in range(3):
+        alone, own = bottleneck([tensor[n : n + 1] for tensor in y], quality[n : n + 1])
+        assert all(torch.equal(tensor[n : n + 1], only) for tensor, only in zip(y_hat, alone, strict=True))
+        for part, values in bits.items():
+            assert float(values[n]) == pytest.approx(float(own[part]), rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_higher_quality_is_nearer_and_costs_more(name: str) -> None:
+    bottleneck = make(name, variable_rate=True).eval()
+    y = latent()
+    errors, costs = [], []
+    for quality in (0, 33, 66, 100):
+        at = torch.tensor([float(quality)])
+        section = bottleneck.compress(y, at)
+        decoded = bottleneck.decompress(section, SIZES, at)
+        assert all(map(torch.equal, decoded, bottleneck(y, at)[0]))
+        errors.append(float((decoded[1] - y[1]).abs().mean()))
+        costs.append(len(section))
+    assert all(first > second for first, second in pairwise(errors))
+    assert costs[0] < costs[-1]
+
+
+def test_training_reaches_the_latent_and_every_weight(name: str) -> None:
+    bottleneck = make(name, variable_rate=True).train()
+    y = [tensor.requires_grad_() for tensor in latent(batch=2, spread=20.0)]  # so far out that z is not 0
+    y_hat, bits = bottleneck(y, torch.tensor([30.0, 70.0]))
+    assert [tensor.shape for tensor in y_hat] == [tensor.shape for tensor in y]
+    (sum(bits.values()).sum() + sum(tensor.square().sum() for tensor in y_hat)).backward()
+    for part, tensor in [*enumerate(y), *bottleneck.prior.named_parameters()]:
+        assert tensor.grad is not None, part
+        assert bool(torch.isfinite(tensor.grad).all()), part
+    rate = {f"networks.{n}" for n in range(2)}
+    still = [n for n, p in bottleneck.prior.named_parameters() if not p.grad.any() and not rate & {n[:10]}]
+    assert still == []
+
+
+def test_training_on_a_latent_makes_its_files_smaller(name: str) -> None:
+    bottleneck = make(name, noise="straight_through")
+    # Its variance differs from place to place, which only a prior that looks around can know.
+    y = latent()
+    for tensor in y:
+        tensor[..., tensor.shape[-1] // 2 :] *= 0.05
+    before = len(bottleneck.eval().compress(y))
+    optimizer = torch.optim.Adam(bottleneck.parameters(), lr=0.01)
+    bottleneck.train()
+    for _ in range(40):
+        optimizer.zero_grad()
+        sum(bottleneck(y)[1].values()).sum().backward()
+        optimizer.step()
+    assert len(bottleneck.eval().compress(y)) < 0.93 * before
+
+
+def test_a_section_too_short_for_its_size_is_refused_before_anything_is_decoded(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bottleneck = make(name).eval()
+    with torch.no_grad():
+        section = bottleneck.compress(latent(spread=0.0))
+    least = bottleneck.prior.least_bits(SIZES)
+    assert 0 < least <= 8 * len(section)
+    monkeypatch.setattr(type(bottleneck.prior), "visit", lambda *_: pytest.fail("memory is taken"))
+    with pytest.raises(BitstreamError, match=r"a section of \d+ bytes is too short for its 17000000 symbols"):
+        bottleneck.decompress(section, [(1000, 1000), (2000, 2000)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty"])
+def test_a_damaged_section_is_refused_or_decodes_to_something_else(name: str, damage: str) -> None:
+    bottleneck = make(name).eval()
+    section = bottleneck.compress(latent())
+    damaged = {"cut": section[: len(section) // 2], "longer": section + b"\1", "empty": b""}[damage]
+    with pytest.raises(BitstreamError):
+        bottleneck.decompress(damaged, SIZES)
+
+
+@torch.no_grad()
+def test_what_is_coded_depends_on_no_kernel(name: str) -> None:
+    bottleneck = make(name, variable_rate=True).eval()
+    quality = torch.tensor([42.0])
+    plain = bottleneck.compress(latent(), quality)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert bottleneck.compress(latent(), quality) == plain
+    torch.set_num_threads(2)
+    assert bottleneck.compress(latent(), quality) == plain
+    torch.set_num_threads(1)
+    last = [tensor.to(memory_format=torch.channels_last) for tensor in latent()]
+    assert bottleneck.to(memory_format=torch.channels_last).compress(last, quality) == plain
+    with torch.autocast("cpu", torch.bfloat16):
+        assert bottleneck.compress(latent(), quality) == plain
+
+
+PROGRAM = """
+import hashlib, torch
+from priors import PRIORS, SIZES, latent, make
+with torch.no_grad():
+    for name in PRIORS:
+        bottleneck = make(name).eval()
+        section = bottleneck.compress(latent())
+        decoded = bottleneck.decompress(section, SIZES)
+        print(name, hashlib.sha256(section + b"".join(t.numpy().tobytes() for t in decoded)).hexdigest())
+"""
+
+
+def test_what_is_coded_depends_on_no_vector_width() -> None:
+    here = {}
+    with torch.no_grad():
+        for name in PRIORS:
+            bottleneck = make(name).eval()
+            section = bottleneck.compress(latent())
+            decoded = bottleneck.decompress(section, SIZES)
+            digest = hashlib.sha256(section + b"".join(t.numpy().tobytes() for t in decoded))
+            here[name] = digest.hexdigest()
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/entropy"}
+    narrow = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**environment, **narrow}, capture_output=True, text=True, check=True
+    )
+    assert dict(line.split() for line in done.stdout.splitlines()) == here
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_every_symbol_of_a_latent_is_coded_once(name: str) -> None:
+    prior: ContextPrior = make(name).prior
+    for channels, (height, width), passes in zip(CHANNELS, SIZES, prior.passes, strict=True):
+        coded = torch.zeros(channels, height, width)
+        for group, offsets in passes:
+            for row, column in offsets:
+                coded[list(group), row::2, column::2] += 1
+        assert bool((coded == 1).all())
+
+
+def test_between_two_knots_a_quality_is_interpolated() -> None:
+    prior: ContextPrior = make("checkerboard").prior
+    knots = prior.knots(torch.tensor([0.0, 20.0, 30.0, 45.0, 100.0]), 5)[..., 0, 0]
+    assert knots.shape == (5, KNOTS)
+    assert knots.sum(1).tolist() == [256] * 5
+    assert knots[2].tolist() == [0, 128, 128, 0, 0, 0]
+    assert torch.equal(prior.knots(None, 2), prior.knots(torch.tensor([50.0, 50.0]), 2))
+
+
+@torch.no_grad()
+def test_what_is_not_decoded_yet_has_no_influence() -> None:
+    """The predictions of a pass are the same whatever the symbols of the passes behind it are."""
+    for name in CONTEXT:
+        prior: ContextPrior = make(name).prior.eval()
+        z_of = latent()
+        seen = {}
+        for changed in range(2):
+            levels = [torch.floor(tensor * 16 + 0.5) for tensor in z_of]
+            predicted = []
+
+            def code(part, distribution, coded, predicted=predicted, changed=changed):
+                if part == "z":
+                    return torch.zeros_like(coded)
+                predicted.append((distribution.mean, distribution.log_scale))
+                # In the second run all passes but the first have other symbols.
+                other = torch.randint(1, 9, coded.shape, generator=generator())
+                return coded if len(predicted) == 1 or not changed else coded + other
+
+            prior.visit(levels, [(1, *size) for size in SIZES], code)
+            seen[changed] = predicted
+        for n in range(2):
+            assert all(map(torch.equal, seen[0][n], seen[1][n]))
+        for n in range(2, len(seen[0])):
+            assert not all(map(torch.equal, seen[0][n], seen[1][n]))

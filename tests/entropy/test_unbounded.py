@@ -1,0 +1,86 @@
+"""Integers without bounds under narrow tables: escapes, plain low bits, and the strings that hold them."""
+
+import pytest
+import torch
+from conftest import generator
+from torch import Tensor
+
+from codec.bitstream import BitstreamError
+from codec.entropy import coder, unbounded
+from codec.entropy.tables import PRECISION, cdf_from_pmf
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+REACH = 6
+SHIFTS = torch.tensor([0, 0, 1, 4])
+
+
+def tables() -> Tensor:
+    """A table for every one of SHIFTS, narrow to wide, each with an escape."""
+    widths = torch.tensor([[0.4], [2.0], [3.0], [3.0]])
+    inside = torch.exp(-torch.arange(-REACH, REACH + 1).abs() / widths)
+    return cdf_from_pmf(torch.cat([inside, torch.full((4, 1), 1e-3)], 1))
+
+
+def drawn(count: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
+    """Integers, and the tables they are coded by, at random."""
+    index = torch.randint(0, 4, (count,), generator=generator(1))
+    integers = torch.randn(count, generator=generator(2)) * scale * 2.0 ** SHIFTS[index]
+    return integers.round().long(), index
+
+
+def test_ten_thousand_integers_come_back_many_of_which_no_table_has() -> None:
+    integers, index = drawn(10_000)
+    integers[::7] = (integers[::7] + 1) * 1000
+    integers[:4] = torch.tensor([(1 << 30) - 1, 1 - (1 << 30), REACH + 1, -REACH - 1])
+    outside = unbounded.symbols_of(integers, index, tables(), SHIFTS) == 2 * REACH + 1
+    assert int(outside.sum()) > 1000
+    data = unbounded.encode(integers, index, tables(), SHIFTS)
+    assert torch.equal(unbounded.decode(data, index, tables(), SHIFTS), integers)
+
+
+@pytest.mark.parametrize("value", [*range(-REACH * 16 - 40, REACH * 16 + 40, 7), -(1 << 20), 1 << 20])
+def test_every_row_codes_any_integer_alone(value: int) -> None:
+    for row in range(len(SHIFTS)):
+        integers, index = torch.tensor([value]), torch.tensor([row])
+        data = unbounded.encode(integers, index, tables(), SHIFTS)
+        assert unbounded.decode(data, index, tables(), SHIFTS).tolist() == [value]
+
+
+def test_without_shifts_and_escapes_a_string_is_what_the_coder_writes() -> None:
+    index = torch.arange(2).repeat(50)
+    integers = torch.randint(-REACH, REACH + 1, (100,), generator=generator())
+    assert unbounded.encode(integers, index, tables(), SHIFTS) == coder.encode(integers + REACH, index, tables())
+
+
+def test_the_bits_told_are_those_of_the_string() -> None:
+    integers, index = drawn(20_000, scale=4.0)
+    symbols = unbounded.symbols_of(integers, index, tables(), SHIFTS)
+    counts = tables()[index, symbols + 1] - tables()[index, symbols]
+    told = (PRECISION - torch.log2(counts.double())).sum()
+    told += unbounded.plain_bits(integers, index, tables(), SHIFTS).double().sum()
+    assert 8 * len(unbounded.encode(integers, index, tables(), SHIFTS)) == pytest.approx(float(told), abs=32)
+
+
+def test_nothing_is_coded_as_nothing() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    data = unbounded.encode(nothing, nothing, tables(), SHIFTS)
+    assert unbounded.decode(data, nothing, tables(), SHIFTS).tolist() == []
+
+
+def test_an_integer_that_no_latent_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="an integer of size 1073741824: allowed are those below 2\\^30"):
+        unbounded.encode(torch.tensor([1 << 30]), torch.tensor([0]), tables(), SHIFTS)
+
+
+def test_a_string_without_its_plain_bits_is_refused() -> None:
+    row = torch.tensor([3])
+    with pytest.raises(BitstreamError, match="ends inside its plain bits"):
+        unbounded.decode(b"", row, tables(), SHIFTS)
+
+
+def test_an_escape_whose_code_has_no_end_is_refused() -> None:
+    table = cdf_from_pmf(torch.tensor([[0.0, 0.0, 0.0, 1.0]]))  # nearly sure that an escape comes
+    nothing = torch.zeros(1, dtype=torch.int64)
+    coded = coder.encode(torch.tensor([3]), nothing, table)
+    with pytest.raises(BitstreamError, match="ends inside an escaped integer"):
+        unbounded.decode(coded + bytes(8), nothing, table, nothing)
