@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from codec.run_names import without_hash
 from codec.sweeps.record import Sweep, current_sweep, sweep_name
 from codec.training.wandb_names import shortened
 
@@ -31,11 +32,6 @@ def run_name(folder: str | Path) -> str:
         if differing:
             return shortened(" ".join(differing))
     return without_hash(Path(folder).name)
-
-
-def without_hash(name: str) -> str:
-    """The name of a run without the hash of its folder."""
-    return re.sub("-[0-9a-f]{8}$", "", name)
 
 
 def own_overrides() -> list[str]:

@@ -23,7 +23,8 @@ from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.options import asked_wandb_mode
-from codec.sweeps.names import own_overrides, run_name, sweep_group, without_hash
+from codec.run_names import without_hash
+from codec.sweeps.names import own_overrides, run_name, sweep_group
 from codec.training.csv_metrics import read_logged
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
