@@ -1,8 +1,5 @@
 """What this package is called where packages are installed from; `quintet` there is somebody else's."""
 
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
-
 NAME = "quintet-codec"
 
 
@@ -13,6 +10,9 @@ def install(extra: str) -> str:
 
 def version() -> str | None:
     """The version that is installed, None where the code is used without an installation."""
+    from importlib.metadata import PackageNotFoundError  # reads like e-mail, which every `codec` would wait for
+    from importlib.metadata import version as installed_version
+
     try:
         return installed_version(NAME)
     except PackageNotFoundError:
