@@ -14,11 +14,9 @@ from PIL import Image
 
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError, MetadataError
-from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, write_output
-from codec.cli.jobs import SUFFIX, Job, Plan, planned
-from codec.cli.quick_imports import import_lightning
-from codec.cli.reasons import reason
-from codec.cli.work import each
+from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
+from codec.cli.paths import SUFFIX, Job, Plan, planned
+from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.errors import ArgumentError
@@ -45,6 +43,8 @@ def compress(options: argparse.Namespace) -> int:
     plan = _planned(options, SUFFIX)
     if not plan.jobs:
         return each(plan, str)
+    from codec.cli.import_lightning import import_lightning
+
     import_lightning()
     from codec.checkpoint import load_codec
     from codec.data.image_file import check_all_kept, read_picture
@@ -90,6 +90,8 @@ def decompress(options: argparse.Namespace) -> int:
     plan = _planned(options, ".png")
     if not plan.jobs:
         return each(plan, str)
+    from codec.cli.import_lightning import import_lightning
+
     import_lightning()
     from codec.checkpoint import load_codec
     from codec.data.image_file import write_image

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_files import files, one_line, picture, runner, tiny_checkpoint
+from cli_files import ABOUT, POINT, files, one_line, picture, runner
 from conftest import make_codec
 from PIL import Image, ImageCms, ImageDraw
-from test_cli_pretrained import ABOUT, POINT
 from torch import Tensor
 
 from codec import bitstream, pretrained
@@ -24,16 +23,6 @@ from codec.metrics import psnr
 pytestmark = pytest.mark.usefixtures("here")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/></x:xmpmeta>'
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 def travelled(path: str) -> None:
