@@ -14,10 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from codec.run_names import without_hash
-from experiments.plots.curve_options import Curves, add_curve_options, read_chosen
+from experiments.curve_options import Curves, add_curve_options, read_chosen
 from experiments.plots.figures import figure_file, looks, plain_numbers, save
-from experiments.points import Point
-from experiments.qualities import LABELS, lossy, quality_of
+from experiments.points import LABELS, Point, lossy, quality_of
 
 # Published curves are told apart by their letters: greys and dashes alone are not, where eight run side by side.
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
