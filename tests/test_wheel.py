@@ -82,11 +82,15 @@ def test_nothing_of_the_checkout_is_seen(scripts: Path, empty: Path) -> None:
     assert printed.count(str(scripts.parent)) == 3
 
 
-def test_it_has_every_file_of_conf_and_of_the_weights(scripts: Path) -> None:
-    (package,) = scripts.parent.glob("lib/python*/site-packages/codec")
-    for there, here in (("conf", ROOT / "conf"), ("pretrained", ROOT / "codec/pretrained")):
+def test_it_has_every_file_of_conf_of_the_weights_and_of_the_tables_plans(scripts: Path) -> None:
+    (libraries,) = scripts.parent.glob("lib/python*/site-packages")
+    for there, here in {
+        "codec/conf": ROOT / "conf",
+        "codec/pretrained": ROOT / "codec/pretrained",
+        "experiments/tables/plans": ROOT / "experiments/tables/plans",
+    }.items():
         wanted = {path.relative_to(here) for path in here.rglob("*.*") if "__pycache__" not in path.parts}
-        assert {path.relative_to(package / there) for path in (package / there).rglob("*.*")} == wanted
+        assert {path.relative_to(libraries / there) for path in (libraries / there).rglob("*.*")} == wanted
 
 
 def test_the_command_lists_codes_and_decodes(scripts: Path, empty: Path, photographs: list[Tensor]) -> None:
