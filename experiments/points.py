@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from codec.training.places import checkout
+from codec.training.paths import checkout
 from codec.training.results import read_results
 from codec.whole_file import whole_file
 from experiments.run_folders import find_runs

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from codec.baselines import Avif, Jpeg, Jpeg2000, JpegXL, Png, WebP, _codestream_size
 from codec.bitstream import BitstreamError
-from codec.distribution import install
+from codec.errors import install
 from codec.image_codec import NamedImage
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,9 +26,8 @@ from omegaconf import OmegaConf
 
 from codec.errors import MissingPackageError
 from codec.training import measuring
-from codec.training.config import user_errors
-from codec.training.faults import USER_ERRORS, messages
-from codec.training.places import entry_command
+from codec.training.faults import USER_ERRORS, messages, user_errors
+from codec.training.paths import entry_command
 from codec.training.run_folder import evaluation_folder
 from experiments.compose import composed
 from experiments.pages import write_page

@@ -219,7 +219,7 @@ def test_a_table_that_is_interrupted_stops_its_training_which_keeps_what_it_has(
         "from pathlib import Path; from experiments import plan, tables\n"
         f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = tables.TABLES = ['tiny']\n"
         f"tables.RESULTS = Path({str(plans.parent / 'results')!r})\n"
-        "from codec.training.config import user_errors\n"
+        "from codec.training.faults import user_errors\n"
         "with user_errors(): sys.exit(tables.main(['tiny']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
