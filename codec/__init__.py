@@ -6,5 +6,3 @@ import os
 # threads are told when torch is imported, so every command imports this package before it; processes that it starts
 # inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-DISTRIBUTION = "quintet-codec"  # its name where packages are installed from; `quintet` there is somebody else's

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
-from codec import DISTRIBUTION
+DISTRIBUTION = "quintet-codec"  # this package where packages are installed from; `quintet` there is another's
 
 
 class UserError(Exception):

@@ -8,7 +8,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from codec import DISTRIBUTION
+from codec.errors import DISTRIBUTION
 
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Licence\n")[2]
 

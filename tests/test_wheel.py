@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT, folder_of
 from torch import Tensor
 
-from codec import DISTRIBUTION
 from codec.data.image_file import read_image, write_image
 from codec.entropy.coder import _built_by_this_environment
+from codec.errors import DISTRIBUTION
 
 # Found by their path, without what installs the checkout into this environment.
 LIBRARIES = sysconfig.get_paths()["purelib"]

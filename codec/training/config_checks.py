@@ -4,7 +4,6 @@
 """
 
 import inspect
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -32,9 +31,9 @@ from codec.data.folder import FolderSource
 from codec.data.source import SourceError
 from codec.errors import ArgumentError, ConfigError, UserError
 from codec.training.config import Builder
+from codec.training.wandb_names import asked_wandb_mode
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-WANDB_MODES = ("online", "offline", "disabled", "shared")
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 FOLDER = "codec.data.folder.FolderSource"
 
@@ -153,15 +152,6 @@ def check_devices(devices: Any) -> None:
     text = str(list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else devices)
     if not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)+,?|\d+,|\[\d+(, \d+)*\]", text):
         raise ArgumentError("devices", devices, "allowed are auto, a number from 1, and a list of some, e.g. [0,1]")
-
-
-def asked_wandb_mode() -> str | None:
-    """What the environment variable WANDB_MODE asks for; None without it. Raises ArgumentError on others."""
-    asked = os.environ.get("WANDB_MODE") or None
-    asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
-    if asked is not None:
-        check_choice("WANDB_MODE", asked, WANDB_MODES)
-    return asked
 
 
 def validates(config: DictConfig) -> bool:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from codec import DISTRIBUTION
 from codec.checkpoint_files import find_checkpoint
-from codec.errors import CheckpointError, ConfigError
+from codec.errors import DISTRIBUTION, CheckpointError, ConfigError
 from codec.pretrained import choose, stem
 from codec.training.results import read_results
 from codec.training.run_state import RunState, lock

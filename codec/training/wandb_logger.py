@@ -23,12 +23,11 @@ from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.sweeps.names import own_overrides, run_name, sweep_group, without_hash
-from codec.training.config_checks import asked_wandb_mode
 from codec.training.csv_metrics import read_logged
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
 from codec.training.wandb_faults import have_a_home, is_of_wandb, spared, tell
-from codec.training.wandb_names import valid_names
+from codec.training.wandb_names import asked_wandb_mode, valid_names
 from codec.training.wandb_offline import (
     cut_to_whole_records,
     files_of_starts,

@@ -9,7 +9,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from codec import DISTRIBUTION
+from codec.errors import DISTRIBUTION
 from experiments import install
 
 LOCK = install.locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
