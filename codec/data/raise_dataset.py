@@ -180,5 +180,5 @@ def _read_raw(path: Path) -> Tensor:
             pixels = raw.postprocess(use_camera_wb=True, output_bps=8)  # [H, W, 3]
     except (rawpy.LibRawError, OSError) as error:
         cause = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise ImageFileError(f"{path}: {cause}") from error
+        raise ImageFileError(str(path), str(cause)) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)

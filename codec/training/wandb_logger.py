@@ -279,7 +279,7 @@ def wandb_mode() -> str:
     except wandb.Error as error:  # a wrong key, or no way to the server
         reason = str(error).splitlines()[0]
     if asked:
-        raise ConfigError("WANDB_MODE", asked, f"{reason or 'no API key is configured; `wandb login` stores one'}")
+        raise ConfigError("WANDB_MODE", asked, reason or "no API key is configured; `wandb login` stores one")
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"
