@@ -144,12 +144,12 @@ def sigterm_interrupts() -> Iterator[None]:
     if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    _interrupted.clear()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _interrupted.clear()
 
 
 def raise_if_lost() -> None:
