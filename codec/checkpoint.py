@@ -26,10 +26,12 @@ from codec.checkpoint_limits import (
     check_weights,
     no_larger_than,
 )
+from codec.data.download import file_sha256
 from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
+from codec.pretrained import Weights, choose
 
 # Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
 _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
@@ -87,6 +89,21 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     except Exception as error:  # a config from a stranger may fail anywhere in a constructor
         raise CheckpointError(f"{path} does not fit this program's model: {_first_line(error)}") from error
     return codec.to(device).eval()
+
+
+def load_pretrained(model: str | Weights | None = None, quality: int | None = None) -> LearnedCodec:
+    """The codec of a model that comes with the package, None being the default one, writing files at `quality`.
+
+    It is on the CPU, in evaluation mode. Raises CheckpointError if there is no such model or quality, or its file
+    is damaged.
+    """
+    weights = model if isinstance(model, Weights) else choose(model, quality)
+    if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
+        raise CheckpointError(f"{weights.path} is missing or is not the file it was: install the package again")
+    codec = load_codec(weights.path)
+    if weights.accepts and quality is not None:
+        codec.set_quality(quality)
+    return codec
 
 
 def start_from(codec: LearnedCodec, path: str | Path) -> str:

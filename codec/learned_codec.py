@@ -15,13 +15,13 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
+from codec.checks import check_channels
 from codec.entropy import EntropyBottleneck
 from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, NamedImage, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
 from codec.metrics import image_quality, mean_of_rows
-from codec.options import check_image_channels
 
 
 class Reconstruction(NamedTuple):
@@ -51,7 +51,7 @@ class LearnedCodec(ImageCodec):
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
-        check_image_channels(image_channels)
+        check_channels("image_channels", image_channels)
         self.image_channels = image_channels
         # What rebuilds this codec from a checkpoint (plain containers); set by codec.checkpoint.build_codec.
         self.model_config: dict[str, Any] | None = None

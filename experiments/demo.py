@@ -20,14 +20,15 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from codec.baselines import Jpeg, WebP
-from codec.checkpoint import load_codec
+from codec.checkpoint import load_codec, load_pretrained
 from codec.data.image_file import read_image
 from codec.image_codec import ImageCodec, NamedImage
 from codec.learned_codec import LearnedCodec
 from codec.metrics import mean_of_rows
-from codec.pretrained import DEFAULT, pretrained
-from codec.training.config import Builder, user_errors
-from codec.training.places import entry_command
+from codec.pretrained import DEFAULT
+from codec.training.config import Builder
+from codec.training.faults import user_errors
+from codec.training.paths import entry_command
 from codec.training.precision import choose_precision
 from codec.training.results import table, write_results
 from codec.training.run_folder import RunFolder, choices, hardware
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = list(data.test_dataloader())
     steps = config.epochs * len(data.train_dataloader())
 
-    best = pretrained(DEFAULT, BEST_QUALITY)
+    best = load_pretrained(DEFAULT, BEST_QUALITY)
     picture = options.picture or FOLDER / "best.png"
     rows = compare(DEFAULT, best, images, FOLDER / "best", picture, options.crop)
     print(f"the best lossy model of the package, at quality {BEST_QUALITY}, beside JPEG and WebP of equal size,")

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from codec.training.places import checkout
+from codec.training.paths import checkout
 from codec.whole_file import whole_file
 
 PACKAGED = Path(__file__).resolve().parent / "results/points.csv"

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from skimage import data as photographs
 from torch import Tensor
 
-from codec.distribution import install
+from codec.errors import install
 
 LOSSLESS = ["png", "webp_lossless", "jpegxl_lossless", "jpeg2000_lossless"]
 LOSSY = ["jpeg", "jpeg_444", "jpeg_progressive", "webp", "avif", "jpegxl", "jpeg2000"]

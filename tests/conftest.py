@@ -19,7 +19,7 @@ from torch import Tensor
 from codec.checkpoint import build_codec
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
-from codec.distribution import install
+from codec.errors import install
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss

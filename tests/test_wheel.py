@@ -14,8 +14,8 @@ from conftest import ROOT, folder_of
 from torch import Tensor
 
 from codec.data.image_file import read_image, write_image
-from codec.distribution import NAME
 from codec.entropy.coder import _built_by_this_environment
+from codec.errors import DISTRIBUTION
 
 # Found by their path, without what installs the checkout into this environment.
 LIBRARIES = sysconfig.get_paths()["purelib"]
@@ -107,7 +107,7 @@ def test_it_trains_a_step_evaluates_and_says_of_which_version(scripts: Path, emp
     results = json.loads((trained / "results.json").read_text())
     assert results["images"] == 1
     assert results["commit"] == "0.1.0"
-    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {NAME} 0.1.0\n"
+    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {DISTRIBUTION} 0.1.0\n"
     run([scripts / "quintet-evaluate", "model=png", "data=samples", "data.limit=3", "name=png"], empty)
     measured = json.loads((folder_of(empty / "runs", "png") / "results.json").read_text())
     assert measured["psnr"] == "inf"

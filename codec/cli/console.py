@@ -67,7 +67,8 @@ def reason(error: BaseException, path: Place | None = None) -> str:
         text = str(error).splitlines()[0] if str(error) else kind
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"
-    return text if path is None or text.startswith(f"{printable(path)}:") else f"{printable(path)}: {text}"
+    named = path is None or (isinstance(error, UserError) and error.key == printable(path))
+    return text if named else f"{printable(path)}: {text}"
 
 
 def is_user_s(error: BaseException) -> bool:

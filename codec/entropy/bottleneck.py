@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError
-from codec.checks import check_integer
+from codec.checks import check_bottleneck, check_integer
 from codec.entropy import coder
 from codec.entropy.tables import PRECISION, cdf_from_pmf
 from codec.errors import ArgumentError, EncodeError
-from codec.options import check_bottleneck
 
 # The middle of a bottleneck's range, around which a latent starts out.
 CENTRE = 0.5

@@ -142,8 +142,10 @@ class ComRec(LearnedCodec):
     def on_fit_start(self) -> None:
         if self.gradient == "alternate" and self.trainer.world_size > 1:
             raise ConfigError(
-                "model.gradient=alternate: a step trains one of two networks, which several processes cannot do: "
-                "use one device, or model.gradient=straight_through"
+                "model.gradient",
+                "alternate",
+                "a step trains one of two networks, which several processes cannot do: "
+                "use one device, or model.gradient=straight_through",
             )
 
     def forward(self, x: Tensor) -> Reconstruction:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from codec.sweeps.plan import Job, gpus_wanted
 from codec.sweeps.queue import SweepQueue, reason_in, say
-from codec.sweeps.record import ENVIRONMENT, INTERRUPTED, JobFailedError, Sweep
+from codec.sweeps.record import ENVIRONMENT, INTERRUPTED, Sweep
+from codec.training.faults import JobFailedError
 from codec.training.run_state import RunState
 
 _POLL = 0.1  # seconds

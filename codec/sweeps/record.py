@@ -13,17 +13,12 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from codec.errors import UserError
 from codec.whole_file import whole_file
 
 FILE = "sweep.json"
 INTERRUPTED = "interrupted"  # why a job ended that somebody stopped
 ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
 _NAME_LENGTH = 80
-
-
-class JobFailedError(UserError, RuntimeError):
-    """A job of a sweep failed; the text is one line that says which, why, and where its log is."""
 
 
 @dataclass

@@ -15,8 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from codec.distribution import install
-from codec.errors import ConfigError
+from codec.errors import ConfigError, install
 from codec.sweeps.plan import Job, gpus_wanted
 from codec.sweeps.queue import SweepQueue, reason_in, say
 from codec.sweeps.record import ENVIRONMENT, Sweep

@@ -15,7 +15,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from codec.checks import check_integer
 from codec.data.image_file import NamedImage
 from codec.errors import UserError
-from codec.training.interrupts import raise_if_lost
+from codec.training.faults import raise_if_lost
 
 
 class TrainingDivergedError(UserError, RuntimeError):

@@ -10,13 +10,13 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger
 from torch.utils.data import Dataset
 
+from codec.checks import check_device
 from codec.data.dataset import WholeImages
 from codec.data.image_file import ImageFileError, NamedImage
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec, Unreadable
 from codec.learned_codec import LearnedCodec
 from codec.metrics import Lpips
-from codec.options import check_device
 from codec.training.measured_rows import MeasuredRows, forget_rows
 from codec.training.results import results_of, write_results
 from codec.training.run_folder import hardware
@@ -123,7 +123,7 @@ def _test(
     codec.skipped |= skipped
     if not measured:
         why = next((f", {name}: {reason}" for name, reason in codec.skipped.items()), "")
-        raise ConfigError(f"data: of {len(chosen)} images none can be measured{why}")
+        raise ConfigError("data", f"of {len(chosen)} images none can be measured{why}")
     codec.test_rows = [row for name in paths if (row := measured.get(name)) is not None]
     kept = ((name, codec.thumbnails.get(name, rows.thumbnail(name))) for name in measured)
     codec.thumbnails = dict(

@@ -22,14 +22,13 @@ from torchvision.transforms.v2.functional import to_pil_image
 from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
-from codec.options import asked_wandb_mode
 from codec.run_names import without_hash
 from codec.sweeps.names import own_overrides, run_name, sweep_group
 from codec.training.csv_metrics import read_logged
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
 from codec.training.wandb_faults import have_a_home, is_of_wandb, spared, tell
-from codec.training.wandb_names import valid_names
+from codec.training.wandb_names import asked_wandb_mode, valid_names
 from codec.training.wandb_offline import (
     cut_to_whole_records,
     files_of_starts,
@@ -281,7 +280,7 @@ def wandb_mode() -> str:
     except wandb.Error as error:  # a wrong key, or no way to the server
         reason = str(error).splitlines()[0]
     if asked:
-        raise ConfigError(f"WANDB_MODE={asked}: {reason or 'no API key is configured; `wandb login` stores one'}")
+        raise ConfigError("WANDB_MODE", asked, reason or "no API key is configured; `wandb login` stores one")
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"

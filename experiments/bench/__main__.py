@@ -41,8 +41,9 @@ from codec.data.samples import SamplesSource
 from codec.entropy import EntropyBottleneck, coder, tables
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
-from codec.training.config import Builder, user_errors
-from codec.training.places import conf_folder
+from codec.training.config import Builder
+from codec.training.faults import user_errors
+from codec.training.paths import conf_folder
 from codec.training.precision import choose_precision
 from codec.training.run_folder import commit
 from experiments.bench.training_speed import WARM_UP, clock, enough, training_speed, ways_to_train

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from codec.bitstream import BitstreamError, Header, metadata_of, unpack
-from codec.checkpoint import load_codec, save_weights
+from codec.checkpoint import load_codec, load_pretrained, save_weights
 from codec.data.image_file import ImageFileError, image_size, read_image, read_picture
 from codec.data.image_formats import has_jxl
 from codec.data.samples import SamplesSource
@@ -18,8 +18,8 @@ from codec.errors import CheckpointError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
-from codec.pretrained import load, pretrained_models
-from codec.training.places import conf_folder
+from codec.pretrained import pretrained_models
+from codec.training.paths import conf_folder
 from experiments.fuzz.image_samples import image_samples
 from experiments.fuzz.mutations import (
     edited,
@@ -139,14 +139,14 @@ def all_targets(folder: Path) -> Iterator[Target]:
     image = read_image(SamplesSource().images("test")[0], channels=3)[:, 100 : 100 + SIDE, 100 : 100 + SIDE]
     image = image.contiguous()
     for model in pretrained_models():
-        yield learned_target(model.name, load(model.at()), image)
+        yield learned_target(model.name, load_pretrained(model.at()), image)
     yield metadata_target(SOME_METADATA)
     for name in STANDARD:
         if name != "jpegxl" or has_jxl():
             config = OmegaConf.load(conf_folder() / "model" / f"{name}.yaml")
             yield standard_target(name, instantiate(config), image)
     smallest = min((model.at() for model in pretrained_models()), key=lambda weights: weights.size)
-    yield from checkpoint_targets(load(smallest), folder)
+    yield from checkpoint_targets(load_pretrained(smallest), folder)
     for suffix in IMAGE_SUFFIXES:
         yield image_target(suffix, image, folder)
 

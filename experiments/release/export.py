@@ -30,9 +30,9 @@ from codec.data.module import ImageDataModule
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.pretrained import Point, Weights
-from codec.training.config import user_errors
 from codec.training.evaluation import measure
-from codec.training.places import checkout
+from codec.training.faults import user_errors
+from codec.training.paths import checkout
 from experiments.compose import composed
 from experiments.release.model_card import card
 from experiments.release.provenance import description_and_source, plain_config, training

@@ -2,7 +2,7 @@
 
 import sys
 
-from codec.training.config import user_errors
+from codec.training.faults import user_errors
 from experiments.tables.make import main
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from codec.errors import MissingPackageError
 from codec.training import measuring
 from codec.training.faults import USER_ERRORS, messages
-from codec.training.places import entry_command
+from codec.training.paths import entry_command
 from codec.training.run_folder import evaluation_folder
 from experiments.compose import composed
 from experiments.plots.curves import draw

@@ -219,7 +219,7 @@ def test_a_table_that_is_interrupted_stops_its_training_which_keeps_what_it_has(
         "from pathlib import Path; from experiments.tables import make, plan\n"
         f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = make.TABLES = ['tiny']\n"
         f"make.RESULTS = Path({str(plans.parent / 'results')!r})\n"
-        "from codec.training.config import user_errors\n"
+        "from codec.training.faults import user_errors\n"
         "with user_errors(): sys.exit(make.main(['tiny']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -13,7 +13,8 @@ from sweeping import EVALUATE, TRAIN, left_over, sweep
 
 from codec.sweeps.local import JobQueue, visible_gpus
 from codec.sweeps.plan import Job
-from codec.sweeps.record import JobFailedError, Sweep
+from codec.sweeps.record import Sweep
+from codec.training.faults import JobFailedError
 from codec.training.run_folder import RunFolder
 from codec.training.run_state import RunState, lock
 from hydra_plugins.quintet_launchers import LocalLauncher, Returned
