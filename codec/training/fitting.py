@@ -13,7 +13,7 @@ from codec.learned_codec import LearnedCodec
 from codec.training.assembly import TrainingParts, add_loggers, load_inputs, training_parts
 from codec.training.config import quieten
 from codec.training.config_checks import validates
-from codec.training.evaluation import measure
+from codec.training.evaluation import evaluate_into
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit
 from codec.training.run_state import Recorder
@@ -97,12 +97,12 @@ def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: flo
         **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),
     }
-    results = measure(
+    results = evaluate_into(
+        run.path,
         load_codec(run.path),
         parts.data,
-        run.path,
         about,
-        device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
+        device=trainer.strategy.root_device,
         loggers=trainer.loggers,
         step=trainer.global_step,
         limit=config.trainer.get("limit_test_batches"),
