@@ -18,7 +18,7 @@ SMALL = {
 
 def logged(model: str) -> dict[str, float]:
     """All that is logged of one training step and two validation images."""
-    codec = make_codec(model, overrides=SMALL[model])
+    codec = make_codec(model, overrides=SMALL[model]).train()
     codec.prepare_training(RateDistortionLoss(rate_weight=0.01), torch.optim.Adam)
     settings = ("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary")
     trainer = Trainer(accelerator="cpu", max_epochs=1, **dict.fromkeys(settings, False))

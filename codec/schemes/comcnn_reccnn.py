@@ -245,9 +245,8 @@ class ComRec(LearnedCodec):
         weight = torch.exp2(STEP_POWER * log_step) if self.conditional else torch.ones_like(log_step)
         x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / weight.view(-1, 1, 1, 1)
         if self._loss is not None and self._loss.rate_weight == 0:
-            return Reconstruction(
-                x_hat, {"y": bits}
-            )  # the loss would add them, to fit priors, of which there are none
+            # The loss would add their gradient, to fit priors, of which there are none.
+            return Reconstruction(x_hat, {"y": bits})
         estimate = self.rate(y, log_step)
         spent = (bits - 8 * _overhead(self.format, y.shape[1])).clamp(min=0)  # on this image, not on headers
         change = weight * spent * (estimate / estimate.detach().clamp(min=1) - 1)

@@ -14,12 +14,12 @@ def sigterm_interrupts() -> Iterator[None]:
     if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    _asked.clear()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _asked.clear()
 
 
 def raise_if_lost() -> None:
