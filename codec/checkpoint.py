@@ -1,7 +1,7 @@
 """Codecs from configs and from checkpoints, which may come from strangers: nothing in them is executed.
 
 A checkpoint is read with `weights_only=True` or is a safetensors file, and its model config may name only classes
-of this package that are neural network modules.
+of this package that are codecs or neural network modules.
 """
 
 import functools
@@ -29,6 +29,7 @@ from codec.checkpoint_limits import (
 from codec.data.download import file_sha256
 from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
+from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
 from codec.pretrained import Weights, choose
@@ -38,10 +39,10 @@ _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.base
 _LONGEST_REASON = 300  # characters
 
 
-def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
+def build_codec(model_config: dict[str, Any]) -> ImageCodec:
     """The codec a resolved model config describes (plain containers, `_target_` and arguments).
 
-    Raises CheckpointError if a `_target_` is not a module class of the package `codec`.
+    Raises CheckpointError if a `_target_` is not a codec or module class of the package `codec`.
     """
     _check_targets(model_config)
     codec = _built(model_config)
@@ -171,7 +172,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads(file.metadata()["model_config"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _check_is_learned(codec: nn.Module) -> None:
+def _check_is_learned(codec: ImageCodec) -> None:
     if not isinstance(codec, LearnedCodec):
         raise CheckpointError(f"its model config makes a {type(codec).__name__}, not a learned codec")
 
@@ -232,7 +233,11 @@ def _check_target(target: Any) -> None:
             found = None
         if found is None:
             raise CheckpointError(f"_target_={target!r}: this program has no such class")
-    if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("codec.")):
+    if not (
+        isinstance(found, type)
+        and issubclass(found, nn.Module | ImageCodec)
+        and found.__module__.startswith("codec.")
+    ):
         raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec's models are allowed")
 
 

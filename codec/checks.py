@@ -25,6 +25,17 @@ def check_integer(key: str, value: Any, lowest: int, highest: int | None = None)
         raise ArgumentError(key, value, f"allowed are the integers {allowed}")
 
 
+def check_within(key: str, value: Any, allowed: range | tuple[float, float]) -> None:
+    """`value` is an integer of a range, or a number between the two ends of a pair."""
+    if isinstance(allowed, range):
+        check_integer(key, value, allowed[0], allowed[-1])
+        return
+    lowest, highest = allowed
+    if type(value) not in (int, float) or not lowest <= value <= highest:
+        ends = f"from {lowest:g}" if math.isinf(highest) else f"{lowest:g} to {highest:g}"
+        raise ArgumentError(key, value, f"allowed are numbers {ends}")
+
+
 def check_seed(key: str, value: Any) -> None:
     """`value` is a seed that Python, NumPy and torch all take."""
     check_integer(key, value, 0, 2**32 - 1)

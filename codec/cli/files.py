@@ -53,7 +53,7 @@ def compress(options: argparse.Namespace) -> int:
     if weights is None:
         codec = load_codec(options.checkpoint)
         if options.quality is not None:
-            if not hasattr(codec, "set_quality"):
+            if codec.qualities is None:
                 raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
             codec.set_quality(options.quality)
     else:
@@ -61,7 +61,7 @@ def compress(options: argparse.Namespace) -> int:
         if options.model is None:
             complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec.to(device)
-    usual = None if weights is None or weights.lossless else _usual(weights, getattr(codec, "quality", None))
+    usual = None if weights is None or weights.lossless else _usual(weights, codec.quality)
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)

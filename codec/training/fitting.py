@@ -14,7 +14,7 @@ from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.training.assembly import TrainingParts, add_loggers, load_inputs, training_parts
 from codec.training.config_checks import validates
-from codec.training.evaluation import measure
+from codec.training.evaluation import evaluate_into
 from codec.training.faults import quieten
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit
@@ -101,12 +101,12 @@ def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: flo
         **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),
     }
-    results = measure(
+    results = evaluate_into(
+        run.path,
         load_codec(run.path),
         parts.data,
-        run.path,
         about,
-        device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
+        device=trainer.strategy.root_device,
         loggers=trainer.loggers,
         step=trainer.global_step,
         limit=config.trainer.get("limit_test_batches"),

@@ -22,6 +22,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
+from codec.learned_codec import LearnedCodec
 from codec.run_names import without_hash
 from codec.sweeps.names import own_overrides, run_name, sweep_group
 from codec.training.csv_metrics import read_logged
@@ -241,11 +242,12 @@ def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[st
 
 
 def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec) -> None:
-    """Gives every logger the whole resolved config, the chosen options, the layers and the number of parameters."""
-    summary = ModelSummary(codec, max_depth=2)
+    """Gives every logger the whole resolved config, the chosen options, a network's layers and their parameters."""
     described = OmegaConf.to_container(config, resolve=True)
     described["choices"] = {group: option for group in CHOICES for option in choices(group)}
-    described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
+    if isinstance(codec, LearnedCodec):
+        summary = ModelSummary(codec, max_depth=2)
+        described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
     for logger in loggers:
         logger.log_hyperparams(described)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
-from codec.data.image_file import ImageFileError, NamedImage, read_image
+from codec.data.image_file import ImageFileError, read_image
 from codec.data.image_list import list_images, printable
 from codec.learned_codec import LearnedCodec
 from codec.run_names import without_hash
@@ -86,8 +86,7 @@ def _row(codecs: list[LearnedCodec], path: Path, image: Tensor, beside: list[str
         if "difference" in beside:
             others["difference"].append(Panel(middle(difference(ours.image, own), crop), ours.caption))
         if "jpeg" in beside:
-            item = NamedImage(printable(path.name), own)
-            jpeg = coded(nearest([Jpeg(quality) for quality in range(1, 96)], item, ours.bytes), own)
+            jpeg = coded(nearest([Jpeg(quality) for quality in Jpeg.qualities], own, ours.bytes), own)
             others["jpeg"].append(Panel(middle(jpeg.image, crop), jpeg.caption))
     return [
         Panel(middle(image, crop), printable(path.name)),

@@ -16,6 +16,7 @@ from codec.data.download import file_sha256
 from codec.data.image_file import read_image
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
+from codec.measure import measure
 from codec.pretrained import PretrainedModel, Weights
 from experiments.release.export import CROP, GOLDEN, MAX_BYTES, MAX_TOTAL_BYTES, images_of, write_golden
 from experiments.release.model_card import card
@@ -82,7 +83,7 @@ def test_two_photographs_repeat_their_figures(weights: Weights, codec: LearnedCo
     images = list(images_of("samples", weights.image_channels, CROP).test_dataloader())[:2]
     assert len(images) == 2
     for image in images:
-        row, recorded = codec.measure(image), weights.per_image[f"samples_{CROP}"][image.name]
+        row, recorded = measure(codec, image).row, weights.per_image[f"samples_{CROP}"][image.name]
         # Another processor adds floats in another order, which may round a latent or a decoded pixel differently.
         assert row["bytes"] == pytest.approx(recorded["bytes"], rel=0.002)
         assert row["psnr"] == pytest.approx(float(recorded["psnr"]), abs=0.01)

@@ -23,16 +23,16 @@ SMALL = ("model=jpeg", "data=samples", "data.limit=2", "device=cpu", "data.num_w
 # W&B's own processes are killed when the first image has been measured.
 KILLS = """
 import os, signal, subprocess, sys
-from codec.baselines import Jpeg
+import codec.measure
 def below(process):
     found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True).stdout.split()
     return [*map(int, found), *(other for child in found for other in below(child))]
-plain = Jpeg.measure
-def measure(self, item):
+plain = codec.measure.measure
+def measure(*arguments):
     for process in below(os.getpid()):
         os.kill(process, signal.SIGKILL)
-    return plain(self, item)
-Jpeg.measure = measure
+    return plain(*arguments)
+codec.measure.measure = measure
 sys.argv = sys.argv[1:]
 import runpy
 runpy.run_path(sys.argv[0], run_name="__main__")
