@@ -44,6 +44,10 @@ class ArgumentsError(ConfigError):
         return "\n".join(map(str, self.faults))
 
 
+class JobFailedError(UserError, RuntimeError):
+    """A job of a sweep failed; the text is one line that says which, why, and where its log is."""
+
+
 class MissingPackageError(ConfigError):
     """A package that only an extra of pyproject.toml brings; the text is one line that says what to install."""
 

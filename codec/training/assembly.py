@@ -16,7 +16,7 @@ from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
 from codec.options import validates
-from codec.training.callbacks import ChannelsLast, LongerSchedule, OneFate
+from codec.training.callbacks import ChannelsLast, LongerSchedule, StopAllRanks
 from codec.training.calls import call
 from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder
@@ -41,7 +41,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         build.seed()
         codec, data = build.codec("model"), build.part("data")
         loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
-        callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
+        callbacks: list[Callback] = [*build.group("callbacks"), StopAllRanks()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
         if config.more_epochs:

@@ -19,8 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from codec.checks import check_seed
-from codec.errors import ArgumentError, ArgumentsError, ConfigError
-from codec.sweeps.record import JobFailedError
+from codec.errors import ArgumentError, ArgumentsError, ConfigError, JobFailedError
 from codec.training.calls import make
 from codec.training.faults import USER_ERRORS, cause_of, messages
 from codec.training.interrupts import sigterm_interrupts

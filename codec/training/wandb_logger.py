@@ -23,8 +23,8 @@ from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.options import asked_wandb_mode
-from codec.sweeps.names import own_overrides, run_name, sweep_group, without_hash
 from codec.training.csv_metrics import read_logged
+from codec.training.job import job_group, job_name, own_overrides, without_hash
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
 from codec.training.wandb_faults import have_a_home, is_of_wandb, spared, tell
@@ -206,12 +206,12 @@ def wandb_logger(
         thumbnails,
         folder,
         fault,
-        name=os.environ.get("WANDB_NAME") or run_name(folder),
+        name=os.environ.get("WANDB_NAME") or job_name(folder),
         id=Path(folder).name,
         save_dir=home_path(os.environ.get("WANDB_DIR") or folder, "WANDB_DIR"),
         project=project,
         entity=entity,
-        group=group or sweep_group(),
+        group=group or job_group(),
         tags=list(dict.fromkeys([*choices(*CHOICES), *map(str, tags)])),
         job_type=job_type,
         mode=mode,

@@ -11,9 +11,10 @@ from conftest import ROOT, run_python
 from omegaconf import OmegaConf
 from sweeping import EVALUATE, TRAIN, left_over, sweep
 
-from codec.sweeps.local import JobQueue, visible_gpus
+from codec.errors import JobFailedError
+from codec.sweeps.local import LocalQueue, visible_gpus
 from codec.sweeps.plan import Job
-from codec.sweeps.record import JobFailedError, Sweep
+from codec.sweeps.record import Sweep
 from codec.training.run_folder import RunFolder
 from codec.training.run_state import RunState, lock
 from hydra_plugins.quintet_launchers import LocalLauncher, Returned
@@ -44,7 +45,7 @@ class Queue:
         return self.jobs[-1]
 
     def run(self) -> None:
-        JobQueue(self.sweep, self.jobs, *self.options).run()
+        LocalQueue(self.sweep, self.jobs, *self.options).run()
 
 
 DONE = "folder.mkdir(); (folder / 'results.json').write_text('{\"val_loss\": 0.5}')\n"
