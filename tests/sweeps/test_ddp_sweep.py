@@ -23,7 +23,7 @@ def trained_by(folder: Path) -> dict[str, list[tuple[int, int]]]:
     """`{run folder: [(rank, world size) of every process that trained in it]}`"""
     found: dict[str, list[tuple[int, int]]] = {}
     for line in (folder / "witness.txt").read_text().splitlines():
-        run, rank, size, _ = line.split(" ")
+        run, rank, size = line.split(" ")
         found.setdefault(str(folder / run), []).append((int(rank), int(size)))
     return {run: sorted(processes) for run, processes in found.items()}
 
