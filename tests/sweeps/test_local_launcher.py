@@ -1,6 +1,5 @@
 """The launcher `local`: which processes it starts, with which GPUs, and what it says of them."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from codec.errors import JobFailedError
 from codec.sweeps.local import LocalQueue, visible_gpus
 from codec.sweeps.plan import Job
 from codec.sweeps.record import Sweep
+from codec.training.interrupts import sigterm_interrupts
 from codec.training.run_folder import RunFolder
 from codec.training.run_state import lock
 from hydra_plugins.quintet_launchers import LocalLauncher, Returned
@@ -189,19 +189,15 @@ def test_a_job_whose_results_cannot_be_read_has_failed_and_the_others_go_on(tmp_
 
 @pytest.mark.parametrize("fail_fast", [False, True])
 def test_an_interrupt_stops_what_runs_and_is_not_lost(fail_fast: bool, tmp_path: Path, capsys) -> None:
-    """Also one that comes while `fail_fast` waits for the others to end: here from one that is told to end."""
+    """SIGTERM, also when `fail_fast` waits for the others to end: here it comes from one that is told to end."""
     queue = Queue(tmp_path, [], n_jobs=2, fail_fast=fail_fast)
-    ends = "signal.signal(signal.SIGTERM, lambda *_: (os.kill(os.getppid(), signal.SIGUSR1), sys.exit(1)))"
+    ends = "signal.signal(signal.SIGTERM, lambda *_: (os.kill(os.getppid(), signal.SIGTERM), sys.exit(1)))"
     queue.add(f"import signal\n{ends if fail_fast else ''}\n{MEETS.replace('MINE', '0')}time.sleep(600)")
-    fails = "sys.exit(1)" if fail_fast else "import signal; os.kill(os.getppid(), signal.SIGUSR1); time.sleep(600)"
+    fails = "sys.exit(1)" if fail_fast else "import signal; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
     queue.add(f"{MEETS.replace('MINE', '1')}{fails}")
     queue.add(DONE)
-    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            queue.run()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(KeyboardInterrupt), sigterm_interrupts():
+        queue.run()
     lines = capsys.readouterr().out.splitlines()
     assert f"stopping {1 if fail_fast else 2} running; interrupt again to kill" in lines
     assert queue.jobs[0].record.error == "interrupted"

@@ -72,7 +72,7 @@ def test_an_interrupt_that_python_drops_is_heeded_before_the_next_batch(tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
-@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Signals, tmp_path: Path) -> None:
     two = ("strategy=ddp", "strategy.devices=2") if cut is signal.SIGKILL else ()
     process = begin_sweep(*TINY, *two, "epochs=100000", "seed=0,1", cwd=tmp_path)
