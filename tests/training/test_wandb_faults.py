@@ -15,7 +15,7 @@ import wandb
 from conftest import ROOT, folder_of
 from wandb_files import environment_without_key, read_back, run_without_key
 
-from codec.training.wandb_faults import finish_wandb, spared
+from codec.training.wandb_faults import finish_wandb, tolerates_wandb_faults
 from codec.training.wandb_logger import CodecWandbLogger, wandb_logger, where_to_look
 from codec.training.wandb_offline import remove_staging
 
@@ -66,11 +66,11 @@ def test_a_fault_of_ours_is_raised() -> None:
     class Ours:
         fault = None
 
-        @spared
+        @tolerates_wandb_faults
         def fail(self) -> None:
             raise KeyError("ours")
 
-        @spared
+        @tolerates_wandb_faults
         def of_wandb(self) -> None:
             wandb.Settings(run_tags=[""])
 
