@@ -94,23 +94,18 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     assert f"search: 5 trials finished; best: job {best.number}, val/loss {best.value:.6g}, x=" in process.stdout
 
 
-def test_a_trial_that_was_killed_is_repeated_first(tmp_path: Path) -> None:
-    search(tmp_path, 1)
-    (tmp_path / "kill").touch()
-    killed = drawn(search(tmp_path, 3, check=False))
-    assert len(killed) == 1
-    process = search(tmp_path, 3)
-    assert drawn(process)[0] == killed[0]
-    assert sum(trial.value is not None for trial in trials(tmp_path)) == 3
-
-
-def test_a_trial_that_fails_does_not_end_the_search_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_trial_that_failed_or_was_killed_is_repeated_first_and_failing_ends_no_search(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "fail").touch()
     process = search(tmp_path, 3, check=False)
+    failed, *others = drawn(process)
     assert process.returncode != 0
-    assert len(drawn(process)) == 3
+    assert len(others) == 2
     assert "search: 2 trials finished" in process.stdout
-    assert drawn(search(tmp_path, 3)) == drawn(process)[:1]
+    (tmp_path / "kill").touch()
+    assert drawn(search(tmp_path, 3, check=False)) == [failed]
+    assert drawn(search(tmp_path, 3)) == [failed]
     assert sum(trial.value is not None for trial in trials(tmp_path)) == 3
 
 

@@ -9,10 +9,16 @@ import pytest
 from conftest import composed, make_codec
 from hydra.core.hydra_config import HydraConfig
 
+from codec.image_codec import ImageCodec
 from codec.training.job import job_group, job_name, sweep_name
 from codec.training.wandb_logger import rate_distortion_point
 
 FOLDER = Path("runs/jpeg_samples-0123abcd")
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> ImageCodec:
+    return make_codec("jpeg")
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def test_the_same_overrides_are_the_same_sweep_wherever_it_is_put() -> None:
     ],
 )
 def test_points_of_other_images_or_runs_are_on_other_curves(
-    overrides: tuple[str, ...], curve: str, job: Callable
+    overrides: tuple[str, ...], curve: str, jpeg: ImageCodec, job: Callable
 ) -> None:
     job(*overrides)
-    assert rate_distortion_point(make_codec("conv_baseline"), {"bpp": 1.0})["curve"] == curve
+    assert rate_distortion_point(jpeg, {"bpp": 1.0})["curve"] == curve
