@@ -15,7 +15,7 @@ from codec.data.module import ImageDataModule
 from codec.errors import ConfigError, UserError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
-from codec.training.callbacks import ChannelsLast, LongerSchedule, OneFate
+from codec.training.callbacks import ChannelsLast, LongerSchedule, StopAllRanks
 from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
 from codec.training.config_checks import validates
@@ -40,7 +40,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         build.seed()
         codec, data = build.codec("model"), build.part("data")
         loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
-        callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
+        callbacks: list[Callback] = [*build.group("callbacks"), StopAllRanks()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
         if config.more_epochs:
