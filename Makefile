@@ -40,9 +40,10 @@ SEED ?= 0
 fuzz: $(READY)  ## mutated files, checkpoints and images are read: all must decode or be refused; COUNT=n of each, SEED=n
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.fuzz --count $(COUNT) --seed $(SEED)
 
-lint: $(READY)  ## ruff: rules and formatting
+lint: $(READY)  ## ruff: rules and formatting; import-linter: which way imports point
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec trained here, in some minutes
 	$(BIN)/python -m experiments.demo

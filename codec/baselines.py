@@ -5,6 +5,7 @@ file the image came from. Greyscale images are coded as greyscale wherever the f
 """
 
 import io
+import math
 import warnings
 from abc import abstractmethod
 
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
+from codec.checks import check_integer
 from codec.data.image_formats import INSTALL_JXL, has_jxl
 from codec.errors import ArgumentError, EncodeError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
@@ -107,12 +109,12 @@ class Jpeg(PillowCodec):
 
     format = "JPEG"
     suffix = ".jpg"
+    qualities = range(1, 96)
     max_side = 65500
     max_scans = 100  # progressive files have about 10; every one, however short, takes time for all pixels
 
     def __init__(self, quality: int, subsampling: str = "4:2:0", progressive: bool = False) -> None:
-        super().__init__()
-        self.quality = _integer("quality", quality, 1, 95)
+        self.set_quality(quality)
         self.subsampling = _one_of("subsampling", subsampling, ("4:2:0", "4:2:2", "4:4:4"))
         self.progressive = progressive
 
@@ -154,12 +156,14 @@ class WebP(PillowCodec):
 
     format = "WEBP"
     suffix = ".webp"
+    qualities = range(101)
     max_side = 16383
 
     def __init__(self, quality: int, lossless: bool = False) -> None:
-        super().__init__()
-        self.quality = _integer("quality", quality, 0, 100)
+        self.set_quality(quality)
         self.lossless = lossless
+        if lossless:
+            self.qualities = None
 
     def save_options(self, channels: int) -> dict[str, object]:
         return {"quality": self.quality, "lossless": self.lossless, "method": 6}
@@ -199,12 +203,13 @@ class Avif(PillowCodec):
 
     format = "AVIF"
     suffix = ".avif"
+    qualities = range(101)
     max_side = 32768
 
     def __init__(self, quality: int, speed: int = 4, subsampling: str = "4:2:0", tune: str | None = None) -> None:
-        super().__init__()
-        self.quality = _integer("quality", quality, 0, 100)
-        self.speed = _integer("speed", speed, 0, 10)
+        self.set_quality(quality)
+        check_integer("speed", speed, 0, 10)
+        self.speed = speed
         self.subsampling = _one_of("subsampling", subsampling, ("4:2:0", "4:2:2", "4:4:4"))
         self.tune = _one_of("tune", tune, (None, "psnr", "ssim"))
 
@@ -227,13 +232,17 @@ class JpegXL(PillowCodec):
 
     format = "JXL"
     suffix = ".jxl"
+    qualities = range(100)
     max_side = 2**30
 
     def __init__(self, quality: int | None, effort: int = 7) -> None:
-        super().__init__()
-        self.quality = quality if quality is None else _integer("quality", quality, 0, 99)
+        check_integer("effort", effort, 1, 10)
+        self.effort = effort
         self.lossless = quality is None
-        self.effort = _integer("effort", effort, 1, 10)
+        if quality is None:
+            self.qualities = None
+        else:
+            self.set_quality(quality)
         if not has_jxl():
             raise MissingPackageError(INSTALL_JXL)
 
@@ -255,24 +264,28 @@ class Jpeg2000(PillowCodec):
     """JPEG 2000 in a JP2 file, with the colour transform.
 
     `ratio`, a number from 1, is the size of the samples over the size of the file: the file has 8·C / ratio
-    bits per pixel, by the irreversible wavelet. None is lossless, by the reversible one.
+    bits per pixel, by the irreversible wavelet. None is lossless, by the reversible one. What other codecs have a
+    quality for, this one has its ratio.
     """
 
     format = "JPEG2000"
     suffix = ".jp2"
+    qualities = (1, math.inf)
     max_side = 2**31 - 1
 
     def __init__(self, ratio: float | None) -> None:
-        super().__init__()
         if ratio is not None and not (type(ratio) in (int, float) and ratio >= 1):
             raise ArgumentError("ratio", ratio, "allowed are numbers from 1, or null for lossless")
-        self.ratio = ratio
         self.lossless = ratio is None
+        if ratio is None:
+            self.qualities = None
+        else:
+            self.set_quality(ratio)
 
     def save_options(self, channels: int) -> dict[str, object]:
         options: dict[str, object] = {"mct": int(channels == 3)}  # Pillow codes R, G and B apart unless asked
-        if self.ratio is not None:
-            options |= {"irreversible": True, "quality_mode": "rates", "quality_layers": [self.ratio]}
+        if not self.lossless:
+            options |= {"irreversible": True, "quality_mode": "rates", "quality_layers": [self.quality]}
         return options
 
 
@@ -314,12 +327,6 @@ def _codestream_size(data: bytes) -> tuple[int, int]:
         return side(small), height
     numerator, denominator = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
     return height * numerator // denominator, height
-
-
-def _integer(name: str, value: int, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ArgumentError(name, value, f"allowed are the integers {low} to {high}")
-    return value
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str | None, ...]) -> str | None:

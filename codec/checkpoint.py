@@ -1,7 +1,7 @@
 """Codecs from configs and from checkpoints, which may come from strangers: nothing in them is executed.
 
 A checkpoint is read with `weights_only=True` or is a safetensors file, and its model config may name only classes
-of this package that are neural network modules.
+of this package that are codecs or neural network modules.
 """
 
 import functools
@@ -26,20 +26,23 @@ from codec.checkpoint_limits import (
     check_weights,
     no_larger_than,
 )
+from codec.data.download import file_sha256
 from codec.entropy import EntropyBottleneck, LogisticMixture
 from codec.errors import CheckpointError
+from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
+from codec.pretrained import Weights, choose
 
 # Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
 _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
 _LONGEST_REASON = 300  # characters
 
 
-def build_codec(model_config: dict[str, Any]) -> LearnedCodec:
+def build_codec(model_config: dict[str, Any]) -> ImageCodec:
     """The codec a resolved model config describes (plain containers, `_target_` and arguments).
 
-    Raises CheckpointError if a `_target_` is not a module class of the package `codec`.
+    Raises CheckpointError if a `_target_` is not a codec or module class of the package `codec`.
     """
     _check_targets(model_config)
     codec = _built(model_config)
@@ -87,6 +90,21 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     except Exception as error:  # a config from a stranger may fail anywhere in a constructor
         raise CheckpointError(f"{path} does not fit this program's model: {_first_line(error)}") from error
     return codec.to(device).eval()
+
+
+def load_pretrained(model: str | Weights | None = None, quality: int | None = None) -> LearnedCodec:
+    """The codec of a model that comes with the package, None being the default one, writing files at `quality`.
+
+    It is on the CPU, in evaluation mode. Raises CheckpointError if there is no such model or quality, or its file
+    is damaged.
+    """
+    weights = model if isinstance(model, Weights) else choose(model, quality)
+    if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
+        raise CheckpointError(f"{weights.path} is missing or is not the file it was: install the package again")
+    codec = load_codec(weights.path)
+    if weights.accepts and quality is not None:
+        codec.set_quality(quality)
+    return codec
 
 
 def start_from(codec: LearnedCodec, path: str | Path) -> str:
@@ -154,7 +172,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads(file.metadata()["model_config"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _check_is_learned(codec: nn.Module) -> None:
+def _check_is_learned(codec: ImageCodec) -> None:
     if not isinstance(codec, LearnedCodec):
         raise CheckpointError(f"its model config makes a {type(codec).__name__}, not a learned codec")
 
@@ -215,7 +233,11 @@ def _check_target(target: Any) -> None:
             found = None
         if found is None:
             raise CheckpointError(f"_target_={target!r}: this program has no such class")
-    if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("codec.")):
+    if not (
+        isinstance(found, type)
+        and issubclass(found, nn.Module | ImageCodec)
+        and found.__module__.startswith("codec.")
+    ):
         raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec's models are allowed")
 
 

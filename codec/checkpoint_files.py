@@ -6,6 +6,7 @@ from pathlib import Path
 
 from codec.errors import CheckpointError
 from codec.pretrained import called
+from codec.run_names import paths_called
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -16,7 +17,7 @@ def find_checkpoint(path: str | Path) -> Path:
     such file or folder, `path` may be the name of pretrained weights, or of a model, whose default ones are meant.
     """
     path = Path(path)
-    folders = [path] if path.exists() else sorted(path.parent.glob(f"{glob.escape(path.name)}-{'[0-9a-f]' * 8}"))
+    folders = [path] if path.exists() else paths_called(glob.escape(str(path)))
     if len(folders) > 1:
         raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
     for folder in folders:

@@ -1,11 +1,15 @@
-"""Checks of a constructor's arguments; each raises ArgumentError: the key, its value, what is allowed."""
+"""Checks of constructors' arguments; each raises ArgumentError: the key, its value, what is allowed.
+
+First those of one value, then, from `check_bottleneck` on, those of whole constructors. They are not beside their
+classes, which need torch, so that a config can be refused before torch is imported.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from codec.errors import ArgumentError, ArgumentsError
+from codec.errors import ArgumentError, FaultsError
 
 
 def check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
@@ -19,6 +23,17 @@ def check_integer(key: str, value: Any, lowest: int, highest: int | None = None)
     if type(value) is not int or value < lowest or (highest is not None and value > highest):
         allowed = f"from {lowest}" if highest is None else f"{lowest} to {highest}"
         raise ArgumentError(key, value, f"allowed are the integers {allowed}")
+
+
+def check_within(key: str, value: Any, allowed: range | tuple[float, float]) -> None:
+    """`value` is an integer of a range, or a number between the two ends of a pair."""
+    if isinstance(allowed, range):
+        check_integer(key, value, allowed[0], allowed[-1])
+        return
+    lowest, highest = allowed
+    if type(value) not in (int, float) or not lowest <= value <= highest:
+        ends = f"from {lowest:g}" if math.isinf(highest) else f"{lowest:g} to {highest:g}"
+        raise ArgumentError(key, value, f"allowed are numbers {ends}")
 
 
 def check_seed(key: str, value: Any) -> None:
@@ -42,6 +57,12 @@ def check_fraction(key: str, value: Any) -> None:
     """`value` is a number in [0, 1]."""
     if type(value) not in (int, float) or not 0 <= value <= 1:
         raise ArgumentError(key, value, "allowed are 0 to 1")
+
+
+def check_channels(key: str, channels: Any) -> None:
+    """`channels` are those of images that are coded here."""
+    if channels not in (1, 3):
+        raise ArgumentError(key, channels, "allowed are 1 (greyscale) and 3 (RGB)")
 
 
 def check_integers(key: str, values: Any, lowest: int, count: int | None = None, fewest: int = 1) -> None:
@@ -70,4 +91,78 @@ def together() -> Iterator[Callable[..., None]]:
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise ArgumentsError(faults)
+        raise FaultsError(faults)
+
+
+def check_bottleneck(bits: Any, noise: Any) -> None:
+    """How a latent is quantised. Raises ArgumentError."""
+    with together() as check:
+        check(check_integer, "bits", bits, 1, 8)
+        check(check_choice, "noise", noise, ("uniform", "paper", "straight_through"))
+
+
+def check_loss(
+    mse_weight: Any = 1.0,
+    ssim_weight: Any = 0.0,
+    vgg_weight: Any = 0.0,
+    rate_weight: Any = 0.0,
+    ssim_scales: Any = (1.0,),
+) -> None:
+    """The weights of a RateDistortionLoss. Raises ArgumentError."""
+    with together() as check:
+        check(check_from_zero, "mse_weight", mse_weight)
+        check(check_from_zero, "ssim_weight", ssim_weight)
+        check(check_from_zero, "vgg_weight", vgg_weight)
+        check(check_from_zero, "rate_weight", rate_weight)
+        check(_check_scales, ssim_scales)
+    if not any((mse_weight, ssim_weight, vgg_weight, rate_weight)):
+        raise ArgumentError(
+            "mse_weight", mse_weight, "of this, ssim_weight, vgg_weight and rate_weight one must be positive"
+        )
+
+
+def check_data(
+    val_fraction: Any = 0.1,
+    channels: Any = 3,
+    crop_size: Any = 256,
+    eval_crop: Any = None,
+    crops_per_image: Any = 1,
+    batch_size: Any = 16,
+    num_workers: Any = 2,
+    limit: Any = None,
+    split_seed: Any = 0,
+    seed: Any = 0,
+) -> None:
+    """Numbers of an ImageDataModule. Raises ArgumentError, or FaultsError with all that is wrong."""
+    with together() as check:
+        if crop_size is not None:
+            check(check_integer, "crop_size", crop_size, 1)
+        if eval_crop is not None:
+            check(check_integer, "eval_crop", eval_crop, 1)
+        check(check_integer, "crops_per_image", crops_per_image, 1)
+        check(check_integer, "batch_size", batch_size, 1)
+        if limit is not None:
+            check(check_integer, "limit", limit, 1)
+        check(check_channels, "channels", channels)
+        check(check_integer, "num_workers", num_workers, 0)
+        check(check_seed, "split_seed", split_seed)
+        check(check_seed, "seed", seed)
+        check(_check_val_fraction, val_fraction)
+
+
+def check_device(device: Any) -> None:
+    """Where files are coded. Raises ArgumentError on all but auto, cpu, cuda, cuda:N and mps."""
+    kind, _, index = str(device).partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
+        raise ArgumentError("device", device, "allowed are auto, cpu, cuda, cuda:N, mps")
+
+
+def _check_val_fraction(fraction: Any) -> None:
+    if not (isinstance(fraction, float) and 0 < fraction < 1):
+        raise ArgumentError("val_fraction", fraction, "allowed are numbers between 0 and 1")
+
+
+def _check_scales(scales: Any) -> None:
+    listed = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
+    if len(listed) not in range(1, 6) or not all(type(scale) in (int, float) and scale > 0 for scale in listed):
+        raise ArgumentError("ssim_scales", scales, "allowed are one to five numbers above 0")

@@ -1,51 +1,75 @@
-"""Errors of the user, each a line that says what was wrong and what to do; whatever else is raised is ours."""
+"""Errors of the user, each of one line that says what was wrong and what to do; whatever else is raised is ours."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
+
+DISTRIBUTION = "quintet-codec"  # this package where packages are installed from; `quintet` there is another's
 
 
 class UserError(Exception):
-    """Something that the user can mend; every line of the text is one fault."""
+    """Something that the user can mend, made of `(allowed)`, `(key, allowed)` or `(key, value, allowed)`.
+
+    `key` is the argument, or key of the config, that is at fault, and `value` what it was, where these are known;
+    `allowed` says in words what may stand there, or whatever else is wrong. The text is "key=value: allowed".
+    """
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.key: str | None = about[0] if len(about) > 1 else None
+        self.value: Any = about[1] if len(about) > 2 else None
+        self.allowed: str = about[-1]
+
+    def __str__(self) -> str:
+        of_value = f"={shown(self.value)}" if len(self.args) > 2 else ""
+        return str(self.allowed) if self.key is None else f"{self.key}{of_value}: {self.allowed}"
+
+    @property
+    def faults(self) -> "list[UserError]":
+        """Each of what is wrong: of most errors, themselves."""
+        return [self]
+
+    def below(self, key: str) -> Self:
+        """The same error of what stands at `key`, before which its own key is one of many."""
+        return type(self)(key, *self.args) if self.key is None else type(self)(f"{key}.{self.key}", *self.args[1:])
 
 
 class EncodeError(UserError, ValueError):
-    """An image, or what travels with it, that a codec has no file for; the text is one line that says why."""
+    """An image, or what travels with it, that a codec has no file for."""
 
 
 class CheckpointError(UserError, ValueError):
-    """A checkpoint that cannot be used, or is not there; the text is one line that says why."""
+    """A checkpoint that cannot be used, or is not there."""
 
 
 class ConfigError(UserError, ValueError):
-    """A config that cannot be run; each line of the text names what is wrong and what is allowed."""
+    """A config that cannot be run; `key` is a whole one, as in "data.batch_size"."""
 
 
 class ArgumentError(ConfigError):
-    """An argument `key` whose `value` is none of those that are `allowed`, in words."""
-
-    def __init__(self, key: str, value: Any, allowed: str) -> None:
-        super().__init__(key, value, allowed)
-        self.key = key
-        self.value = value
-        self.allowed = allowed
-
-    def __str__(self) -> str:
-        return f"{self.key}={shown(self.value)}: {self.allowed}"
+    """An argument that is not what it may be; `key` is its name alone, as in "batch_size"."""
 
 
-class ArgumentsError(ConfigError):
-    """Several of them at once, in `faults`."""
+class FaultsError(ConfigError):
+    """Several faults at once, a line each."""
 
-    def __init__(self, faults: Sequence[ArgumentError]) -> None:
+    def __init__(self, faults: Sequence[UserError]) -> None:
         super().__init__(faults)
-        self.faults = list(faults)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.faults))
 
+    @property
+    def faults(self) -> list[UserError]:
+        return list(self.args[0])
+
 
 class MissingPackageError(ConfigError):
-    """A package that only an extra of pyproject.toml brings; the text is one line that says what to install."""
+    """A package that only an extra of pyproject.toml brings; the text says what to install."""
+
+
+def install(extra: str) -> str:
+    """The command that installs what an extra of pyproject.toml brings."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def shown(value: Any) -> str:

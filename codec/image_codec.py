@@ -1,55 +1,30 @@
-"""ImageCodec: anything with `encode(image) -> bytes` and `decode(bytes) -> image`, and how it is measured."""
+"""ImageCodec: anything with `encode(image) -> bytes` and `decode(bytes) -> image`."""
 
-import time
-from abc import abstractmethod
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
-from codec.data.image_file import NamedImage, write_image
-from codec.metrics import Lpips, image_quality, mean_of_rows
-from codec.whole_file import whole_file
-
-THUMBNAIL_SIDE = 256
+from codec.checks import check_within
+from codec.errors import ArgumentError
 
 
-class Unreadable(NamedTuple):
-    """In the place of a NamedImage: the file of `name` cannot be read, for this `reason`."""
+class ImageCodec(ABC):
+    """What JPEG and every learned codec are; `codec.measure` says how good one is.
 
-    name: str
-    reason: str
-
-
-class ImageCodec(LightningModule):
-    """A codec that can be measured: `Trainer.test` encodes every image and decodes those very bytes.
-
-    After a test, `test_rows` holds one dict per image (name, bytes, bpp, bpsp, ratio, psnr, ssim, ms_ssim,
-    encode_ms, decode_ms, estimated_bpp if the codec has an estimate, and lpips if `lpips` is set) and the `test/*`
-    metrics are their means (see `codec.metrics.mean_of_rows`); `on_row` gets every row as it comes. `skipped`
-    holds, by name, why an image has none: it cannot be read, or does not fit into memory. Where `keep_files_in`
-    names a folder, every file is left in its `files/` and what it decodes to, as PNG, in its `decoded/`.
-    `thumbnails` holds what `thumbnail` makes of the first `keep_thumbnails` images, by name. `suffix` is what is
-    added to an image's name for its file. Where `lossless` is true, a test ends at the first image that does not
-    come back exactly. The image is what `read_image` makes of a file, opaque and with 8 bits: of what else the file
-    had, these figures say nothing.
+    `suffix` is what is added to an image's name for its file. Where `lossless` is true, every image comes back
+    exactly. `qualities` are those that files may be written at: a range of integers, or a pair (lowest, highest) of
+    all numbers between; None: there is one rate. `quality` is the one in use. `decode_options` are by name the
+    integers that `set_decoding` takes.
     """
 
     suffix: str = ".qnt"
     lossless: bool = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.test_rows: list[dict[str, float | str]] = []
-        self.keep_files_in: Path | None = None
-        self.keep_thumbnails = 0
-        self.thumbnails: dict[str, Tensor] = {}
-        self.lpips: Lpips | None = None
-        self.on_row: Callable[[dict[str, float | str]], None] | None = None
-        self.skipped: dict[str, str] = {}
+    qualities: range | tuple[float, float] | None = None
+    quality: float | None = None
+    decode_options: Mapping[str, range] = MappingProxyType({})
 
     @abstractmethod
     def encode(self, image: Tensor) -> bytes:
@@ -59,95 +34,31 @@ class ImageCodec(LightningModule):
     def decode(self, data: bytes) -> Tensor:
         """The image in a complete file, uint8 `[C, H, W]`. Raises BitstreamError if it cannot be decoded."""
 
-    def check_size(self, height: int, width: int) -> None:
+    def set_quality(self, quality: float) -> None:
+        """Has files written at another of `qualities` from now on. Raises ArgumentError."""
+        if self.qualities is None:
+            raise ArgumentError("quality", quality, "this codec has one rate only")
+        check_within("quality", quality, self.qualities)
+        self.quality = quality
+
+    def set_decoding(self, **options: int) -> None:
+        """Has files decoded with other values of `decode_options` from now on. Raises ArgumentError."""
+        for name, value in options.items():
+            if name not in self.decode_options:
+                raise ArgumentError(name, value, "this codec's decoder has no such option")
+            check_within(name, value, self.decode_options[name])
+            setattr(self, name, value)
+
+    def check_size(self, height: int, width: int) -> None:  # noqa: B027
         """Raises ValueError where an image of so many pixels has no file in this format. Here: all have one."""
 
     def estimated_bits(self, image: Tensor) -> float | None:
         """What training would have estimated for the sections of this image's file; None: there is no estimate."""
         return None
 
-    def on_test_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise RuntimeError("real files are measured on one device: test with strategy=auto")
-        self.test_rows, self.thumbnails, self.skipped = [], {}, {}
-
-    def test_step(self, item: NamedImage | Unreadable, batch_idx: int) -> None:
-        if isinstance(item, Unreadable):
-            self.skipped[item.name] = item.reason
-            return
-        try:
-            if batch_idx == 0:
-                self.decode(self.encode(item.image))  # compiling and other first-time costs are not coding time
-            row = self.measure(item)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.skipped[item.name] = "it does not fit into memory"
-            return
-        self.test_rows.append(row)
-        if self.on_row is not None:
-            self.on_row(row)
-
-    def measure(self, item: NamedImage) -> dict[str, float | str]:
-        """One row of `test_rows`: encodes the image, decodes those bytes, and compares."""
-        started = self._clock()
-        data = self.encode(item.image)
-        encoded = self._clock()
-        decoded = self.decode(data)
-        finished = self._clock()
-        if self.keep_files_in is not None:
-            file = self.keep_files_in / "files" / f"{item.name}{self.suffix}"
-            picture = self.keep_files_in / "decoded" / f"{item.name.removesuffix('.png')}.png"
-            for path in (file, picture):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(file) as out:
-                out.write(data)
-            write_image(picture, decoded)
-        decoded = decoded.to(item.image.device)
-        if self.lossless and not torch.equal(decoded, item.image):
-            raise RuntimeError(f"{item.name}: its file decodes to another image, but this codec is lossless")
-        if len(self.thumbnails) < self.keep_thumbnails:
-            self.thumbnails[item.name] = thumbnail(item.image, decoded)
-        channels, height, width = item.image.shape
-        lpips = None if self.lpips is None else self.lpips(decoded, item.image)
-        estimate = self.estimated_bits(item.image)
-        return {
-            "name": item.name,
-            "bytes": len(data),
-            "bpp": 8 * len(data) / (height * width),
-            "bpsp": 8 * len(data) / (channels * height * width),
-            "ratio": channels * height * width / len(data),
-            **image_quality(decoded, item.image),
-            **({} if lpips is None else {"lpips": lpips}),
-            "encode_ms": 1000 * (encoded - started),
-            "decode_ms": 1000 * (finished - encoded),
-            **({} if estimate is None else {"estimated_bpp": estimate / (height * width)}),
-        }
-
-    def on_test_epoch_end(self) -> None:
-        means = mean_of_rows(self.test_rows)
-        self.log_dict({f"test/{name}": value for name, value in means.items()})
-
-    def _clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-def thumbnail(original: Tensor, decoded: Tensor) -> Tensor:
-    """Two uint8 images `[C, H, W]` beside each other, each shrunk to at most 256 pixels a side: `[C, h, 2w]`."""
-    from torchvision.transforms.v2.functional import resize  # slow to import, and coding needs none of it
-
-    height, width = original.shape[-2:]
-    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
-    size = [max(1, round(height * scale)), max(1, round(width * scale))]
-    return torch.cat([resize(image, size, antialias=True) for image in (original, decoded)], dim=2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, has no memory left for what was tried."""
-    # torch has no class for the CPU's.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    def extra_columns(self, image: Tensor) -> dict[str, float]:
+        """What else is told of an image, uint8 `[C, H, W]`, in the row that `measure` makes of it."""
+        return {}
 
 
 def check_image(image: Tensor) -> None:

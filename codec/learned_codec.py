@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from lightning import LightningModule
 from PIL import Image
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,26 +16,39 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
+from codec.checks import check_channels
+from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck
 from codec.errors import EncodeError
-from codec.image_codec import ImageCodec, NamedImage, check_image
+from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
+from codec.measure import Row, measure, warm_up
 from codec.metadata import Metadata
 from codec.metrics import image_quality, mean_of_rows
-from codec.options import check_image_channels
 
 
 class Reconstruction(NamedTuple):
-    """What `forward` gives: `x_hat` `[B, C, H, W]`, about [0, 1]; `bits` `[B]`, a differentiable estimate."""
+    """What `forward` gives: `x_hat` `[B, C, H, W]`, about [0, 1], and `bits` as `LearnedCodec.analyse` has them."""
 
     x_hat: Tensor
-    bits: Tensor
+    bits: dict[str, Tensor]
+
+    @property
+    def total_bits(self) -> Tensor:
+        """Of the whole file, `[B]`."""
+        return sum(self.bits.values())
+
+    def bpp_by_part(self) -> dict[str, Tensor]:
+        """`bpp_<part>`, means over the batch, where a file has more than one part."""
+        pixels = self.x_hat.shape[-2] * self.x_hat.shape[-1]
+        parts = self.bits if len(self.bits) > 1 else {}
+        return {f"bpp_{part}": bits.detach().mean() / pixels for part, bits in parts.items()}
 
 
-class LearnedCodec(ImageCodec):
-    """An ImageCodec that is trained. A scheme sets the attributes below and writes three methods.
+class LearnedCodec(ImageCodec, LightningModule):
+    """An ImageCodec that is trained. A scheme sets the attributes below and writes the four parts of this drawing.
 
-        training   uint8 batch ── /255 ── forward ── x_hat, bits ── loss
+        training   uint8 batch ── /255 ── pad ── analyse ── y_hat, bits ── g_s ── x_hat, bits ── loss
         encode     image ── /255 ── pad ── compress ── sections ── bitstream.pack ── file
         decode     file ── bitstream.unpack ── sections ── decompress ── crop ── ·255, round ── image
 
@@ -42,16 +56,19 @@ class LearnedCodec(ImageCodec):
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
     strings in a file. `rate_tells`: of an image that the codec is not made for, files are much larger; where they
     are not, as their latent has bounds that most images reach, only its decoded image shows it.
+
+    `Trainer.test` measures as `codec.measure` does, on the files of whole images, and logs the means as `test/*`.
     """
 
     tag: ClassVar[str]
     rate_tells: ClassVar[bool] = True
     stride: int
     section_count: int = 1
+    g_s: Callable[[Any], Tensor]
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
-        check_image_channels(image_channels)
+        check_channels("image_channels", image_channels)
         self.image_channels = image_channels
         # What rebuilds this codec from a checkpoint (plain containers); set by codec.checkpoint.build_codec.
         self.model_config: dict[str, Any] | None = None
@@ -60,13 +77,22 @@ class LearnedCodec(ImageCodec):
         self._scheduler: Callable[..., LRScheduler] | None = None
         self._prior_lr_factor = 1.0
         self._fingerprint: tuple[tuple, bytes] | None = None
-        self._validation_rows: list[dict[str, float | str]] = []
+        self._rows: list[Row] = []
 
-    # ---- what a scheme writes
+    # ---- what a scheme writes, beside its synthesis transform `g_s`
 
     @abstractmethod
+    def analyse(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """`x` `[B, C, H, W]` in [0, 1], H and W multiples of `stride` → what `g_s` makes `x_hat` of, and its bits.
+
+        These are differentiable estimates, `[B]` each, by part of the file: `y` the latent, `z` side information,
+        `skip_0` … the skip connections, `x` pixels.
+        """
+
     def forward(self, x: Tensor) -> Reconstruction:
-        """`x` `[B, C, H, W]` in [0, 1], H and W multiples of `stride`."""
+        """`x` as `analyse` takes it."""
+        y_hat, bits = self.analyse(x)
+        return Reconstruction(self.g_s(y_hat), bits)
 
     @abstractmethod
     def compress(self, x: Tensor) -> list[bytes]:
@@ -137,7 +163,7 @@ class LearnedCodec(ImageCodec):
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
-            return self(self.prepared(image)).bits.item()
+            return sum(bits.item() for bits in self.analyse(self.prepared(image))[1].values())
 
     def prepared(self, image: Tensor) -> Tensor:
         """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded."""
@@ -232,8 +258,9 @@ class LearnedCodec(ImageCodec):
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """`batch` is uint8 `[B, C, H, W]`."""
         x = self.pad(batch.float() / 255)
-        terms = self._loss(*self(x), x)
-        shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp}
+        output = self(x)
+        terms = self._loss(output.x_hat, output.total_bits, x)
+        shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
         self.log_dict({f"train/{name}": value.detach() for name, value in shown.items()}, batch_size=len(batch))
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
@@ -243,25 +270,38 @@ class LearnedCodec(ImageCodec):
         """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means."""
         height, width = item.image.shape[-2:]
         x = item.image[None].float() / 255
-        x_hat, bits = self(self.pad(x))
-        x_hat = x_hat[..., :height, :width].float()
-        terms = self._loss(x_hat, bits, x)
-        decoded = to_uint8(x_hat[0])
-        values = {"loss": terms.total.item(), "distortion": terms.distortion.item(), "bpp": terms.bpp.item()}
-        self._validation_rows.append({**values, **image_quality(decoded, item.image)})
+        padded = self(self.pad(x))
+        output = padded._replace(x_hat=padded.x_hat[..., :height, :width].float())
+        terms = self._loss(output.x_hat, output.total_bits, x)
+        values = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
+        decoded = to_uint8(output.x_hat[0])
+        self._rows.append({name: v.item() for name, v in values.items()} | image_quality(decoded, item.image))
         return decoded
 
     def on_validation_epoch_start(self) -> None:
-        self._validation_rows = []
+        self._rows = []
 
     def on_validation_epoch_end(self) -> None:
-        rows = self._validation_rows
+        rows = self._rows
         if torch.distributed.is_initialized():  # ranks may see unequal numbers of images: gather, then average
             gathered: list[list] = [[]] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
         for name, mean in mean_of_rows(rows).items():
             self.log(f"val/{name}", mean, sync_dist=True)
+
+    def on_test_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise RuntimeError("real files are measured on one device: test with strategy=auto")
+        self._rows = []
+
+    def test_step(self, item: NamedImage, batch_idx: int) -> None:
+        if batch_idx == 0:
+            warm_up(self, item.image)
+        self._rows.append(measure(self, item).row)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": mean for name, mean in mean_of_rows(self._rows).items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["model_config"] = self.model_config

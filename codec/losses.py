@@ -11,9 +11,9 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from codec.checks import check_loss
 from codec.errors import ArgumentError
 from codec.networks.pretrained import load_pretrained
-from codec.options import check_loss
 
 # Where relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 end in torchvision's VGG-16.
 _VGG_LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}

@@ -9,8 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from codec.training.paths import expand_home
-from codec.training.places import conf_folder
+from codec.training.paths import conf_folder, expand_home
 from codec.training.run_folder import RunFolder
 
 

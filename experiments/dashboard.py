@@ -10,7 +10,7 @@ from typing import NamedTuple
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from codec.distribution import install
+from codec.errors import install
 from codec.training.wandb_logger import RATE_DISTORTION, X_AXIS, wandb_mode
 
 try:

@@ -13,21 +13,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from rich.progress import track
 
 from codec.baselines import Jpeg, WebP
-from codec.checkpoint import load_codec
-from codec.data.image_file import read_image
-from codec.image_codec import ImageCodec, NamedImage
+from codec.checkpoint import load_codec, load_pretrained
+from codec.data.image_file import NamedImage
+from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.measure import Row, keep_files, measure, warm_up
 from codec.metrics import mean_of_rows
-from codec.pretrained import DEFAULT, pretrained
-from codec.training.config import Builder, user_errors
-from codec.training.places import entry_command
+from codec.pretrained import DEFAULT
+from codec.training.config import Builder
+from codec.training.faults import user_errors
+from codec.training.paths import entry_command
 from codec.training.precision import choose_precision
 from codec.training.results import table, write_results
 from codec.training.run_folder import RunFolder, choices, hardware
@@ -38,7 +39,7 @@ from experiments.plots.figures import figure_file
 
 FOLDER = Path("demo")
 BEST_QUALITY = 4  # trained the longest: the other rates of this model started from it
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[Row]]
 
 
 @user_errors()
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = list(data.test_dataloader())
     steps = config.epochs * len(data.train_dataloader())
 
-    best = pretrained(DEFAULT, BEST_QUALITY)
+    best = load_pretrained(DEFAULT, BEST_QUALITY)
     picture = options.picture or FOLDER / "best.png"
     rows = compare(DEFAULT, best, images, FOLDER / "best", picture, options.crop)
     print(f"the best lossy model of the package, at quality {BEST_QUALITY}, beside JPEG and WebP of equal size,")
@@ -94,9 +95,9 @@ def compare(
     """Measures `codec`, and JPEG and WebP at the quality that comes nearest to its size, on every image.
 
     Files, decoded PNGs and results go to a folder below `folder` for each; `picture` shows the originals and all
-    that was decoded, the middle `crop` pixels of each side. Returns the rows of `ImageCodec.measure` by name.
+    that was decoded, the middle `crop` pixels of each side. Returns the rows of `codec.measure` by name.
     """
-    codec.decode(codec.encode(_shown(images[0].image, 32)))  # the first call compiles the arithmetic coder
+    warm_up(codec, _shown(images[0].image, 32))
     rows: Rows = {name: [], "JPEG": [], "WebP": []}
     panels = []
     for item in track(images, "coding", transient=True):
@@ -105,12 +106,13 @@ def compare(
             if label == name:
                 coder = codec
             else:
-                choice = [Jpeg(q) for q in range(1, 96)] if label == "JPEG" else [WebP(q) for q in range(101)]
-                coder = nearest(choice, item, rows[name][-1]["bytes"])
-            coder.keep_files_in = folder / label.lower()
-            rows[label].append(coder.measure(item))
-            decoded = read_image(folder / label.lower() / f"decoded/{item.name.removesuffix('.png')}.png")
-            panels[-1].append(Panel(_shown(decoded, crop), caption(rows[label][-1])))
+                standard = Jpeg if label == "JPEG" else WebP
+                choice = [standard(quality) for quality in standard.qualities]
+                coder = nearest(choice, item.image, rows[name][-1]["bytes"])
+            measured = measure(coder, item)
+            keep_files(folder / label.lower(), measured, coder.suffix)
+            rows[label].append(measured.row)
+            panels[-1].append(Panel(_shown(measured.decoded, crop), caption(measured.row)))
     save_comparison(panels, ["original", name, "JPEG, nearest size", "WebP, nearest size"], picture)
     for label, of_codec in rows.items():
         write_results(folder / label.lower(), of_codec, {"codec": label})

@@ -1,4 +1,4 @@
-"""Rate–distortion points: of points.csv, which tables and figures are made from, and of finished runs."""
+"""Rate–distortion points, as points.csv keeps them for tables and figures, and their qualities by name."""
 
 import csv
 import io
@@ -9,10 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from codec.training.places import checkout
-from codec.training.results import read_results
+from codec.training.paths import checkout
 from codec.whole_file import whole_file
-from experiments.run_folders import find_runs
 
 PACKAGED = Path(__file__).resolve().parent / "results/points.csv"
 RESULTS = PACKAGED.parent if checkout() else Path("results")  # where tables are written
@@ -24,8 +22,13 @@ COLUMNS = (
     *("encode_ms", "decode_ms", "train_minutes", "hardware", "commit", "command"),
 )
 
-# What a command line says of them.
-CURVE_HELP = "a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out"
+# MS-SSIM is drawn and compared in dB, as the field does: near 1, where all codecs are, its own scale shows nothing.
+LABELS = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "ms_ssim_db": "MS-SSIM (dB)",
+    "lpips": "LPIPS, lower is better",
+}
 
 Point = dict[str, Any]
 PointKey = tuple[str, str, str]  # codec, setting without seed, data set
@@ -101,24 +104,20 @@ def curves_of(points: Iterable[Point], dataset: str, codecs: Sequence[str] | Non
     return {codec: of_codec[codec] for codec in codecs or of_codec}
 
 
-def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
-    """`NAME=FOLDER,FOLDER…` → `{NAME: results}`, each curve's results by rising bpp.
+def quality_of(point: Point, name: str) -> float | None:
+    """A point's value of a key of `LABELS`; None where it is not known.
 
-    Raises ValueError where a folder holds no results.json, or two curves have one name.
+    `ms_ssim_db` is −10·log10(1 − MS-SSIM) of the mean over the images.
     """
-    curves = {}
-    for text in texts:
-        name, _, patterns = text.rpartition("=")
-        if not name or name in curves:
-            raise ValueError(f"{text}: every curve has a name of its own; give NAME=runs/a,runs/b")
-        points = curves[name] = []
-        for pattern in patterns.split(","):
-            try:
-                points += [read_results(folder / "results.json") for folder in find_runs(pattern)]
-            except ValueError as error:
-                raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
-        points.sort(key=lambda point: point["bpp"])
-    return curves
+    if name != "ms_ssim_db":
+        return point.get(name)
+    ms_ssim = point.get("ms_ssim")
+    return None if ms_ssim is None else -10 * math.log10(1 - ms_ssim) if ms_ssim < 1 else math.inf
+
+
+def lossy(points: list[Point]) -> list[Point]:
+    """The points of images that did not all come back exactly: no quality is to be had of the others."""
+    return [point for point in points if not math.isinf(point.get("psnr", 0))]
 
 
 def _mean(rows: Sequence[Point]) -> Point:

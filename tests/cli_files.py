@@ -13,8 +13,28 @@ from codec import bitstream
 from codec.bitstream import Header
 from codec.checkpoint import save_weights
 from codec.cli import main
+from codec.pretrained import Weights
 
 NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
+
+POINT = {"images": 3, "bpp": 0.5, "bpsp": 0.17, "psnr": 30.0}
+# What test models are, but for their weights.
+ABOUT = Weights(
+    name="",
+    quality=None,
+    accepts=None,
+    scheme="",
+    description="for tests.",
+    source="",
+    image_channels=3,
+    lossless=False,
+    fingerprint="",
+    sha256="",
+    size=0,
+    training={},
+    measured={"kodak": [POINT]},
+    per_image={},
+)
 
 
 def tiny_checkpoint(folder: Path) -> Path:

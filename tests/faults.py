@@ -9,10 +9,10 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Witness(Callback):
-    """Writes down, in `witness.txt`, which process of how many begins to train in which folder, and in what job."""
+    """Writes down, in `witness.txt`, which process of how many begins to train in which folder."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        seen = (trainer.default_root_dir, trainer.global_rank, trainer.world_size, os.environ.get("QUINTET_SWEEP"))
+        seen = (trainer.default_root_dir, trainer.global_rank, trainer.world_size)
         with Path("witness.txt").open("a") as file:
             file.write(" ".join(map(str, seen)) + "\n")
 

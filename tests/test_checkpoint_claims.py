@@ -14,10 +14,10 @@ from quantized_codecs import SMALL as SMALL_RESNET
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codec import checkpoint_limits as stranger_weights
-from codec.checkpoint import load_codec
+from codec import checkpoint_limits
+from codec.checkpoint import load_codec, load_pretrained
 from codec.learned_codec import LearnedCodec
-from codec.pretrained import pretrained, pretrained_models
+from codec.pretrained import pretrained_models
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_config_of_a_gigantic_model_is_refused_before_memory_is_taken(
 def test_a_config_of_parts_without_end_is_refused_however_small_they_are(
     model: str, changes: dict[str, Any], path: Path
 ) -> None:
-    codec = pretrained(model)
+    codec = load_pretrained(model)
     save(codec, path, model_config={**codec.model_config, **changes})
     assert "larger model than the" in refusal(path)
 
@@ -137,8 +137,8 @@ def test_a_config_of_parts_without_end_is_refused_however_small_they_are(
 def test_the_package_s_models_are_far_from_the_most_parts_that_are_allowed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stranger_weights, "_PARTS", 3)
-    monkeypatch.setattr(stranger_weights, "_MORE_PARTS", 0)
+    monkeypatch.setattr(checkpoint_limits, "_PARTS", 3)
+    monkeypatch.setattr(checkpoint_limits, "_MORE_PARTS", 0)
     for model in pretrained_models():
         load_codec(model.at().path)
     resnet = make_codec("quantized_autoencoder", overrides=(*SMALL_RESNET, "model.latent_channels=16"))

@@ -1,5 +1,6 @@
 """What every codec under conf/model/ promises. A new scheme is tested here without a line being added."""
 
+import re
 import subprocess
 import sys
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, Header, pack
 from codec.checkpoint import save_weights
-from codec.image_codec import ImageCodec, NamedImage
+from codec.data.image_file import NamedImage
+from codec.errors import ArgumentError
+from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.measure import measure
 
 SIZES = [(1, 1), (7, 5), (63, 64), (65, 97), (300, 1), (300, 451)]
 
@@ -93,11 +97,47 @@ def test_the_same_image_gives_the_same_file_every_time(codec: ImageCodec, photog
     assert codec.encode(image) == first
 
 
-def test_encoding_leaves_the_mode_as_it_was(codec: ImageCodec, photograph: Tensor) -> None:
+def test_encoding_leaves_the_mode_as_it_was(learned: LearnedCodec, photograph: Tensor) -> None:
     for mode in (True, False):
-        codec.train(mode)
-        codec.decode(codec.encode(crop(photograph, 20, 20)))
-        assert codec.training is mode
+        learned.train(mode)
+        learned.decode(learned.encode(crop(photograph, 20, 20)))
+        assert learned.training is mode
+
+
+def test_a_codec_writes_at_every_quality_it_names_and_refuses_others(model: str, photograph: Tensor) -> None:
+    codec, image = make_codec(model), crop(photograph, 65, 97)
+    if codec.qualities is None:
+        with pytest.raises(ArgumentError, match="quality=50: this codec has one rate only"):
+            codec.set_quality(50)
+        return
+    integers = isinstance(codec.qualities, range)
+    ends = (codec.qualities[0], codec.qualities[-1]) if integers else (codec.qualities[0], 500.5)
+    sizes = []
+    for quality in ends:
+        codec.set_quality(quality)
+        assert codec.quality == quality
+        data = codec.encode(image)
+        sizes.append(len(data))
+        assert codec.decode(data).shape == image.shape
+    assert sizes[0] != sizes[1]
+    allowed = (
+        f"allowed are the integers {ends[0]} to {ends[1]}" if integers else f"allowed are numbers from {ends[0]}"
+    )
+    for wrong in (ends[0] - 1, None, "high"):
+        with pytest.raises(ArgumentError, match=f"^quality=.*: {allowed}$"):
+            codec.set_quality(wrong)
+
+
+def test_decoding_takes_the_options_it_names_and_no_others(codec: ImageCodec) -> None:
+    for option, allowed in codec.decode_options.items():
+        before = getattr(codec, option)
+        codec.set_decoding(**{option: allowed[0]})
+        assert getattr(codec, option) == allowed[0]
+        with pytest.raises(ArgumentError, match=f"^{option}={allowed[-1] + 1}: allowed are the integers"):
+            codec.set_decoding(**{option: allowed[-1] + 1})
+        codec.set_decoding(**{option: before})
+    with pytest.raises(ArgumentError, match="^zeal=3: this codec's decoder has no such option$"):
+        codec.set_decoding(zeal=3)
 
 
 def test_images_decode_to_more_than_one_grey(learned: LearnedCodec, photograph: Tensor) -> None:
@@ -106,7 +146,7 @@ def test_images_decode_to_more_than_one_grey(learned: LearnedCodec, photograph: 
 
 def test_bits_are_counted_on_the_whole_file(codec: ImageCodec, photograph: Tensor) -> None:
     image = crop(photograph, 65, 97)
-    row = codec.measure(NamedImage("a", image))
+    row = measure(codec, NamedImage("a", image)).row
     size = len(codec.encode(image))
     assert row["bytes"] == size
     assert row["bpp"] == 8 * size / (65 * 97)
@@ -118,6 +158,24 @@ def test_the_estimate_is_the_size_of_the_real_file(learned: LearnedCodec, photog
         size, estimate = 8 * len(learned.encode(image)), learned.estimated_bits(image)
         header = 8 * (24 + 4 * learned.section_count)
         assert abs(size - estimate) <= 0.02 * estimate + header
+
+
+def test_the_estimate_is_the_sum_of_named_parts_and_needs_no_synthesis(
+    learned: LearnedCodec, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = crop(photograph, 64, 64)
+    with torch.no_grad():
+        output = learned(learned.prepared(image))
+    assert all(re.fullmatch(r"[xyz]|skip_\d", part) for part in output.bits)
+    assert all(bits.shape == (1,) and bits > 0 for bits in output.bits.values())
+    torch.testing.assert_close(output.total_bits, torch.stack([*output.bits.values()]).sum(0))
+    parts = output.bpp_by_part()
+    assert list(parts) == ([f"bpp_{part}" for part in output.bits] if len(output.bits) > 1 else [])
+    assert not parts or float(sum(parts.values())) == pytest.approx(
+        float(output.total_bits) / output.x_hat[0, 0].numel()
+    )
+    monkeypatch.setitem(vars(learned), "g_s", lambda *_: pytest.fail("the synthesis ran"))
+    assert learned.estimated_bits(image) == pytest.approx(float(output.total_bits), rel=1e-6)
 
 
 def test_another_process_with_other_threads_decodes_the_same(

@@ -8,7 +8,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from codec.distribution import NAME
+from codec.errors import DISTRIBUTION
 
 SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Licence\n")[2]
 
@@ -21,7 +21,7 @@ def brought(requirements: list[str]) -> set[str]:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
         wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if name in found or name == NAME or not wanted:
+        if name in found or name == DISTRIBUTION or not wanted:
             continue
         try:
             todo += map(Requirement, requires(name) or [])

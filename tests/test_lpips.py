@@ -19,7 +19,8 @@ from torchvision.models import SqueezeNet1_1_Weights, get_model
 from weights_server import write_weights
 
 from codec.baselines import Jpeg
-from codec.image_codec import NamedImage
+from codec.data.image_file import NamedImage
+from codec.measure import measure
 from codec.metrics import LPIPS_NETWORKS, Lpips
 
 pytest_plugins = "weights_server"
@@ -124,17 +125,16 @@ def test_the_random_state_is_left_alone(hub):
 
 def test_a_row_has_it_where_it_is_set_and_the_image_is_large_enough(lpips, photograph):
     codec = Jpeg(50)
-    assert "lpips" not in codec.measure(NamedImage("a", photograph))
-    codec.lpips = lpips
+    assert "lpips" not in measure(codec, NamedImage("a", photograph)).row
     expected = lpips(codec.decode(codec.encode(photograph)), photograph)
-    assert codec.measure(NamedImage("a", photograph))["lpips"] == expected > 0
-    assert "lpips" not in codec.measure(NamedImage("a", photograph[:, :16]))
+    assert measure(codec, NamedImage("a", photograph), lpips).row["lpips"] == expected > 0
+    assert "lpips" not in measure(codec, NamedImage("a", photograph[:, :16]), lpips).row
 
 
-def test_it_is_no_part_of_a_codecs_weights_or_fingerprint(lpips):
+def test_it_is_no_part_of_a_codecs_weights_or_fingerprint(lpips, photograph):
     codec = make_codec("conv_baseline", overrides=("model.widths=[8,8]", "model.latent_channels=4"))
     before = set(codec.state_dict()), sum(1 for _ in codec.parameters()), codec.fingerprint()
-    codec.lpips = lpips
+    measure(codec, NamedImage("a", photograph[:, :64, :64]), lpips)
     assert (set(codec.state_dict()), sum(1 for _ in codec.parameters()), codec.fingerprint()) == before
     assert not isinstance(lpips, nn.Module)
 

@@ -14,8 +14,8 @@ from conftest import ROOT, folder_of
 from torch import Tensor
 
 from codec.data.image_file import read_image, write_image
-from codec.distribution import NAME
 from codec.entropy.coder import _built_by_this_environment
+from codec.errors import DISTRIBUTION
 
 # Found by their path, without what installs the checkout into this environment.
 LIBRARIES = sysconfig.get_paths()["purelib"]
@@ -82,11 +82,15 @@ def test_nothing_of_the_checkout_is_seen(scripts: Path, empty: Path) -> None:
     assert printed.count(str(scripts.parent)) == 3
 
 
-def test_it_has_every_file_of_conf_and_of_the_weights(scripts: Path) -> None:
-    (package,) = scripts.parent.glob("lib/python*/site-packages/codec")
-    for there, here in (("conf", ROOT / "conf"), ("pretrained", ROOT / "codec/pretrained")):
+def test_it_has_every_file_of_conf_of_the_weights_and_of_the_tables_plans(scripts: Path) -> None:
+    (libraries,) = scripts.parent.glob("lib/python*/site-packages")
+    for there, here in {
+        "codec/conf": ROOT / "conf",
+        "codec/pretrained": ROOT / "codec/pretrained",
+        "experiments/tables/plans": ROOT / "experiments/tables/plans",
+    }.items():
         wanted = {path.relative_to(here) for path in here.rglob("*.*") if "__pycache__" not in path.parts}
-        assert {path.relative_to(package / there) for path in (package / there).rglob("*.*")} == wanted
+        assert {path.relative_to(libraries / there) for path in (libraries / there).rglob("*.*")} == wanted
 
 
 def test_the_command_lists_codes_and_decodes(scripts: Path, empty: Path, photographs: list[Tensor]) -> None:
@@ -103,7 +107,7 @@ def test_it_trains_a_step_evaluates_and_says_of_which_version(scripts: Path, emp
     results = json.loads((trained / "results.json").read_text())
     assert results["images"] == 1
     assert results["commit"] == "0.1.0"
-    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {NAME} 0.1.0\n"
+    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {DISTRIBUTION} 0.1.0\n"
     run([scripts / "quintet-evaluate", "model=png", "data=samples", "data.limit=3", "name=png"], empty)
     measured = json.loads((folder_of(empty / "runs", "png") / "results.json").read_text())
     assert measured["psnr"] == "inf"

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tables import __main__ as tables
+from experiments.tables import make, report
 from experiments.tables import plan as planning
-from experiments.tables import report
 
 TRAINING = (
     'model=conv_baseline, "model.widths=[4,4]", model.latent_channels=2, "prior.filters=[2]", data=samples, '
@@ -45,10 +44,10 @@ def only_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "tiny.yaml").write_text(PLAN)
     (folder / "budgets.yaml").write_text((planning.PLANS / "budgets.yaml").read_text())
     (tmp_path / "figures.csv").write_text(FIGURES)
-    for module in (planning, tables):
+    for module in (planning, make):
         monkeypatch.setattr(module, "TABLES", ["tiny"])
     monkeypatch.setattr(planning, "PLANS", folder)
     monkeypatch.setattr(report, "PAPER_FIGURES", tmp_path / "figures.csv")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(make, "RESULTS", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return folder

@@ -3,18 +3,30 @@
 import argparse
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError, MetadataError
-from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, say, write_output
-from codec.cli.jobs import Job, Plan, check_target
-from codec.cli.reasons import reason
-from codec.cli.streams import Stream, stream_of
-from codec.cli.work import each
+from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, reason, say, write_output
+from codec.cli.paths import Job, Plan, check_target
+from codec.cli.workers import each
 from codec.data.image_list import printable
 from codec.whole_file import whole_file
+
+
+class Stream(NamedTuple):
+    """A standard codec's name and the suffixes of its files, the usual one first."""
+
+    name: str
+    suffixes: tuple[str, ...]
+
+
+_JPEG = Stream("JPEG", (".jpg", ".jpeg"))
+_JPEG_2000 = Stream("JPEG 2000", (".jp2",))
+_WEBP = Stream("WebP", (".webp",))
+_PNG = Stream("PNG", (".png",))
 
 
 def extract(options: argparse.Namespace) -> int:
@@ -60,6 +72,19 @@ def info(options: argparse.Namespace) -> int:
             complain(reason(error, path))
             status = 1
     return status
+
+
+def stream_of(section: bytes) -> Stream | None:
+    """The standard codec whose whole file `section` is, by its first bytes; None: it is a scheme's own."""
+    if section.startswith(b"\xff\xd8\xff"):
+        return _JPEG
+    if section.startswith(b"\0\0\0\x0cjP  \r\n\x87\n"):
+        return _JPEG_2000
+    if section.startswith(b"RIFF") and section[8:12] == b"WEBP":
+        return _WEBP
+    if section.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _PNG
+    return None
 
 
 def _described(path: Path | str) -> str:

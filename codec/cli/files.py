@@ -14,15 +14,13 @@ from PIL import Image
 
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError, MetadataError
-from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, write_output
-from codec.cli.jobs import SUFFIX, Job, Plan, planned
-from codec.cli.quick_imports import import_lightning
-from codec.cli.reasons import reason
-from codec.cli.work import each
+from codec.checks import check_device
+from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
+from codec.cli.paths import SUFFIX, Job, Plan, planned
+from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.errors import ArgumentError
-from codec.options import check_device
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -45,23 +43,25 @@ def compress(options: argparse.Namespace) -> int:
     plan = _planned(options, SUFFIX)
     if not plan.jobs:
         return each(plan, str)
+    from codec.cli.import_lightning import import_lightning
+
     import_lightning()
-    from codec.checkpoint import load_codec
+    from codec.checkpoint import load_codec, load_pretrained
     from codec.data.image_file import check_all_kept, read_picture
 
     device = _device(options)
     if weights is None:
         codec = load_codec(options.checkpoint)
         if options.quality is not None:
-            if not hasattr(codec, "set_quality"):
+            if codec.qualities is None:
                 raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
             codec.set_quality(options.quality)
     else:
-        codec = pretrained.load(weights, options.quality)
+        codec = load_pretrained(weights, options.quality)
         if options.model is None:
             complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec.to(device)
-    usual = None if weights is None or weights.lossless else _usual(weights, getattr(codec, "quality", None))
+    usual = None if weights is None or weights.lossless else _usual(weights, codec.quality)
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
@@ -90,8 +90,10 @@ def decompress(options: argparse.Namespace) -> int:
     plan = _planned(options, ".png")
     if not plan.jobs:
         return each(plan, str)
+    from codec.cli.import_lightning import import_lightning
+
     import_lightning()
-    from codec.checkpoint import load_codec
+    from codec.checkpoint import load_codec, load_pretrained
     from codec.data.image_file import write_image
 
     device = _device(options)
@@ -109,7 +111,7 @@ def decompress(options: argparse.Namespace) -> int:
                         f"the file was written with weights {fingerprint.hex()}, those of no pretrained model: "
                         "name what wrote it with --checkpoint"
                     )
-                loaded[fingerprint] = pretrained.load(weights).to(device)
+                loaded[fingerprint] = load_pretrained(weights).to(device)
             return loaded[fingerprint]
 
     def one(job: Job) -> str:

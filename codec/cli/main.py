@@ -6,12 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from codec import pretrained
 from codec.cli import console, extract, files
-from codec.cli.console import STANDARD, Place
-from codec.cli.jobs import SUFFIX
-from codec.cli.listing import listing
-from codec.cli.reasons import is_user_s, reason
+from codec.cli.console import STANDARD, Place, is_user_s, reason
+from codec.cli.models import models
+from codec.cli.paths import SUFFIX
 
 REPLACES = "overwrite what exists; a link is replaced itself, and what it names is kept"
 INTERRUPTED, NOBODY_READS = 130, 141  # 128 and the number of the signal, as shells have it
@@ -55,12 +53,6 @@ def _run(arguments: list[str] | None) -> int:
         return INTERRUPTED
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def models(_: argparse.Namespace) -> int:
-    """The pretrained models, what they reach, and how large they are; needs no image."""
-    console.say(listing(pretrained.pretrained_models()))
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

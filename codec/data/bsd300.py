@@ -38,7 +38,7 @@ class Bsd300Source:
 
     def _download(self) -> None:
         if (self.root / "images").exists():
-            raise SourceError(f"root={self.root}: images/ is there without the id lists: delete it or change root")
+            raise SourceError("root", self.root, "images/ is there without the id lists: delete it or change root")
         archive = self.root / "BSDS300-images.tgz"
         download(self.url, archive, self.sha256)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".unpacked-") as unpacked:
@@ -63,15 +63,17 @@ def _listed_images(root: Path, split: str) -> list[Path]:
     check_folder("root", root, remedy)
     id_list = root / f"iids_{split}.txt"
     if not id_list.is_file():
-        raise SourceError(f"root={root}: no {id_list.name} in it: {remedy}")
+        raise SourceError("root", root, f"no {id_list.name} in it: {remedy}")
     ids = id_list.read_text().split()
     if len(set(ids)) != COUNTS[split] or len(ids) != COUNTS[split]:
-        raise SourceError(f"root={root}: {id_list.name} lists {len(set(ids))} ids, not {COUNTS[split]}")
+        raise SourceError("root", root, f"{id_list.name} lists {len(set(ids))} ids, not {COUNTS[split]}")
     images = [root / "images" / split / f"{image_id}.jpg" for image_id in ids]
     missing = [path.name for path in images if not path.is_file()]
     if missing:
         raise SourceError(
-            f"root={root}: {len(missing)} of {COUNTS[split]} images are not in images/{split} "
-            f"(first: {missing[0]}): complete the folder, or delete it and set download: true"
+            "root",
+            root,
+            f"{len(missing)} of {COUNTS[split]} images are not in images/{split} "
+            f"(first: {missing[0]}): complete the folder, or delete it and set download: true",
         )
     return images

@@ -151,7 +151,7 @@ class TrainingCrops(Dataset[Tensor]):
                 return self.reader.read(self.paths[(index + offset) % len(self.paths)])
             except ImageFileError as error:
                 warnings.warn(f"another image is trained on instead of {error}", stacklevel=2)
-        raise ImageFileError(f"{self.paths[index]}: neither it nor any other training image can be read any more")
+        raise ImageFileError(str(self.paths[index]), "neither it nor any other training image can be read any more")
 
 
 class WholeImages(Dataset[NamedImage]):

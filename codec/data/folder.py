@@ -36,7 +36,7 @@ class FolderSource:
         chosen = kept if split == "train" else held
         if not chosen:
             raise SourceError(
-                f"test_fraction={self.test_fraction}: of {len(images)} images none is left for {split}: change it"
+                "test_fraction", self.test_fraction, f"of {len(images)} images none is left for {split}: change it"
             )
         return chosen
 
@@ -46,9 +46,9 @@ def _images(name: str, folder: Path) -> list[Path]:
     try:
         images = list_images(folder)
     except OSError as error:
-        raise SourceError(f"{name}={folder}: {printable(error.filename)}: {error.strerror}") from error
+        raise SourceError(name, folder, f"{printable(error.filename)}: {error.strerror}") from error
     if not images:
         suffixes = Counter(path.suffix.lower() or "no suffix" for path in folder.rglob("*") if path.is_file())
         found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5)) or "nothing"
-        raise SourceError(f"{name}={folder}: no image in it, found {found}: known are {' '.join(sorted(SUFFIXES))}")
+        raise SourceError(name, folder, f"no image in it, found {found}: known are {' '.join(sorted(SUFFIXES))}")
     return images

@@ -47,7 +47,7 @@ class Picture(NamedTuple):
 
 
 class ImageFileError(UserError, ValueError):
-    """An image file that cannot be read or written; one line that names the file and the cause."""
+    """An image file that cannot be read or written; `key` is its name, `allowed` the cause."""
 
 
 class LossyInputError(ImageFileError):
@@ -100,8 +100,9 @@ def check_all_kept(picture: Picture, source: str | Path | BinaryIO) -> None:
     """For lossless codecs: raises LossyInputError if a file with `picture.image` would not hold all of `source`."""
     if picture.not_kept:
         raise LossyInputError(
-            f"{_name(source)}: a lossless model cannot keep its {' and '.join(picture.not_kept)}: "
-            "use a lossy model, or convert the image first"
+            _name(source),
+            f"a lossless model cannot keep its {' and '.join(picture.not_kept)}: "
+            "use a lossy model, or convert the image first",
         )
 
 
@@ -185,4 +186,4 @@ def _format(target: str | Path | BinaryIO) -> str:
 
 def _image_file_error(source: str | Path | BinaryIO, error: Exception) -> ImageFileError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return ImageFileError(f"{_name(source)}: {' '.join(cause.split()) or type(error).__name__}")
+    return ImageFileError(_name(source), " ".join(cause.split()) or type(error).__name__)

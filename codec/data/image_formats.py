@@ -4,7 +4,7 @@ from functools import cache
 
 from PIL import Image, features
 
-from codec.distribution import install
+from codec.errors import install
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "JXL")
 LOSSY = ("AVIF", "GIF", "JPEG", "MPO")  # what is written in these comes back changed

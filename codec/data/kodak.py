@@ -58,7 +58,7 @@ class KodakSource:
             if path.is_file():
                 if file_sha256(path) != sha256:
                     raise SourceError(
-                        f"root={self.root}: {name} is not the published file: delete it and set download: true"
+                        "root", self.root, f"{name} is not the published file: delete it and set download: true"
                     )
             elif self.download:
                 download(f"{self.url.rstrip('/')}/{name}", path, sha256)
@@ -66,11 +66,11 @@ class KodakSource:
 
     def images(self, split: str) -> list[Path]:
         if split != "test":
-            raise SourceError("root: Kodak is for testing only: train on another source")
+            raise SourceError("root", "Kodak is for testing only: train on another source")
         remedy = "name the folder that holds kodim01.png to kodim24.png, or set download: true"
         check_folder("root", self.root, remedy)
         paths = [self.root / name for name in self.sha256]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
-            raise SourceError(f"root={self.root}: {len(missing)} images are missing ({missing[0]}, ...): {remedy}")
+            raise SourceError("root", self.root, f"{len(missing)} images are missing ({missing[0]}, ...): {remedy}")
         return paths

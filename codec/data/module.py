@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from codec.checks import check_data
 from codec.data.dataset import (
     EpochSampler,
     ImageReader,
@@ -21,7 +22,6 @@ from codec.data.dataset import (
 from codec.data.image_file import ImageFileError
 from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads, relative_names
 from codec.errors import ConfigError
-from codec.options import check_data
 
 Result = TypeVar("Result")
 
@@ -151,8 +151,10 @@ class ImageDataModule(LightningDataModule):
             train_paths, val_paths = hold_out(list(sizes), self.val_fraction, self.split_seed)
             if not train_paths or not val_paths:
                 raise ConfigError(
-                    f"data.val_fraction={self.val_fraction}: of {len(sizes)} images it leaves {len(train_paths)} "
-                    f"to train and {len(val_paths)} to validate on: each needs one: change it or set data.val"
+                    "data.val_fraction",
+                    self.val_fraction,
+                    f"of {len(sizes)} images it leaves {len(train_paths)} "
+                    f"to train and {len(val_paths)} to validate on: each needs one: change it or set data.val",
                 )
         else:
             train_paths, val_paths = list(sizes), self._paths("val", "test")
@@ -162,8 +164,10 @@ class ImageDataModule(LightningDataModule):
         if self.crop_size is None and len(shapes) > 1 and self.batch_size > 1:
             (height, width), (other_height, other_width) = sorted(shapes)[:2]
             raise ConfigError(
-                f"data.crop_size=null: images of {height}x{width} and {other_height}x{other_width} (height x width)"
-                " do not fit into one batch: set data.crop_size, data.resize=[height,width] or data.batch_size=1"
+                "data.crop_size",
+                None,
+                f"images of {height}x{width} and {other_height}x{other_width} (height x width)"
+                " do not fit into one batch: set data.crop_size, data.resize=[height,width] or data.batch_size=1",
             )
         images = None
         if self.cache:
@@ -192,10 +196,10 @@ class ImageDataModule(LightningDataModule):
     def _paths(self, role: str, split: str) -> list[Path]:
         source = self.sources[role]
         if source is None:
-            raise ConfigError(f"data.{role}=null: this data has no {role} images: choose another data=...")
+            raise ConfigError(f"data.{role}", None, f"this data has no {role} images: choose another data=...")
         paths = _named(role, lambda: source.images(split))
         if not paths:
-            raise ConfigError(f"data.{role}: its source gives no {split} image")
+            raise ConfigError(f"data.{role}", f"its source gives no {split} image")
         return paths
 
     def _check_overlap(self) -> None:
@@ -205,17 +209,18 @@ class ImageDataModule(LightningDataModule):
         common = [path for path in self.test_set.paths if path.resolve() in seen]
         if common:
             raise ConfigError(
-                f"data.test: {len(common)} of its images are trained or validated on too (first: {common[0]}): "
-                "name another folder, or hold images out (test_fraction)"
+                "data.test",
+                f"{len(common)} of its images are trained or validated on too (first: {common[0]}): "
+                "name another folder, or hold images out (test_fraction)",
             )
 
 
 def _named(role: str, function: Callable[[], Result]) -> Result:
-    """`function()`; a SourceError, which begins with an argument of the source, gets the config key before it."""
+    """`function()`; a SourceError, whose key is an argument of the source, gets a whole one."""
     try:
         return function()
     except SourceError as error:
-        raise SourceError(f"data.{role}.{error}") from error
+        raise error.below(f"data.{role}") from error
 
 
 def _readable(
@@ -232,7 +237,7 @@ def _readable(
     outcomes = dict(zip(paths, map_in_threads(attempt, paths, f"reading {role} images"), strict=True))
     faults = [outcome for outcome in outcomes.values() if isinstance(outcome, ImageFileError)]
     if len(faults) == len(paths):
-        raise ConfigError(f"data.{role}: none of {len(paths)} files can be read (first: {faults[0]})")
+        raise ConfigError(f"data.{role}", f"none of {len(paths)} files can be read (first: {faults[0]})")
     unreadable += faults
     return {path: outcome for path, outcome in outcomes.items() if not isinstance(outcome, ImageFileError)}
 
@@ -242,6 +247,8 @@ def _check_crop(key: str, crop: int | None, sizes: dict[Path, tuple[int, int]]) 
     if crop is not None and crop > min(height, width):
         too_small = sum(crop > min(size) for size in sizes.values())
         raise ConfigError(
-            f"data.{key}={crop}: {path} is only {height}x{width} (height x width, after data.resize): "
-            f"allowed are 1 to {min(height, width)}; at {crop}, {too_small} of {len(sizes)} images are too small"
+            f"data.{key}",
+            crop,
+            f"{path} is only {height}x{width} (height x width, after data.resize): "
+            f"allowed are 1 to {min(height, width)}; at {crop}, {too_small} of {len(sizes)} images are too small",
         )

@@ -93,8 +93,10 @@ class RaiseSource:
         paths = [path for row in rows if (path := self._cached(row["File"])).exists()]
         if not paths:
             raise SourceError(
-                f"root={self.root}: not one of the {len(rows)} images of {self.csv.name} is in it and readable: "
-                "put the TIFF or NEF files there, or set download: true"
+                "root",
+                self.root,
+                f"not one of the {len(rows)} images of {self.csv.name} is in it and readable: "
+                "put the TIFF or NEF files there, or set download: true",
             )
         if not self.test_fraction:
             return paths
@@ -104,22 +106,24 @@ class RaiseSource:
         """The chosen rows of the list, in its order."""
         check_folder("root", self.root, "name the folder that holds the RAISE list and images")
         if not self.csv.is_file():
-            raise SourceError(f"csv={self.csv}: no such file: get the list from https://loki.disi.unitn.it/RAISE/")
+            raise SourceError("csv", self.csv, "no such file: get the list from https://loki.disi.unitn.it/RAISE/")
         with self.csv.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
             absent = {"File", "NEF", "TIFF", "Keywords"} - set(reader.fieldnames or ())
             if absent:
-                raise SourceError(f"csv={self.csv}: has no column {', '.join(sorted(absent))}: is it a RAISE list?")
+                raise SourceError(
+                    "csv", self.csv, f"has no column {', '.join(sorted(absent))}: is it a RAISE list?"
+                )
             rows = {row["File"]: row for row in reader if self._wanted(row["Keywords"])}
         outside = [name for name in rows if Path(name).name != name]
         if outside:
-            raise SourceError(f"csv={self.csv}: {outside[0]!r} in column File is not the name of a file")
+            raise SourceError("csv", self.csv, f"{outside[0]!r} in column File is not the name of a file")
         if not rows:
-            raise SourceError(f"categories={sorted(self.categories or ())}: no image of {self.csv} has one")
+            raise SourceError("categories", sorted(self.categories or ()), f"no image of {self.csv} has one")
         if self.n is not None:
             if self.n > len(rows):
                 raise SourceError(
-                    f"n={self.n}: allowed are 1 to {len(rows)}, the images of {self.csv} to choose from"
+                    "n", self.n, f"allowed are 1 to {len(rows)}, the images of {self.csv} to choose from"
                 )
             chosen = set(shuffled(rows, self.seed)[: self.n])
             return [row for name, row in rows.items() if name in chosen]
@@ -176,5 +180,5 @@ def _read_raw(path: Path) -> Tensor:
             pixels = raw.postprocess(use_camera_wb=True, output_bps=8)  # [H, W, 3]
     except (rawpy.LibRawError, OSError) as error:
         cause = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise ImageFileError(f"{path}: {cause}") from error
+        raise ImageFileError(str(path), str(cause)) from error
     return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -30,5 +30,5 @@ class SeveralSources:
             try:
                 results.append(function(source))
             except SourceError as error:
-                raise SourceError(f"sources.{name}.{error}") from error
+                raise error.below(f"sources.{name}") from error
         return results

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class SourceError(UserError, ValueError):
-    """A source that has no images to give; one line that begins with the argument at fault."""
+    """A source that has no images to give; `key` is its argument at fault, as in "root"."""
 
 
 class ImageSource(Protocol):
@@ -34,7 +34,7 @@ class ImageSource(Protocol):
 def check_folder(name: str, folder: Path, remedy: str) -> None:
     """Raises SourceError unless `folder`, the value of argument `name`, is a folder."""
     if not folder.is_dir():
-        raise SourceError(f"{name}={folder}: no such folder: {remedy}")
+        raise SourceError(name, folder, f"no such folder: {remedy}")
 
 
 def shuffled(names: Iterable[str], seed: int) -> list[str]:

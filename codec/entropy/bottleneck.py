@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, pack_strings
-from codec.checks import check_integers
+from codec.checks import check_bottleneck, check_integers
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import exact_kernels, whole
-from codec.options import check_bottleneck
 
 # A variable rate doubles or halves the quantiser's step this many times from quality 0 to 100.
 OCTAVES = 5.5

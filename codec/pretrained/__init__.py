@@ -1,4 +1,4 @@
-"""The trained models that come with the package: what there is, and how one is loaded.
+"""The trained models that come with the package: what there is; `codec.checkpoint.load_pretrained` loads one.
 
 Beside this file there are, for a model NAME, or for each rate N of a model that has several, NAME-qN:
 
@@ -7,19 +7,16 @@ Beside this file there are, for a model NAME, or for each rate N of a model that
     .yaml          the resolved config of their training
     NAME.md        the model card, made of the .json of all its rates
 
-`python -m experiments.release.export` writes them. Nothing here needs torch but `load`.
+`python -m experiments.release.export` writes them. Nothing here needs torch.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codec.errors import CheckpointError
-
-if TYPE_CHECKING:  # so that listing models takes no time
-    from codec.learned_codec import LearnedCodec
 
 FOLDER = Path(__file__).parent
 
@@ -131,27 +128,6 @@ def choose(name: str | None = None, quality: int | None = None) -> Weights:
     if name is not None and name not in models:
         raise CheckpointError(f"no pretrained model is called {name}: there are {', '.join(models)}")
     return models[name or next(iter(models))].at(quality)
-
-
-def pretrained(name: str | None = None, quality: int | None = None) -> "LearnedCodec":
-    """The codec of a pretrained model, on the CPU, in evaluation mode, writing files at `quality`.
-
-    Raises CheckpointError if there is no such model or quality, or its file is damaged.
-    """
-    return load(choose(name, quality), quality)
-
-
-def load(weights: Weights, quality: int | None = None) -> "LearnedCodec":
-    """The codec of these weights, as `pretrained` gives it. Raises CheckpointError if their file is damaged."""
-    from codec.checkpoint import load_codec
-    from codec.data.download import file_sha256
-
-    if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
-        raise CheckpointError(f"{weights.path} is missing or is not the file it was: install the package again")
-    codec = load_codec(weights.path)
-    if weights.accepts and quality is not None:
-        codec.set_quality(quality)
-    return codec
 
 
 def called(name: str) -> Weights | None:

@@ -130,9 +130,7 @@ class ComRec(LearnedCodec):
         self.rate = DCTRate()
 
     def set_quality(self, quality: int) -> None:
-        """Has files written at another quality from now on, one of `qualities`. Raises ValueError."""
-        check_integer("quality", quality, self.qualities[0], self.qualities[-1])
-        self.quality = quality
+        super().set_quality(quality)
         self.codec = self.format.make(quality)
 
     def check_size(self, height: int, width: int) -> None:
@@ -142,18 +140,29 @@ class ComRec(LearnedCodec):
     def on_fit_start(self) -> None:
         if self.gradient == "alternate" and self.trainer.world_size > 1:
             raise ConfigError(
-                "model.gradient=alternate: a step trains one of two networks, which several processes cannot do: "
-                "use one device, or model.gradient=straight_through"
+                "model.gradient",
+                "alternate",
+                "a step trains one of two networks, which several processes cannot do: "
+                "use one device, or model.gradient=straight_through",
             )
 
+    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """At this codec's `quality`; training, at many of them, has its own way in `forward`."""
+        y_hat, bits = self._coded(self.com(x, self._told(x, self.quality)), [self.quality] * len(x))
+        return y_hat, {"y": bits}
+
+    def g_s(self, y_hat: Tensor) -> Tensor:
+        """Decoded compact images `[B, C, h, w]` → `x_hat` `[B, C, H, W]`."""
+        return self.rec(y_hat, self._told(y_hat, self.quality))
+
     def forward(self, x: Tensor) -> Reconstruction:
-        qualities = self._drawn_qualities(len(x)) if self.training else [self.quality] * len(x)
+        if not self.training:
+            return super().forward(x)
+        qualities = self._drawn_qualities(len(x))
         log_step = x.new_tensor([self.format.log_step(quality) for quality in qualities])
         condition = self._condition(log_step)
         y = self.com(x, condition)
         y_hat, bits = self._coded(y, qualities)
-        if not self.training:
-            return Reconstruction(self.rec(y_hat, condition), bits)
         if self.global_step < self.com_after:
             x_hat = self.rec(y_hat + 0 * y, condition)  # no gradient but zeros, which DDP asks for
             y = y.detach()
@@ -170,8 +179,7 @@ class ComRec(LearnedCodec):
         return self._with_rate(x_hat, bits, y, log_step)
 
     def compress(self, x: Tensor) -> list[bytes]:
-        log_step = x.new_tensor([self.format.log_step(self.quality)])
-        y = self.com(x, self._condition(log_step))
+        y = self.com(x, self._told(x, self.quality))
         stream = self.codec.encode(to_uint8(y[0]))
         return [bytes([self.quality]), stream] if self.conditional else [stream]
 
@@ -181,7 +189,7 @@ class ComRec(LearnedCodec):
         if y_hat.shape[0] != self.image_channels:
             raise BitstreamError(f"the {self.codec.format} section holds {y_hat.shape[0]} channels")
         y_hat = y_hat.to(self.device)[None].float() / 255
-        return self.rec(y_hat, self._condition(y_hat.new_tensor([self.format.log_step(quality)])))
+        return self.rec(y_hat, self._told(y_hat, quality))
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         if self.conditional:
@@ -209,6 +217,10 @@ class ComRec(LearnedCodec):
         drawn = low + (high - low) * torch.rand(count, 1)
         return [self.qualities[n] for n in (log_steps - drawn).abs().argmin(1).tolist()]
 
+    def _told(self, images: Tensor, quality: int) -> Tensor | None:
+        """As `_condition`, of images that are all coded at one quality."""
+        return self._condition(images.new_full((len(images),), self.format.log_step(quality)))
+
     def _condition(self, log_step: Tensor) -> Tensor | None:
         """What the networks are told, `[B]` of order 1."""
         return log_step / 4 if self.conditional else None
@@ -235,11 +247,12 @@ class ComRec(LearnedCodec):
         weight = torch.exp2(STEP_POWER * log_step) if self.conditional else torch.ones_like(log_step)
         x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / weight.view(-1, 1, 1, 1)
         if self._loss is not None and self._loss.rate_weight == 0:
-            return Reconstruction(x_hat, bits)  # the loss would add them, to fit priors, of which there are none
+            # The loss would add their gradient, to fit priors, of which there are none.
+            return Reconstruction(x_hat, {"y": bits})
         estimate = self.rate(y, log_step)
         spent = (bits - 8 * _overhead(self.format, y.shape[1])).clamp(min=0)  # on this image, not on headers
         change = weight * spent * (estimate / estimate.detach().clamp(min=1) - 1)
-        return Reconstruction(x_hat, bits + change - change.detach())
+        return Reconstruction(x_hat, {"y": bits + change - change.detach()})
 
 
 @cache

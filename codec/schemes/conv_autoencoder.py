@@ -17,7 +17,7 @@ from torch import Tensor, cat, nn
 from codec.checks import check_integer, check_integers
 from codec.entropy import CENTRE, EntropyBottleneck
 from codec.errors import ArgumentError
-from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.learned_codec import LearnedCodec
 from codec.networks import ConvBlock, Upsample
 
 
@@ -57,10 +57,10 @@ class ConvBaseline(LearnedCodec):
             self.g_s.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
         self.g_s.extend([nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid()])
 
-    def forward(self, x: Tensor) -> Reconstruction:
+    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         y = self.g_a(x) + CENTRE  # (B, M, H/16, W/16)
         y_hat, bits = self.bottleneck(y)
-        return Reconstruction(self.g_s(y_hat - CENTRE), bits)
+        return y_hat - CENTRE, {"y": bits}
 
     def compress(self, x: Tensor) -> list[bytes]:
         y = self.g_a(x) + CENTRE
@@ -131,12 +131,11 @@ class ConvEnhanced(LearnedCodec):
         self.bottlenecks[name] = bottleneck
         self.strides[name] = stride
 
-    def forward(self, x: Tensor) -> Reconstruction:
-        y_hat, bits = {}, 0
+    def analyse(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        y_hat, bits = {}, {}
         for name, y in self.g_a(x).items():
-            y_hat[name], bits_of_latent = self.bottlenecks[name](y)
-            bits = bits + bits_of_latent
-        return Reconstruction(self.g_s(y_hat), bits)
+            y_hat[name], bits[name.replace("s_", "skip_")] = self.bottlenecks[name](y)
+        return y_hat, bits
 
     def compress(self, x: Tensor) -> list[bytes]:
         return [self.bottlenecks[name].compress(y) for name, y in self.g_a(x).items()]

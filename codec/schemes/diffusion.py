@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck
-from codec.image_codec import NamedImage
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import (
     NETWORK_SHARE,
@@ -111,18 +110,24 @@ class DiffusionAutoencoder(LearnedCodec):
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
         self.iterative = decoder == "iterative"
         if self.iterative:
+            self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
             self.decoder = ConditionalUNet(image_channels, bool(self.skips))
         else:
             self.decoder = UNetDecoder(image_channels, bool(self.skips), starts_at_zero=shortcut == "dct")
 
+    def analyse(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        y_hats, bits = [], {}
+        parts = ("y", "skip_0", "skip_1", "skip_2")[: self.section_count]
+        for part, bottleneck, y in zip(parts, self.bottlenecks_in_order(), self.g_a(x), strict=True):
+            y_hat, bits[part] = bottleneck(y)
+            y_hats.append(y_hat)
+        return y_hats, bits
+
     def forward(self, x: Tensor) -> Reconstruction:
-        latents = self.g_a(x)
-        decoded = [bottleneck(y) for bottleneck, y in zip(self.bottlenecks_in_order(), latents, strict=True)]
-        bits = torch.stack([bits for _, bits in decoded]).sum(0)
-        y_hats = [y_hat for y_hat, _ in decoded]
-        if self.training and self.iterative:
-            return Reconstruction(self._denoised_once(x, y_hats), bits)
-        return Reconstruction(self.g_s(y_hats), bits)
+        if not (self.training and self.iterative):
+            return super().forward(x)
+        y_hats, bits = self.analyse(x)
+        return Reconstruction(self._denoised_once(x, y_hats), bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
         return [
@@ -141,16 +146,10 @@ class DiffusionAutoencoder(LearnedCodec):
     def _latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // stride, size[1] // stride) for stride in (8, 4, 2, 2)[: self.section_count]]
 
-    def estimated_bits(self, image: Tensor) -> float:
-        with self._coding():  # without `forward`, in which the iterative decoder would draw its sample
-            latents = self.g_a(self.prepared(image))
-            return sum(b(y)[1].item() for b, y in zip(self.bottlenecks_in_order(), latents, strict=True))
-
-    def measure(self, item: NamedImage) -> dict[str, float | str]:
-        """Adds the paper's own accounting beside the ratio of real files."""
-        channels, height, width = item.image.shape
-        blocks = -(-height // self.stride) * -(-width // self.stride)
-        return {**super().measure(item), **paper_ratios(channels * height * width, blocks * LATENT_CHANNELS)}
+    def extra_columns(self, image: Tensor) -> dict[str, float]:
+        """The paper's own accounting, beside the ratio of real files."""
+        height, width = self.padded(*image.shape[-2:])
+        return paper_ratios(image.numel(), LATENT_CHANNELS * height * width // self.stride**2)
 
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]`, and the skips' latents at 1/4, 1/2 and 1/2 if coded."""

@@ -23,7 +23,7 @@ from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import LEAST_BITS
 from codec.errors import ArgumentError, EncodeError
-from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
 from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
@@ -140,24 +140,28 @@ class LosslessUNet(LearnedCodec):
 
     # ---- training
 
-    def forward(self, x: Tensor) -> Reconstruction:
-        """Gives `x` back; `bits` are those of z and of the pixels, in evaluation mode those of the file."""
+    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gives `x` back; the bits are those of z and of the pixels, in evaluation mode those of the file."""
         image = to_integers(x)
         if self.training:
-            return Reconstruction(x, self._bits(image))
+            return x, self._bits(image)
         with exact_kernels(x.device.type):
             channels = self._channels_to_code(image)
-            return Reconstruction(x, sum(self._bits(tile, channels) for tile in self._tiles(image)))
+            tiles = [self._bits(tile, channels) for tile in self._tiles(image)]
+        return x, {part: sum(bits[part] for bits in tiles) for part in tiles[0]}
 
-    def _bits(self, image: Tensor, channels: int | None = None) -> Tensor:
-        y_hat, bits = self.bottleneck(self.g_a(image))
-        total = [bits]
+    def g_s(self, x: Tensor) -> Tensor:
+        return x
+
+    def _bits(self, image: Tensor, channels: int | None = None) -> dict[str, Tensor]:
+        y_hat, bits_of_z = self.bottleneck(self.g_a(image))
+        planes = []
 
         def code(mixture: Mixture, plane: Tensor) -> None:
-            total.append(self.mixture.bits(mixture, plane))
+            planes.append(self.mixture.bits(mixture, plane))
 
         self._visit(image, y_hat, code, channels)
-        return torch.stack(total).sum(0)
+        return {"z": bits_of_z, "x": torch.stack(planes).sum(0)}
 
     def _channels_to_code(self, image: Tensor) -> int:
         """1 if all channels are equal, of every image of the batch; else all of them."""

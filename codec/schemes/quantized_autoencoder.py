@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import Normalize
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
 from codec.entropy import CENTRE, EntropyBottleneck
-from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.learned_codec import LearnedCodec
 from codec.networks import NETWORK_SHARE, BlockDCT, ResidualBlock, zero_
 from codec.networks.pretrained import load_pretrained
 
@@ -91,9 +91,9 @@ class QuantizedAutoencoder(LearnedCodec):
             url = self.pretrained_url or get_model_weights(self.encoder_name).IMAGENET1K_V1.url
             load_pretrained(self.encoder, url, "", self.encoder_name, "model.pretrained=false")
 
-    def forward(self, x: Tensor) -> Reconstruction:
+    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         y_hat, bits = self.bottleneck(self.g_a(x))
-        return Reconstruction(self.g_s(y_hat), bits)
+        return y_hat, {"y": bits}
 
     def compress(self, x: Tensor) -> list[bytes]:
         return [self.bottleneck.compress(self.g_a(x))]

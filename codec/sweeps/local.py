@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from codec.sweeps.plan import Job, gpus_wanted
-from codec.sweeps.queue import SweepQueue, reason_in, say
-from codec.sweeps.record import ENVIRONMENT, INTERRUPTED, JobFailedError, Sweep
+from codec.sweeps.queue import SweepQueue, reason, say
+from codec.sweeps.record import INTERRUPTED, Sweep
+from codec.training.faults import JobFailedError
 from codec.training.run_state import RunState
 
 _POLL = 0.1  # seconds
@@ -23,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class JobQueue(SweepQueue):
+class LocalQueue(SweepQueue):
     """Starts `jobs` in order, `n_jobs` at a time or, where that is None, as `gpus` allow; one at a time without.
 
     What happens is printed when it happens; where only one job can run at a time, its own output too. All of it is
@@ -72,12 +73,12 @@ class JobQueue(SweepQueue):
         given = [self.free.pop(0) for _ in range(job.gpus)]
         on = f" on GPU {','.join(given)}" if given else ""
         say(f"job {job.record.number} started{on}: {self.what_differs(job)}")
-        self.running.append(JobProcess(job, given, self._environment(given), live=self.at_most == 1))
+        self.running.append(JobProcess(job, given, self._environment(job, given), live=self.at_most == 1))
 
-    def _environment(self, gpus: Sequence[str]) -> dict[str, str]:
+    def _environment(self, job: Job, gpus: Sequence[str]) -> dict[str, str]:
         # By SLURM_NTASKS Lightning takes it that srun started all processes of a training, and starts none itself.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_NTASKS")}
-        environment |= {ENVIRONMENT: self.sweep.name, "PYTHONUNBUFFERED": "1"}
+        environment |= self.environment(job)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         if self.at_most > 1:  # or each would take all cores
@@ -168,13 +169,11 @@ class JobProcess:
         recorded = state if state is not None and state.pid == self._process.pid else None
         if self.interrupted or (recorded is not None and recorded.state == "cut off"):
             return INTERRUPTED
-        if recorded is not None and recorded.error:
-            return recorded.error
         with self.log.open("rb") as log:
             log.seek(self._start)
             text = log.read().decode(errors="replace")
         ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        return reason_in(text) or ended
+        return reason(recorded, text, ended)
 
     def _show(self) -> None:
         with self.log.open("rb") as log:

@@ -12,10 +12,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
-from codec.sweeps.record import INTERRUPTED, JobFailedError, Sweep, SweepJob
-from codec.training.faults import USER_ERRORS
-from codec.training.paths import expand_home
-from codec.training.places import conf_folder, entry_command
+from codec.sweeps.record import INTERRUPTED, Sweep, SweepJob
+from codec.training.faults import USER_ERRORS, JobFailedError
+from codec.training.paths import conf_folder, entry_command, expand_home
 from codec.training.run_folder import RunFolder, folder_of
 from codec.training.run_state import first_line
 

@@ -1,15 +1,15 @@
-"""What the queues of all launchers have in common: what is said of the jobs of a sweep, and when."""
+"""What the queues of all launchers have in common: what jobs are told, and what is said of them, and when."""
 
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
-from codec.sweeps.names import what_differs
 from codec.sweeps.plan import Job
 from codec.sweeps.record import INTERRUPTED, Sweep
 from codec.training.faults import USER_ERRORS
-from codec.training.run_state import first_line
+from codec.training.job import GROUP, NAME
+from codec.training.run_state import RunState, first_line
 
 _KINDS = ("finished", "skipped", "failed", "interrupted", "not started", "in SLURM's queue")
 
@@ -56,8 +56,12 @@ class SweepQueue(ABC):
             self._count("interrupted" if reason == INTERRUPTED else "failed", str(job.failure))
 
     def what_differs(self, job: Job) -> str:
-        """The overrides of `job` that the sweep varies, for the terminal."""
-        return " ".join(what_differs(job.record.overrides, self.sweep.folder))
+        """The overrides of `job` that the sweep varies."""
+        return self.sweep.what_differs(job.record.overrides)
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """What a process of `job` is told besides its command."""
+        return {GROUP: self.sweep.name, NAME: self.what_differs(job), "PYTHONUNBUFFERED": "1"}
 
     def _settled(self, job: Job) -> bool:
         """Whether nothing is run for `job`, which is then said."""
@@ -77,11 +81,16 @@ class SweepQueue(ABC):
         say(line)
 
 
-def reason_in(text: str) -> str | None:
-    """Why a job failed, by its output: the first error made for users, else the last exception's line."""
-    told = re.findall(r"^error: (.+)$", text, re.MULTILINE)
-    raised = re.findall(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
-    return next(iter([*told[:1], *raised[-1:]]), None)
+def reason(recorded: RunState | None, output: str, otherwise: str) -> str:
+    """One line that says why a job failed: what it recorded itself, else what its output tells, else `otherwise`.
+
+    Of the output it is the first error made for users, else the last exception's line.
+    """
+    if recorded is not None and recorded.error:
+        return recorded.error
+    told = re.findall(r"^error: (.+)$", output, re.MULTILINE)
+    raised = re.findall(r"^(?:\[rank\d+\]: ?)?([\w.]*(?:Error|Exception)\b.*)$", output, re.MULTILINE)
+    return next(iter([*told[:1], *raised[-1:]]), otherwise)
 
 
 def say(line: str) -> None:

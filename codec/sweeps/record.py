@@ -1,9 +1,7 @@
 """A sweep's record: what `python train.py -m …` was made of, in `<runs>/sweeps/<name of the sweep>/sweep.json`."""
 
-import hashlib
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,19 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from codec.errors import UserError
+from codec.training.job import typed_overrides
 from codec.whole_file import whole_file
 
 FILE = "sweep.json"
 INTERRUPTED = "interrupted"  # why a job ended that somebody stopped
-ENVIRONMENT = "QUINTET_SWEEP"  # tells a job the name of its sweep
-_NAME_LENGTH = 80
-
-
-class JobFailedError(UserError, RuntimeError):
-    """A job of a sweep failed; the text is one line that says which, why, and where its log is."""
 
 
 @dataclass
@@ -87,6 +78,12 @@ class Sweep:
         self.write()
         return job
 
+    def what_differs(self, overrides: Sequence[str]) -> str:
+        """Those of a job's `overrides` to which the sweep gives several values; where it varies nothing, all."""
+        parsed = OverridesParser.create().parse_overrides(typed_overrides(shlex.split(self.command)))
+        swept = {_key(override.input_line) for override in parsed if override.is_sweep_override()}
+        return " ".join([override for override in overrides if _key(override) in swept] or overrides)
+
     def write(self) -> None:
         """Replaces sweep.json, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,22 +98,5 @@ class Sweep:
         return SweepJob(number, overrides, folder, str(self.folder / f"{number}.log"), error)
 
 
-def sweep_name(overrides: Sequence[str]) -> str:
-    """The sweep of these overrides, as a file's name: swept ones first, and a hash of them all.
-
-    Where its results are put and how it is watched is no part of it.
-    """
-    named = [override for override in overrides if not re.match(r"[+~]*(runs|logger)\b", override)]
-    parsed = OverridesParser.create().parse_overrides(named)
-    text = " ".join(override.input_line for override in sorted(parsed, key=lambda o: not o.is_sweep_override()))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    safe = re.sub(r"[^\w.,=+-]+", "_", text)[:_NAME_LENGTH]
-    return f"{safe}-{digest}".lstrip("-.")
-
-
-def current_sweep() -> str | None:
-    """The name of the sweep that this process is a job of; None for a job by itself."""
-    return os.environ.get(ENVIRONMENT)
-
-
-OmegaConf.register_new_resolver("sweep_name", lambda overrides: sweep_name(list(overrides)), replace=True)
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")

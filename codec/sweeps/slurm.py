@@ -9,21 +9,22 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from codec.distribution import install
-from codec.errors import ConfigError
+from codec.errors import ConfigError, install
 from codec.sweeps.plan import Job, gpus_wanted
-from codec.sweeps.queue import SweepQueue, reason_in, say
-from codec.sweeps.record import ENVIRONMENT, Sweep
+from codec.sweeps.queue import SweepQueue, reason, say
+from codec.sweeps.record import Sweep
 from codec.training.run_state import RunState
 from codec.whole_file import whole_file
 
-_ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+_SUBMITTED = "submitted.json"
 _PATIENCE = 60.0  # seconds; so long a node's shared folder may hide what another node wrote there
 
 
@@ -41,9 +42,7 @@ class SlurmQueue(SweepQueue):
         self.requests = dict(zip((job.record.number for job in jobs), requests, strict=True))
         self.poll_s = poll_s
         self.folder = sweep.folder / "slurm"
-        self.waiting: dict[str, Job] = {}  # by SLURM's number
-        self._before: dict[str, RunState | None] = {}
-        self._ended: dict[str, float] = {}  # since when
+        self.waiting: dict[str, SubmittedJob] = {}  # by SLURM's number
 
     def run(self) -> None:
         _check_that_slurm_is_here()
@@ -62,24 +61,23 @@ class SlurmQueue(SweepQueue):
                 self.outcomes["in SLURM's queue"] = left
 
     def _submit(self, jobs: Sequence[Job]) -> None:
-        file = self.folder / "submitted.json"
-        submitted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        numbers = submitted(self.sweep.folder)
         queue = states() if jobs else {}
         if queue is None:  # whether an earlier start's jobs are still there, nobody knows then
             raise ConfigError("SLURM does not answer: nothing was submitted; squeue says why")
         arrays: dict[str, list[Job]] = {}
         for job in jobs:
-            number = submitted.get(job.run.path.name)
-            if queue.get(number, "COMPLETED") not in _ENDED:
+            number = numbers.get(job.run.path.name)
+            if queue.get(number, "COMPLETED") not in ENDED:
                 self._wait_for(job, number, "is still")
             else:
                 arrays.setdefault(json.dumps(self.requests[job.record.number], sort_keys=True), []).append(job)
         for array in arrays.values():
             for job, number in zip(array, self._submit_array(array), strict=True):
-                submitted[job.run.path.name] = number
+                numbers[job.run.path.name] = number
                 self._wait_for(job, number, "submitted as")
-            with whole_file(file) as out:
-                out.write(json.dumps(submitted, indent=2).encode())
+            with whole_file(self.folder / _SUBMITTED) as out:
+                out.write(json.dumps(numbers, indent=2).encode())
 
     def _submit_array(self, jobs: Sequence[Job]) -> list[str]:
         """SLURM's numbers of the jobs: 12_0, 12_1, … of an array, 12 of a single one."""
@@ -87,10 +85,9 @@ class SlurmQueue(SweepQueue):
 
         from codec.sweeps.slurm_task import SlurmTask
 
-        environment = {ENVIRONMENT: self.sweep.name}
         self.folder.mkdir(parents=True, exist_ok=True)
         tasks = [
-            SlurmTask(job.command, Path(job.record.log).resolve(), job.run.path.resolve(), environment)
+            SlurmTask(job.command, Path(job.record.log).resolve(), job.run.path.resolve(), self.environment(job))
             for job in jobs
         ]
         request = dict(self.requests[jobs[0].record.number])
@@ -103,8 +100,7 @@ class SlurmQueue(SweepQueue):
             raise ConfigError(f"sbatch refused the sweep: {said[1] if said else error}") from None
 
     def _wait_for(self, job: Job, number: str, how: str) -> None:
-        self.waiting[number] = job
-        self._before[number] = RunState.read(job.run.path)
+        self.waiting[number] = SubmittedJob(job, RunState.read(job.run.path))
         say(f"job {job.record.number} {how} SLURM job {number}: {self.what_differs(job)}")
 
     def _look(self) -> None:
@@ -112,34 +108,48 @@ class SlurmQueue(SweepQueue):
         queue = states()
         if queue is None:  # the controller is away: it knows the jobs when it is back
             return
-        for number, job in list(self.waiting.items()):
-            state = queue.get(number)
-            if state is not None and state not in _ENDED:
-                self._ended.pop(number, None)
+        for number, waiting in list(self.waiting.items()):
+            state, job = queue.get(number), waiting.job
+            if state is not None and state not in ENDED:
+                waiting.ended = None
                 continue
             results = self._results(number)
             errors = [text for outcome, text in results.values() if outcome == "error"]
             succeeded = state == "COMPLETED" or (0 in results and not errors) or job.run.is_done(job.config)
-            waited = time.monotonic() - self._ended.setdefault(number, time.monotonic())
-            if succeeded or errors or state == "CANCELLED" or waited >= _PATIENCE:
+            waiting.ended = waiting.ended or time.monotonic()
+            in_vain = time.monotonic() - waiting.ended >= _PATIENCE
+            if succeeded or errors or state == "CANCELLED" or in_vain:
                 del self.waiting[number]
-                self.ended(job, None if succeeded else self._why(job, number, state, errors))
+                self.ended(job, None if succeeded else self._why(waiting, number, state, errors))
 
     def _results(self, number: str) -> dict[int, tuple[str, Any]]:
         """What submitit has of an ended job's tasks, by rank: ("success", None) or ("error", a traceback)."""
         files = {int(file.stem.split("_")[-2]): file for file in self.folder.glob(f"{number}_*_result.pkl")}
         return {rank: pickle.loads(file.read_bytes()) for rank, file in files.items()}  # noqa: S301 - our own job's
 
-    def _why(self, job: Job, number: str, state: str | None, errors: Sequence[str]) -> str:
-        """One line that says why a job failed: as it recorded itself, else what its log, submitit or SLURM say."""
-        recorded = RunState.read(job.run.path)
-        if recorded is not None and recorded.error and recorded != self._before[number]:
-            return recorded.error
-        log = Path(job.record.log)
+    def _why(self, waiting: "SubmittedJob", number: str, state: str | None, errors: Sequence[str]) -> str:
+        """One line that says why a job failed, by what it recorded since, its logs, submitit or SLURM."""
+        recorded = RunState.read(waiting.job.run.path)
+        log = Path(waiting.job.record.log)
         ranks = [file.read_text(errors="replace") for file in sorted(log.parent.glob(f"{log.stem}.*log"))]
         starts = [rank.rpartition("\n$ ")[2] for rank in ranks]  # the last ones
         ended = f"SLURM ended job {number}" + (f": {state}" if state else "") + f"; see also {self.folder}/"
-        return reason_in("\n".join([*errors, *starts])) or ended
+        return reason(recorded if recorded != waiting.before else None, "\n".join([*errors, *starts]), ended)
+
+
+@dataclass
+class SubmittedJob:
+    """A job that SLURM has: the state of its run before, and since when SLURM says that it has `ended`."""
+
+    job: Job
+    before: RunState | None
+    ended: float | None = None
+
+
+def submitted(sweep: Path) -> dict[str, str]:
+    """SLURM's number of every job that was submitted for the sweep in a folder, by the name of its run's folder."""
+    file = sweep / "slurm" / _SUBMITTED
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def requested(job: Job, launcher: DictConfig) -> dict[str, Any]:

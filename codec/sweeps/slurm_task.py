@@ -41,7 +41,7 @@ class SlurmTask:
             log.flush()
             self._process = subprocess.Popen(
                 command,
-                env={**_threads(), **os.environ, **self.environment, "PYTHONUNBUFFERED": "1"},
+                env={**_threads(), **os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

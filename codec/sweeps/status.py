@@ -4,7 +4,6 @@ python -m codec.sweeps.status --watch
 """
 
 import argparse
-import json
 import os
 import time
 from collections import Counter
@@ -20,20 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from codec.checkpoint import CheckpointError
-from codec.sweeps.names import what_differs
 from codec.sweeps.record import FILE as SWEEP_FILE
 from codec.sweeps.record import INTERRUPTED, Sweep
-from codec.sweeps.slurm import states
+from codec.sweeps.slurm import ENDED, states, submitted
 from codec.training.csv_metrics import FILES, read_logged
 from codec.training.run_folder import RunFolder
 from codec.training.run_state import RunState, is_locked
 
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "cut off": "yellow", "waiting": "dim"}
-# What SLURM says of a job that has not come to its end, or will be run once more.
-IN_QUEUE = (
-    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "SUSPENDED"),
-    *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
-)
 
 
 class JobStatus(NamedTuple):
@@ -80,11 +73,11 @@ def statuses(found: Path | Sequence[Path]) -> tuple[list[JobStatus], bool]:
     sweep = Sweep.read(found)  # only now: a launcher writes down why jobs failed before it ends
     rows = []
     for job in sweep.jobs:
-        what = " ".join(what_differs(job.overrides, found))
         log = os.path.relpath(job.log, found) if Path(job.log).is_file() else ""
         name = job.folder and Path(job.folder).name
         to_start = name in queued if sweep.launcher == "slurm" else launched and job.error is None
-        rows.append(status_of(str(job.number), what, job.folder and Path(job.folder), log, job.error, to_start))
+        run = None if job.folder is None else Path(job.folder)
+        rows.append(status_of(str(job.number), sweep.what_differs(job.overrides), run, log, job.error, to_start))
     return rows, launched or bool(queued) or any(row.state == "running" for row in rows)
 
 
@@ -95,10 +88,10 @@ def status_of(
 
     `to_start` says that somebody is about to start it: then what an earlier start came to is no matter any more.
     """
-    recorded = None if run is None else RunState.read(run)
-    results = None if run is None else RunFolder(run).results
-    config = _config(run)
-    if run is not None and RunFolder(run).came_to_its_end(config.get("test", True)):
+    if run is None:
+        return JobStatus(name, what, "failed" if error else "waiting", "", None, None, log, error)
+    recorded, results, config = RunState.read(run), RunFolder(run).results, _config(run)
+    if RunFolder(run).came_to_its_end(config.get("test", True)):
         state = "done"
     elif recorded is not None and recorded.state == "running":
         state = "running"
@@ -110,28 +103,19 @@ def status_of(
         state = "failed" if error else "waiting"
     else:
         state = "failed" if recorded.state == "failed" or (recorded.state == "killed" and error) else "cut off"
-    rows = [] if run is None else read_logged(run)
+    rows = read_logged(run)
+    progress = _progress(config, rows, results)
+    val_loss = _val_loss(run, rows, results, state)
     why = (recorded.error if recorded is not None else None) or error
-    return JobStatus(
-        name,
-        what,
-        state,
-        _progress(config, rows, results),
-        _val_loss(run, rows, results, state),
-        _minutes(run, recorded, results),
-        log,
-        why if state == "failed" else None,
-    )
+    minutes = _minutes(run, recorded, results)
+    return JobStatus(name, what, state, progress, val_loss, minutes, log, why if state == "failed" else None)
 
 
 def in_slurm(sweep: Path) -> set[str]:
     """The names of the run folders whose jobs SLURM runs or is to run."""
-    file = sweep / "slurm/submitted.json"
-    if not file.is_file():
-        return set()
-    queue = states() or {}
-    submitted = json.loads(file.read_text(encoding="utf-8"))
-    return {name for name, number in submitted.items() if queue.get(number) in IN_QUEUE}
+    numbers = submitted(sweep)
+    queue = (states() or {}) if numbers else {}
+    return {name for name, number in numbers.items() if queue.get(number, "COMPLETED") not in ENDED}
 
 
 def table(found: Path | Sequence[Path], rows: Sequence[JobStatus]) -> Group:
@@ -200,9 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(int(any(row.state == "failed" for row in rows)))
 
 
-def _config(run: Path | None) -> dict[str, Any]:
-    file = None if run is None else run / "config.yaml"
-    return yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
+def _config(run: Path) -> dict[str, Any]:
+    file = run / "config.yaml"
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _progress(config: dict[str, Any], rows: Sequence[dict[str, str]], results: dict[str, Any] | None) -> str:
@@ -216,7 +200,7 @@ def _progress(config: dict[str, Any], rows: Sequence[dict[str, str]], results: d
 
 
 def _val_loss(
-    run: Path | None, rows: Sequence[dict[str, str]], results: dict[str, Any] | None, state: str
+    run: Path, rows: Sequence[dict[str, str]], results: dict[str, Any] | None, state: str
 ) -> float | None:
     if results is not None:
         return results.get("val_loss")
@@ -229,7 +213,7 @@ def _val_loss(
         return None
 
 
-def _minutes(run: Path | None, recorded: RunState | None, results: dict[str, Any] | None) -> float | None:
+def _minutes(run: Path, recorded: RunState | None, results: dict[str, Any] | None) -> float | None:
     if recorded is None:
         return None if results is None else results.get("train_minutes")
     end = datetime.fromisoformat(recorded.updated)

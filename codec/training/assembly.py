@@ -12,14 +12,13 @@ from torch import nn
 
 from codec.checkpoint import start_from
 from codec.data.module import ImageDataModule
-from codec.errors import ConfigError
+from codec.errors import ConfigError, UserError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
-from codec.options import validates
-from codec.training.callbacks import ChannelsLast, LongerSchedule, OneFate
-from codec.training.calls import call
+from codec.training.callbacks import ChannelsLast, LongerSchedule, StopAllRanks
 from codec.training.checkpoint_io import WholeCheckpoints
-from codec.training.config import Builder
+from codec.training.config import Builder, call
+from codec.training.config_checks import validates
 from codec.training.precision import Precision, choose_precision
 
 
@@ -41,7 +40,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         build.seed()
         codec, data = build.codec("model"), build.part("data")
         loss, optimizer, scheduler = (build.part(name) for name in ("loss", "optimizer", "scheduler"))
-        callbacks: list[Callback] = [*build.group("callbacks"), OneFate()]
+        callbacks: list[Callback] = [*build.group("callbacks"), StopAllRanks()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
         if config.more_epochs:
@@ -59,7 +58,9 @@ def training_parts(config: DictConfig) -> TrainingParts:
             **summary,
         )
         if codec is not None and not isinstance(codec, LearnedCodec):
-            build.faults.append("model: this codec has nothing to train; measure it with evaluate.py")
+            build.faults.append(
+                ConfigError("model", "this codec has nothing to train; measure it with evaluate.py")
+            )
             codec = None
         tried = None
         if optimizer is not None:
@@ -109,20 +110,22 @@ def _check_shares(config: DictConfig, parts: TrainingParts) -> None:
     crops = len(data.train_set.paths) * data.crops_per_image
     if crops < processes:
         raise ConfigError(
-            f"strategy.devices={config.strategy.devices}: of {crops} crop{'s' * (crops != 1)} an epoch, "
-            f"{processes} processes do not get one each: use fewer, or more data.crops_per_image"
+            "strategy.devices",
+            config.strategy.devices,
+            f"of {crops} crop{'s' * (crops != 1)} an epoch, "
+            f"{processes} processes do not get one each: use fewer, or more data.crops_per_image",
         )
     limit = config.trainer.get("limit_test_batches")
     if config.test and data.test_set is not None and type(limit) is float and limit * len(data.test_set) < 1:
         raise ConfigError(
-            f"trainer.limit_test_batches={limit}: of {len(data.test_set)} test images that leaves none to measure"
+            "trainer.limit_test_batches", limit, f"of {len(data.test_set)} test images that leaves none to measure"
         )
 
 
-def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[str]:
+def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[UserError]:
     sizes = {key: data.get(key) for key in ("crop_size", "eval_crop")}
     return [
-        f"data.{key}={size}: this loss compares images from {loss.smallest_side} pixels a side"
+        ConfigError(f"data.{key}", size, f"this loss compares images from {loss.smallest_side} pixels a side")
         for key, size in sizes.items()
         if isinstance(size, int) and size < loss.smallest_side
     ]
@@ -132,7 +135,9 @@ def _check_processes(trainer: Trainer, devices: Any) -> None:
     wanted = trainer.num_devices * trainer.num_nodes
     if trainer.world_size != wanted:  # then whoever runs this is believed to have started all processes
         raise ConfigError(
-            f"strategy.devices={devices}: {wanted} processes are to train, and there is {trainer.world_size}: in "
+            "strategy.devices",
+            devices,
+            f"{wanted} processes are to train, and there is {trainer.world_size}: in "
             "SLURM start a task for each, srun --ntasks-per-node=…, or on one node have them started, "
-            "env -u SLURM_NTASKS python train.py …"
+            "env -u SLURM_NTASKS python train.py …",
         )

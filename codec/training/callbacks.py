@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -15,7 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from codec.checks import check_integer
 from codec.data.image_file import NamedImage
 from codec.errors import UserError
-from codec.training.interrupts import raise_if_lost
+from codec.training.faults import raise_if_lost
 
 
 class TrainingDivergedError(UserError, RuntimeError):
@@ -54,7 +53,7 @@ class StopOnNaN(Callback):
         )
 
 
-class OneFate(Callback):
+class StopAllRanks(Callback):
     """Ends the processes that train together when the first of them raises or is interrupted.
 
     They would wait for it in a collective for ever. When another one raises, Lightning kills them all itself.
@@ -77,7 +76,7 @@ class OneFate(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
+        if getattr(launcher, "procs", None):  # in the process that has started the others
             launcher.kill(signal.SIGKILL)
             launcher.procs.clear()  # or Lightning's observer takes their end for a fault and kills this process
 

@@ -1,35 +1,24 @@
-"""From a composed config to objects; every fault in it becomes one line for the person at the keyboard.
+"""From a composed config to the objects it describes; every fault in it becomes one line for the user.
 
 Importing this takes no torch, so that a fault that needs none to be seen is told at once.
 """
 
-import gc
-import logging
-import os
+import inspect
+import pydoc
 import re
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from codec.checks import check_seed
-from codec.errors import ArgumentError, ArgumentsError, ConfigError
-from codec.sweeps.record import JobFailedError
-from codec.training.calls import make
-from codec.training.faults import USER_ERRORS, cause_of, messages
-from codec.training.interrupts import sigterm_interrupts
+from codec.errors import ArgumentError, ConfigError, FaultsError, UserError
+from codec.training.faults import USER_ERRORS, cause_of, faults_in, lines_of
 
 if TYPE_CHECKING:
     from codec.image_codec import ImageCodec
-
-# Processes that Lightning starts inherit HYDRA_FULL_ERROR from `user_errors`; the second variable tells them so.
-_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "QUINTET_ONE_LINE_ERRORS" not in os.environ
 
 
 class Builder:
@@ -42,7 +31,7 @@ class Builder:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self.faults: list[str] = []
+        self.faults: list[UserError] = []
         self._first: BaseException | None = None
 
     def __enter__(self) -> "Builder":
@@ -50,7 +39,7 @@ class Builder:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None and self.faults:
-            raise ConfigError("\n".join(dict.fromkeys(self.faults))) from self._first
+            raise FaultsError(list({str(fault): fault for fault in self.faults}.values())) from self._first
 
     def seed(self) -> None:
         """Seeds Python, NumPy, torch and the data loaders' workers by the config's `seed`."""
@@ -74,7 +63,7 @@ class Builder:
         """The objects of a group of named parts, such as callbacks, in order; a part that is null is left out."""
         parts = {f"{key}.{name}": self.part(f"{key}.{name}") for name in self.config.get(key) or {}}
         self.faults += [
-            f"{name}: it has no _target_, so there is nothing to make"
+            ConfigError(name, "it has no _target_, so there is nothing to make")
             for name in parts
             if isinstance(parts[name], dict)
         ]
@@ -86,22 +75,100 @@ class Builder:
             return step()
         except USER_ERRORS as error:
             self._first = self._first or error
-            self.faults += faults_of(self.config, error, key)
+            self.faults += [whole for fault in faults_in(error) for whole in self._placed(fault, key)]
             return None
 
-
-def faults_of(config: DictConfig, error: BaseException, key: str) -> list[str]:
-    """What `error` says, a line each, with the whole keys of `config`; the fault lies at or below `key`."""
-    cause = cause_of(error)
-    if isinstance(cause, ArgumentsError):
-        return [line for fault in cause.faults for line in faults_of(config, fault, key)]
-    if isinstance(cause, ArgumentError) and (whole := whole_key(config, cause.key, key)) is not None:
-        return [str(ArgumentError(whole, cause.value, cause.allowed))]
-    named = (f"{key}.", f"{key}=", f"{key}:", f"{key}[")
-    return [line if line.startswith(named) else f"{key}: {line}" for line in messages(cause)]
+    def _placed(self, fault: UserError, key: str) -> list[UserError]:
+        """`fault`, which lies at or below `key`, with a whole key, a line each."""
+        whole = _whole_key(self.config, fault.key, key) if isinstance(fault, ArgumentError) else None
+        if whole is not None:
+            return [ConfigError(whole, *fault.args[1:])]
+        if fault.key is not None and (fault.key == key or fault.key.startswith((f"{key}.", f"{key}["))):
+            return [fault]
+        return [ConfigError(key, line) for line in lines_of(fault)]
 
 
-def whole_key(config: DictConfig, name: str, within: str = "") -> str | None:
+def make(key: str, node: Any, by: Callable[..., Any] | None = None, **arguments: Any) -> Any:
+    """What the config `node` at `key` describes, made with `arguments` besides its own; `by` Hydra, unless given.
+
+    Raises ConfigError where a `_target_` does not exist or takes no such arguments, and where a library refuses
+    their values; else what a constructor raised, with the traceback of that.
+    """
+    if isinstance(node, DictConfig):
+        check_calls(key, OmegaConf.to_container(node, resolve=True), arguments)
+    try:
+        if by is not None:
+            return by(OmegaConf.to_container(node, resolve=True))
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = cause_of(error)
+        if cause is error or isinstance(cause, USER_ERRORS):
+            raise
+        if not str(node.get("_target_")).startswith("codec.") and _is_about_values(cause):
+            raise ConfigError(str(cause)) from cause
+        raise cause from cause.__cause__
+
+
+def call(partial: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a part of a config that is `_partial_` gives for these arguments. Raises ConfigError as `make` does."""
+    try:
+        return partial(*arguments, **named)
+    except Exception as error:
+        of_ours = getattr(partial, "func", partial).__module__.startswith("codec.")
+        if of_ours or not _is_about_values(error):
+            raise
+        raise ConfigError(str(error)) from error
+
+
+def check_calls(key: str, node: Any, further: Iterable[str] = ()) -> None:
+    """Raises ConfigError where a `_target_` at or below `node` does not exist, or lacks one of the arguments.
+
+    `further` are the names of arguments that are given to the uppermost besides its own.
+    """
+    if isinstance(node, list):
+        for number, value in enumerate(node):
+            check_calls(f"{key}[{number}]", value)
+    if not isinstance(node, dict):
+        return
+    for name, value in node.items():
+        check_calls(f"{key}.{name}", value)
+    if "_target_" not in node:
+        return
+    target = _located(key, node["_target_"])
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # nothing is known of it
+        return
+    named = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    given = [name for name in node if not name.startswith("_")] + list(further)
+    short = node["_target_"].rpartition(".")[2]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in given:
+            if name not in named:
+                raise ConfigError(f"{key}.{name}", f"{short} has no such argument; it has {', '.join(named)}")
+    needed = [name for name in named if parameters[name].default is inspect.Parameter.empty]
+    if not node.get("_partial_") and "_args_" not in node and (missing := [n for n in needed if n not in given]):
+        raise ConfigError(key, f"{short} needs {' and '.join(missing)}")
+
+
+def _located(key: str, target: Any) -> Any:
+    try:
+        found = pydoc.locate(str(target))
+    except pydoc.ErrorDuringImport as error:
+        raise ConfigError(f"{key}._target_", target, f"importing it fails: {error.value}") from error
+    if found is None:
+        raise ConfigError(f"{key}._target_", target, "there is no such thing to import")
+    return found
+
+
+def _is_about_values(error: BaseException) -> bool:
+    """Whether a library's constructor means the values that the config gave it, as far as its kind tells."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    return isinstance(error, ValueError | TypeError | ImportError | MisconfigurationException)
+
+
+def _whole_key(config: DictConfig, name: str, within: str) -> str | None:
     """The key of the argument `name` of what stands at `within`, as the user can set it; None if there is none.
 
     Of several keys of that name the uppermost is meant; one that repeats another stands for that.
@@ -111,81 +178,6 @@ def whole_key(config: DictConfig, name: str, within: str = "") -> str | None:
     below = [key for key in sources if key in nodes or key.startswith(tuple(f"{node}." for node in nodes))]
     keys = [key for key in below if key.rpartition(".")[2] == name]
     return sources[min(keys, key=lambda key: key.count("."))] if keys else None
-
-
-def check_launcher(devices: Any) -> None:
-    """Refuses several devices inside a sweep's own process, where Lightning would start the sweep once a device."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN and devices not in (1, "1"):
-        launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
-        raise ConfigError(
-            f"strategy.devices={devices} with hydra/launcher={launcher}: such jobs have no processes of their own; "
-            "use hydra/launcher=local"
-        )
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Prints a user's error as `error: …` on stderr and exits with status 2; used as decorator too.
-
-    Stands around a Hydra entry point, where the config is composed, and again inside, around the job, before
-    Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback. SIGTERM, unless
-    somebody else handles it, is an interrupt too: status 130. Where jobs of a sweep failed, the status is 1.
-    """
-    quieten()
-    before = os.environ.get("HYDRA_FULL_ERROR", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
-    if not _WANTS_TRACEBACK:
-        os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
-    try:
-        with sigterm_interrupts():
-            yield
-    except BrokenPipeError:  # of `--help | head`: who read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails to flush at exit
-        sys.exit(128 + signal.SIGPIPE)
-    except JobFailedError:  # the launcher has said so
-        sys.exit(1)
-    except USER_ERRORS as error:
-        cause = cause_of(error)
-        if _WANTS_TRACEBACK or not (isinstance(cause, USER_ERRORS) or _never_ran(cause)):
-            raise
-        for line in messages(cause):
-            print(f"error: {line}", file=sys.stderr)
-        gc.freeze()  # or Python looks through all of torch for cycles before it ends, which takes seconds
-        sys.exit(2)
-    except ValueError as error:
-        if _WANTS_TRACEBACK or "Config group override must be a string" not in str(error):
-            raise
-        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
-        print(f"error: {nulls}: a config group has no null; ~GROUP leaves it out, e.g. ~scheduler", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if process_rank() == 0:
-            print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        os.environ["HYDRA_FULL_ERROR"] = before
-        os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
-
-
-def process_rank() -> int:
-    """Which of the processes that train together this one is, as Lightning has it."""
-    ranks = (os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ)
-    return int(next(ranks, 0))
-
-
-def quieten() -> None:
-    """Keeps advice that the user can do nothing about off the terminal; once more when Lightning is imported."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        ".*Checkpoint directory.*exists and is not empty.*",
-        ".*isinstance.treespec, LeafSpec.*",
-        ".*does not have many workers.*",
-        ".*model summary.*",
-        ".*smaller than the logging interval.*",
-        ".*lr_scheduler.step.*before.*",
-        ".*srun. command is available on your system but is not used.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def _sources(config: DictConfig, prefix: str = "") -> dict[str, str]:
@@ -201,11 +193,3 @@ def _sources(config: DictConfig, prefix: str = "") -> dict[str, str]:
         elif not OmegaConf.is_missing(config, key):
             sources[path] = path
     return sources
-
-
-def _never_ran(error: BaseException) -> bool:
-    """Whether Hydra's very call was refused: the arguments were not those of the signature."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra._internal.instantiate")

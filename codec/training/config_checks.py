@@ -1,7 +1,11 @@
-"""What is wrong with a config, as far as that can be seen without torch: told together, before any work."""
+"""What is wrong with a config, as far as that can be seen without torch: told together, before any work.
+
+`check_training` and `check_evaluation` look at a whole config, the functions below them at a part each.
+"""
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,22 +15,25 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from codec.checkpoint_files import find_checkpoint
-from codec.checks import check_integer, check_positive, check_seed
-from codec.data.folder import FolderSource
-from codec.data.source import SourceError
-from codec.errors import ArgumentError, ConfigError
-from codec.options import (
-    asked_wandb_mode,
+from codec.checks import (
     check_bottleneck,
+    check_choice,
     check_data,
     check_device,
-    check_devices,
+    check_from_zero,
+    check_integer,
     check_loss,
-    check_trainer,
-    validates,
+    check_positive,
+    check_seed,
+    together,
 )
+from codec.data.folder import FolderSource
+from codec.data.source import SourceError
+from codec.errors import ArgumentError, ConfigError, UserError
 from codec.training.config import Builder
+from codec.training.wandb_names import asked_wandb_mode
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 FOLDER = "codec.data.folder.FolderSource"
 
@@ -49,7 +56,7 @@ def check_training(config: DictConfig) -> None:
         build.attempt("trainer", lambda: _check(check_trainer, config.trainer))
         build.attempt("strategy", lambda: check_devices(config.strategy.devices))
         if config.test and config.trainer.get("limit_test_batches") == 0:
-            build.faults.append("trainer.limit_test_batches=0: test=false leaves the test out")
+            build.faults.append(ConfigError("trainer.limit_test_batches", 0, "test=false leaves the test out"))
         build.faults += _wrong_kinds(config, but=build.faults)
         build.faults += _not_installed(config)
     with Builder(config) as build:
@@ -61,8 +68,10 @@ def check_training(config: DictConfig) -> None:
             build.attempt(f"data.{part}", lambda part=part: _check_folder(f"data.{part}", config.data.get(part)))
     if not validates(config) and "ReduceLROnPlateau" in OmegaConf.to_yaml(config.get("scheduler") or {}):
         raise ConfigError(
-            "scheduler=plateau: it follows val/loss, and no epoch is validated: see trainer.limit_val_batches and "
-            "trainer.check_val_every_n_epoch, or choose another scheduler"
+            "scheduler",
+            "plateau",
+            "it follows val/loss, and no epoch is validated: see trainer.limit_val_batches and "
+            "trainer.check_val_every_n_epoch, or choose another scheduler",
         )
 
 
@@ -81,15 +90,83 @@ def check_parts(config: DictConfig) -> None:
     """Raises ConfigError where a training lacks a part."""
     for name in ("model", "data", "loss", "optimizer", "strategy", "trainer"):
         if config.get(name) is None:
-            raise ConfigError(f"{name}: a training needs one, and ~{name} leaves it out")
+            raise ConfigError(name, f"a training needs one, and ~{name} leaves it out")
 
 
-def _cannot_go_on(config: DictConfig) -> list[str]:
+def check_launcher(devices: Any) -> None:
+    """Refuses several devices inside a sweep's own process, where Lightning would start the sweep once a device."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN and devices not in (1, "1"):
+        launcher = HydraConfig.get().runtime.choices["hydra/launcher"]
+        raise ConfigError(
+            "strategy.devices",
+            f"{devices} with hydra/launcher={launcher}",
+            "such jobs have no processes of their own; use hydra/launcher=local",
+        )
+
+
+def check_trainer(
+    max_epochs: Any = 1,
+    max_steps: Any = -1,
+    max_time: Any = None,
+    limit_train_batches: Any = None,
+    limit_val_batches: Any = None,
+    limit_test_batches: Any = None,
+    check_val_every_n_epoch: Any = 1,
+    accumulate_grad_batches: Any = 1,
+    log_every_n_steps: Any = 10,
+    gradient_clip_val: Any = None,
+    fast_dev_run: Any = False,
+    precision: Any = "32-true",
+) -> None:
+    """What a training is limited to. Raises ArgumentError, or FaultsError with all that is wrong."""
+    with together() as check:
+        if max_epochs != -1:  # which is without end
+            check(check_integer, "max_epochs", max_epochs, 1)
+        if max_steps != -1:
+            check(check_integer, "max_steps", max_steps, 1)
+        if max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(max_time)):
+            check(_refuse, "max_time", max_time, "allowed are null and DD:HH:MM:SS, in quotes: '00:01:30:00'")
+        check(check_choice, "precision", precision, PRECISIONS)
+        check(_check_limit, "limit_train_batches", limit_train_batches)
+        check(_check_limit, "limit_val_batches", limit_val_batches)
+        check(_check_limit, "limit_test_batches", limit_test_batches)
+        if limit_train_batches == 0:
+            check(_refuse, "limit_train_batches", 0, "nothing would be trained; evaluate.py measures what is")
+        if check_val_every_n_epoch is not None:
+            check(check_integer, "check_val_every_n_epoch", check_val_every_n_epoch, 1)
+        check(check_integer, "accumulate_grad_batches", accumulate_grad_batches, 1)
+        check(check_integer, "log_every_n_steps", log_every_n_steps, 0)
+        if gradient_clip_val is not None:
+            check(check_from_zero, "gradient_clip_val", gradient_clip_val)
+        if fast_dev_run:
+            check(
+                _refuse,
+                "fast_dev_run",
+                fast_dev_run,
+                "it leaves no checkpoint; debug=one_step tries all once",
+            )
+
+
+def check_devices(devices: Any) -> None:
+    """How many devices train together, or which. Raises ArgumentError."""
+    text = str(list(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else devices)
+    if not re.fullmatch(r"auto|-1|[1-9]\d*|\d+(, ?\d+)+,?|\d+,|\[\d+(, \d+)*\]", text):
+        raise ArgumentError("devices", devices, "allowed are auto, a number from 1, and a list of some, e.g. [0,1]")
+
+
+def validates(config: DictConfig) -> bool:
+    """Whether a training of `config` ever looks at its validation images."""
+    every = config.trainer.get("check_val_every_n_epoch")
+    last = -1 if config.trainer.max_epochs == -1 else config.trainer.max_epochs + config.more_epochs
+    return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
+
+
+def _cannot_go_on(config: DictConfig) -> list[UserError]:
     """Where something but the number of epochs ends a training, more of them change nothing."""
     steps = config.trainer.get("max_steps", -1)
     if not config.more_epochs or steps == -1:
         return []
-    return [f"more_epochs={config.more_epochs}: trainer.max_steps={steps} ends this training"]
+    return [ConfigError("more_epochs", config.more_epochs, f"trainer.max_steps={steps} ends this training")]
 
 
 def _check_environment(config: DictConfig) -> None:
@@ -109,17 +186,17 @@ def _check_folder(key: str, source: DictConfig | None) -> None:
     try:
         FolderSource(**{name: value for name, value in source.items() if name != "_target_"}).prepare()
     except SourceError as error:
-        raise ConfigError(f"{key}.{error}") from error
+        raise error.below(key) from error
 
 
-def _left_open(config: DictConfig) -> list[str]:
-    return [f"{key}: a value must be given: {key}=…" for key in sorted(OmegaConf.missing_keys(config))]
+def _left_open(config: DictConfig) -> list[UserError]:
+    return [ConfigError(key, f"a value must be given: {key}=…") for key in sorted(OmegaConf.missing_keys(config))]
 
 
-def _wrong_kinds(config: DictConfig, but: list[str]) -> list[str]:
+def _wrong_kinds(config: DictConfig, but: list[UserError]) -> list[UserError]:
     """Values of another kind than those of conf/, without the keys of the faults in `but`."""
-    told = {fault.partition("=")[0] for fault in but}
-    return [str(fault) for fault in _other_kinds(config, _defaults()) if fault.key not in told]
+    told = {fault.key for fault in but}
+    return [fault for fault in _other_kinds(config, _defaults()) if fault.key not in told]
 
 
 def _defaults() -> DictConfig:
@@ -133,7 +210,7 @@ def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
-def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> Iterator[ArgumentError]:
+def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> Iterator[UserError]:
     for name, value in given.items_ex(resolve=False):
         if name not in defaults or OmegaConf.is_interpolation(given, name) or OmegaConf.is_missing(given, name):
             continue
@@ -141,15 +218,15 @@ def _other_kinds(given: DictConfig, defaults: DictConfig, prefix: str = "") -> I
         if isinstance(value, DictConfig) and isinstance(default, DictConfig):
             yield from _other_kinds(value, default, f"{prefix}{name}.")
         elif (allowed := _unless_alike(value, default)) and name != "devices":  # a number, auto, or a list of some
-            yield ArgumentError(f"{prefix}{name}", value, f"allowed are {allowed}")
+            yield ConfigError(f"{prefix}{name}", value, f"allowed are {allowed}")
 
 
-def _not_installed(node: DictConfig, prefix: str = "") -> Iterator[str]:
+def _not_installed(node: DictConfig, prefix: str = "") -> Iterator[UserError]:
     for name, value in node.items_ex(resolve=False):
         if isinstance(value, DictConfig):
             yield from _not_installed(value, f"{prefix}{name}.")
         elif name == "_target_" and isinstance(value, str) and find_spec(value.partition(".")[0]) is None:
-            yield f"{prefix}_target_={value}: there is no such thing to import"
+            yield ConfigError(f"{prefix}_target_", value, "there is no such thing to import")
 
 
 def _unless_alike(value: Any, default: Any) -> str | None:
@@ -169,3 +246,13 @@ def _unless_alike(value: Any, default: Any) -> str | None:
         kinds = {kind for element in value if (kind := _unless_alike(element, of))}
         return f"lists of {kinds.pop()}" if kinds else None
     return None
+
+
+def _check_limit(key: str, value: Any) -> None:
+    whole, part = type(value) is int and value >= 0, type(value) is float and 0 <= value <= 1
+    if value is not None and not whole and not part:
+        raise ArgumentError(key, value, "allowed are null, a number of batches, and a fraction from 0.0 to 1.0")
+
+
+def _refuse(key: str, value: Any, reason: str) -> None:
+    raise ArgumentError(key, value, reason)

@@ -6,10 +6,9 @@
 import hydra
 from omegaconf import DictConfig
 
-from codec.training.config import user_errors
 from codec.training.config_checks import check_evaluation
-from codec.training.paths import expand_home
-from codec.training.places import conf_folder
+from codec.training.faults import user_errors
+from codec.training.paths import conf_folder, expand_home
 from codec.training.results import table
 from codec.training.run_folder import evaluation_folder
 from codec.training.run_state import Recorder

@@ -1,134 +1,149 @@
-"""Measuring a codec on the test images of a DataModule: the one way any number in Quintet is made."""
+"""An evaluation in a run's folder: every test image measured, the loggers told, the results written."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lightning import LightningDataModule, Trainer
+import torch
+from lightning import LightningDataModule
 from lightning.pytorch.loggers import Logger
+from rich.progress import track
+from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import resize
 
+from codec.checks import check_device
 from codec.data.dataset import WholeImages
 from codec.data.image_file import ImageFileError, NamedImage
-from codec.errors import ConfigError
-from codec.image_codec import ImageCodec, Unreadable
+from codec.errors import ArgumentError, ConfigError
+from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
+from codec.measure import Row, evaluate, keep_files
 from codec.metrics import Lpips
-from codec.options import check_device
+from codec.training.faults import raise_if_lost
 from codec.training.measured_rows import MeasuredRows, forget_rows
 from codec.training.results import results_of, write_results
 from codec.training.run_folder import hardware
 from codec.training.wandb_logger import CodecWandbLogger, rate_distortion_point
 
+THUMBNAIL_SIDE = 256
 
-def parse_device(device: str) -> tuple[str, int | list[int]]:
-    """Lightning's accelerator and devices for auto, cpu, cuda, cuda:N or mps. Raises ArgumentError on others."""
+
+class Unreadable(NamedTuple):
+    """In the place of a NamedImage: the file of `name` cannot be read, for this `reason`."""
+
+    name: str
+    reason: str
+
+
+def choose_device(device: str) -> torch.device:
+    """The device for auto, cpu, cuda, cuda:N or mps. Raises ArgumentError on others, and where there is none."""
     check_device(device)
-    kind, _, index = device.partition(":")
-    return ("gpu" if kind == "cuda" else kind), ([int(index)] if index else 1)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch's own words name its builds and web pages
+        raise ArgumentError("device", device, "torch finds no such device here") from error
 
 
-def measure(
+def evaluate_into(
+    folder: Path,
     codec: ImageCodec,
     data: LightningDataModule,
-    folder: Path,
     about: dict[str, Any],
-    device: str = "auto",
+    device: torch.device | str = "cpu",
     loggers: Sequence[Logger] = (),
     step: int = 0,
     limit: int | float | None = None,
     save_files: bool = False,
     lpips: Lpips | None = None,
 ) -> dict[str, Any]:
-    """Encodes and decodes every test image, tells `loggers`, then writes `folder`/per_image.csv and results.json.
+    """Measures every test image, tells `loggers`, then writes `folder`/per_image.csv and results.json.
 
     The latter says that all is done: it comes after the upload to W&B, whose run is finished here. Until then, each
     image's row is kept in per_image.jsonl as it comes; a measurement that was cut short goes on after the last one.
     An image that the codec has no file for is named before, and left out, as is one that cannot be read any more or
     does not fit into memory; results.json then has `skipped`, why by name. Raises ConfigError if none is left.
     `about` is written with the means, which `loggers` get as `test/*` at `step`; W&B also gets a table of the
-    images, with thumbnails, and one with this rate–distortion point. `device` is one of `parse_device`; `limit` is
-    Lightning's `limit_test_batches`; `lpips` is measured too, if given. Returns what results.json holds.
+    images, with thumbnails, and one with this rate–distortion point. `limit` is that many images, or a fraction of
+    them; with `save_files` the folder also gets the files and what they decode to; `lpips` is measured too, if
+    given. Returns what results.json holds.
     """
-    codec.keep_files_in = folder if save_files else None
-    codec.lpips = lpips
+    device = torch.device(device)
+    about = {**about, "hardware": hardware(device)}
     tables = [logger for logger in loggers if isinstance(logger, CodecWandbLogger)]
-    codec.keep_thumbnails = max((logger.thumbnails for logger in tables), default=0)
-    accelerator, devices = parse_device(device)
-    tester = Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        logger=False,
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
-    )
-    about = {**about, "hardware": hardware(tester.strategy.root_device)}
-    _test(codec, data, folder, tester, limit, about)
-    if codec.skipped:
-        about["skipped"] = dict(codec.skipped)
-    results = results_of(codec.test_rows, about)
-    # Not by the tester, which counts no steps: the curves would end at step 0.
+    pairs = max((logger.thumbnails for logger in tables), default=0)
+    if isinstance(codec, LearnedCodec):
+        codec.to(device).eval()
+    data.prepare_data()
+    data.setup("test")
+    rows, thumbnails, skipped = _measured(folder, codec, data, about, device, limit, save_files, lpips, pairs)
+    if skipped:
+        about["skipped"] = skipped
+    results = results_of(rows, about)
     others = {*about, "conventions", "images"}
     means = {f"test/{k}": v for k, v in results.items() if k not in others}
     for logger in loggers:
         logger.log_metrics(means, step=step)
     for logger in tables:
-        logger.log_tables(codec.test_rows, codec.thumbnails, rate_distortion_point(codec, results), step)
+        logger.log_tables(rows, thumbnails, rate_distortion_point(codec, results), step)
     for logger in loggers:
         logger.save()
     for logger in tables:
         logger.finish()
-    results = write_results(folder, codec.test_rows, about)
+    results = write_results(folder, rows, about)
     forget_rows(folder)
     return results
 
 
-def _test(
+def _measured(
+    folder: Path,
     codec: ImageCodec,
     data: LightningDataModule,
-    folder: Path,
-    tester: Trainer,
-    limit: int | float | None,
     about: dict[str, Any],
-) -> None:
-    """Fills in the codec's `test_rows`, `thumbnails`, `skipped`: from an earlier start, the rest by measuring."""
-    data.prepare_data()
-    data.setup("test")
+    device: torch.device,
+    limit: int | float | None,
+    save_files: bool,
+    lpips: Lpips | None,
+    pairs: int,
+) -> tuple[list[Row], dict[str, Tensor], dict[str, str]]:
+    """All rows, the first `pairs` thumbnails by name, and why images have no row; some are of an earlier start."""
     images = data.test_set
     chosen = range(_limited(len(images), limit))
-    skipped = _without_file(codec, images, chosen)
-    for name, reason in skipped.items():
+    without_file = _without_file(codec, images, chosen)
+    for name, reason in without_file.items():
         print(f"left out: {name}: {reason}", file=sys.stderr)
-    paths = {images.names[n]: images.paths[n] for n in chosen if images.names[n] not in skipped}
-    rows = MeasuredRows(folder, _measured_of(codec, about))
-    measured = {name: row for name, path in paths.items() if (row := rows.of(name, path)) is not None}
-    missing = [n for n in chosen if images.names[n] in paths.keys() - measured.keys()]
-    codec.test_rows, codec.thumbnails, codec.skipped = [], {}, {}
-    codec.on_row = lambda row: rows.add(row, paths[row["name"]], codec.thumbnails.get(row["name"]))
-    if measured and missing:
-        print(f"{len(measured)} of {len(paths)} images are measured already", file=sys.stderr)
+    paths = {images.names[n]: images.paths[n] for n in chosen if images.names[n] not in without_file}
+    kept = MeasuredRows(folder, {**_measured_of(codec, about), "files": save_files})
+    rows = {name: row for name, path in paths.items() if (row := kept.of(name, path)) is not None}
+    missing = [n for n in chosen if images.names[n] in paths.keys() - rows.keys()]
+    if rows and missing:
+        print(f"{len(rows)} of {len(paths)} images are measured already", file=sys.stderr)
+    shown = ((name, pair) for name in rows if (pair := kept.thumbnail(name)) is not None)
+    thumbnails = dict(islice(shown, pairs))
+    loader = data.whole_image_loader(_Readable(images), missing)
+    bar = track(loader, "measuring", total=len(missing), disable=not missing or not sys.stdout.isatty())
+    skipped: dict[str, str] = {}
     try:
-        if missing:
-            tester.test(codec, data.whole_image_loader(_Readable(images), missing), verbose=False)
-    except SystemExit:  # what Lightning makes of an interrupt
-        raise KeyboardInterrupt from None
+        for measured in evaluate(codec, _readable(bar, device, skipped), lpips, skipped):
+            name = measured.row["name"]
+            if save_files:
+                keep_files(folder, measured, codec.suffix)
+            if len(thumbnails) < pairs:
+                thumbnails[name] = thumbnail(measured.image, measured.decoded)
+            kept.add(measured.row, paths[name], thumbnails.get(name))
+            rows[name] = measured.row
+            raise_if_lost()
     finally:
-        codec.on_row = None
-        rows.close()
-    measured |= {row["name"]: row for row in codec.test_rows}
-    codec.skipped |= skipped
-    if not measured:
-        why = next((f", {name}: {reason}" for name, reason in codec.skipped.items()), "")
-        raise ConfigError(f"data: of {len(chosen)} images none can be measured{why}")
-    codec.test_rows = [row for name in paths if (row := measured.get(name)) is not None]
-    kept = ((name, codec.thumbnails.get(name, rows.thumbnail(name))) for name in measured)
-    codec.thumbnails = dict(
-        islice(((name, shown) for name, shown in kept if shown is not None), codec.keep_thumbnails)
-    )
+        kept.close()
+    skipped |= without_file
+    if not rows:
+        why = next((f", {name}: {reason}" for name, reason in skipped.items()), "")
+        raise ConfigError("data", f"of {len(chosen)} images none can be measured{why}")
+    return [rows[name] for name in paths if name in rows], thumbnails, skipped
 
 
 def _limited(count: int, limit: int | float | None) -> int:
@@ -150,8 +165,7 @@ def _without_file(codec: ImageCodec, images: WholeImages, chosen: range) -> dict
 def _measured_of(codec: ImageCodec, about: dict[str, Any]) -> dict[str, Any]:
     """What, besides the image and the config of the folder, a row depends on."""
     weights = codec.fingerprint().hex() if isinstance(codec, LearnedCodec) else None
-    program = {key: about.get(key) for key in ("commit", "hardware")}
-    return {"weights": weights, **program, "files": codec.keep_files_in is not None}
+    return {"weights": weights, **{key: about.get(key) for key in ("commit", "hardware")}}
 
 
 class _Readable(Dataset):
@@ -165,3 +179,22 @@ class _Readable(Dataset):
             return self.images[index]
         except ImageFileError as error:
             return Unreadable(self.images.names[index], str(error))
+
+
+def _readable(
+    items: Iterable[NamedImage | Unreadable], device: torch.device, skipped: dict[str, str]
+) -> Iterator[NamedImage]:
+    """The images, on the device; why others cannot be read is added to `skipped`."""
+    for item in items:
+        if isinstance(item, Unreadable):
+            skipped[item.name] = item.reason
+        else:
+            yield item._replace(image=item.image.to(device))
+
+
+def thumbnail(original: Tensor, decoded: Tensor) -> Tensor:
+    """Two uint8 images `[C, H, W]` beside each other, each shrunk to at most 256 pixels a side: `[C, h, 2w]`."""
+    height, width = original.shape[-2:]
+    scale = min(1.0, THUMBNAIL_SIDE / max(height, width))
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return torch.cat([resize(image, size, antialias=True) for image in (original, decoded)], dim=2)

@@ -1,11 +1,23 @@
-"""What of all that is raised is the user's to mend, and what is said of it. Needs no torch."""
+"""How `train.py` and `evaluate.py` end: a user's errors as lines and an exit status, SIGTERM as an interrupt.
 
+Importing this takes no torch, so that a fault that needs none to be seen is told at once.
+"""
+
+import gc
+import logging
+import os
 import re
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from codec.errors import UserError
+from codec.errors import ConfigError, UserError
 
 # Faults that the user can mend; anything else is ours, and its traceback is wanted.
 USER_ERRORS = (
@@ -14,6 +26,109 @@ USER_ERRORS = (
     OmegaConfBaseException,
     OSError,  # no space, no permission, no such folder
 )
+# Processes that Lightning starts inherit HYDRA_FULL_ERROR from `user_errors`; the second variable tells them so.
+_WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "QUINTET_ONE_LINE_ERRORS" not in os.environ
+_interrupted = threading.Event()
+
+
+class JobFailedError(UserError, RuntimeError):
+    """Of several jobs that were started one failed; the text says which, why, and where its log is.
+
+    Who started them has said so: the process ends with status 1, and nothing more is printed.
+    """
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Prints a user's error as `error: …` on stderr and exits with status 2; used as decorator too.
+
+    Stands around a Hydra entry point, where the config is composed, and again inside, around the job, before
+    Hydra adds lines of its own. The environment variable HYDRA_FULL_ERROR=1 brings the traceback. SIGTERM, unless
+    somebody else handles it, is an interrupt too: status 130. JobFailedError: status 1.
+    """
+    quieten()
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing
+    if not _WANTS_TRACEBACK:
+        os.environ["QUINTET_ONE_LINE_ERRORS"] = "1"
+    try:
+        with sigterm_interrupts():
+            yield
+    except BrokenPipeError:  # of `--help | head`: who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails to flush at exit
+        sys.exit(128 + signal.SIGPIPE)
+    except JobFailedError:  # the launcher has said so
+        sys.exit(1)
+    except USER_ERRORS as error:
+        cause = cause_of(error)
+        if _WANTS_TRACEBACK or not (isinstance(cause, USER_ERRORS) or _never_ran(cause)):
+            raise
+        for line in messages(cause):
+            print(f"error: {line}", file=sys.stderr)
+        gc.freeze()  # or Python looks through all of torch for cycles before it ends, which takes seconds
+        sys.exit(2)
+    except ValueError as error:
+        if _WANTS_TRACEBACK or "Config group override must be a string" not in str(error):
+            raise
+        nulls = " ".join(argument for argument in sys.argv[1:] if argument.endswith("=null"))
+        print(f"error: {nulls}: a config group has no null; ~GROUP leaves it out, e.g. ~scheduler", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if process_rank() == 0:
+            print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before
+        os.environ.pop("QUINTET_ONE_LINE_ERRORS", None)
+
+
+def process_rank() -> int:
+    """Which of the processes that train together this one is, as Lightning has it."""
+    ranks = (os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ)
+    return int(next(ranks, 0))
+
+
+def quieten() -> None:
+    """Keeps advice that the user can do nothing about off the terminal; once more when Lightning is imported."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*does not have many workers.*",
+        ".*model summary.*",
+        ".*smaller than the logging interval.*",
+        ".*lr_scheduler.step.*before.*",
+        ".*srun. command is available on your system but is not used.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def faults_in(error: BaseException) -> list[UserError]:
+    """What went wrong first, one of USER_ERRORS; of Hydra's and OmegaConf's own texts, what helps, in one line."""
+    error = cause_of(error)
+    if isinstance(error, UserError):
+        return error.faults
+    lines = lines_of(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return [ConfigError(line) for line in lines or [type(error).__name__]]
+    if isinstance(error, OverrideParseException):
+        key, _, value = error.override.partition("=")
+        return [ConfigError(error.override, f"quote a value with spaces or signs twice, '{key}=\"{value}\"'")]
+    noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
+    text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
+    text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
+    full_key = getattr(error, "full_key", None)
+    return [ConfigError(full_key, text) if full_key and full_key not in text else ConfigError(text)]
+
+
+def messages(error: BaseException) -> list[str]:
+    """The lines of `faults_in`."""
+    return [line for fault in faults_in(error) for line in lines_of(fault)]
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """The lines of an error's text that hold anything."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()]
 
 
 def cause_of(error: BaseException) -> BaseException:
@@ -23,17 +138,34 @@ def cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def messages(error: BaseException) -> list[str]:
-    """What went wrong first, one line a fault; of Hydra's and OmegaConf's own texts, what helps, in one line."""
-    error = cause_of(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return lines or [type(error).__name__]
-    noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
-    text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
-    text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
-    if isinstance(error, OverrideParseException):
-        key, _, value = error.override.partition("=")
-        return [f"{error.override}: quote a value with spaces or signs twice, '{key}=\"{value}\"'"]
-    full_key = getattr(error, "full_key", None)
-    return [f"{full_key}: {text}" if full_key and full_key not in text else text]
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Has SIGTERM raise KeyboardInterrupt in this block, unless somebody else handles it."""
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _interrupted.clear()
+
+
+def raise_if_lost() -> None:
+    """Raises KeyboardInterrupt if SIGTERM has come, but where Python drops what is raised: in a `__del__`."""
+    if _interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def _interrupt(*_: object) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
+def _never_ran(error: BaseException) -> bool:
+    """Whether Hydra's very call was refused: the arguments were not those of the signature."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("hydra._internal.instantiate")

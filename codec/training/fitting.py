@@ -4,20 +4,21 @@ import copy
 import sys
 
 import torch
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from codec.checkpoint import load_codec
 from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.training.assembly import TrainingParts, add_loggers, load_inputs, training_parts
-from codec.training.config import quieten
 from codec.training.config_checks import validates
-from codec.training.evaluation import measure
+from codec.training.evaluation import evaluate_into
+from codec.training.faults import quieten
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit
 from codec.training.run_state import Recorder
-from codec.training.time_limit import stopped_by_max_time, train_minutes
 from codec.training.wandb_faults import finish_wandb
 from codec.training.wandb_logger import log_config, where_to_look
 
@@ -27,14 +28,17 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     quieten()
     resumed_from = run.checkpoint_to_resume() if config.resume else None
     if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
-        raise ConfigError(f"more_epochs={config.more_epochs}: no checkpoints/last.ckpt in {run.path} to go on from")
+        raise ConfigError(
+            "more_epochs", config.more_epochs, f"no checkpoints/last.ckpt in {run.path} to go on from"
+        )
     if resumed_from is not None and run.more_epochs_begun > config.more_epochs:
         raise ConfigError(
-            f"more_epochs={config.more_epochs}: this training was cut off on its way to "
-            f"more_epochs={run.more_epochs_begun}, which goes on"
+            "more_epochs",
+            config.more_epochs,
+            f"this training was cut off on its way to more_epochs={run.more_epochs_begun}, which goes on",
         )
     if config.more_epochs and (stopped := (run.results or {}).get("stopped")):
-        raise ConfigError(f"more_epochs={config.more_epochs}: the training was {stopped}, and would be so again")
+        raise ConfigError("more_epochs", config.more_epochs, f"the training was {stopped}, and would be so again")
     parts = training_parts(lengthened(config))
     codec, data, trainer, precision = parts
     started = load_inputs(config, parts, resumed_from)
@@ -97,15 +101,37 @@ def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: flo
         **{key: value for key, value in known.items() if value is not None},
         "commit": commit(),
     }
-    results = measure(
+    results = evaluate_into(
+        run.path,
         load_codec(run.path),
         parts.data,
-        run.path,
         about,
-        device=str(trainer.strategy.root_device).replace("mps:0", "mps"),
+        device=trainer.strategy.root_device,
         loggers=trainer.loggers,
         step=trainer.global_step,
         limit=config.trainer.get("limit_test_batches"),
     )
     print(f"\n{table({run.path.name: results})}\n\nresults, checkpoints and curves: {run.path}")
     print(where_to_look(trainer.loggers) or "")
+
+
+def train_minutes(trainer: Trainer) -> float | None:
+    """The minutes that a training took, those before a resume included; None where no clock ran."""
+    clock = _clock(trainer)
+    return None if clock is None else round(clock.time_elapsed() / 60, 1)
+
+
+def stopped_by_max_time(trainer: Trainer) -> str | None:
+    """After a fit: "stopped by max_time after N of M steps" where that is what happened, else None.
+
+    Steps of earlier starts are counted.
+    """
+    clock, planned = _clock(trainer), trainer.estimated_stepping_batches
+    remaining = None if clock is None else clock.time_remaining()
+    if remaining is None or remaining > 0 or trainer.global_step >= planned:
+        return None
+    return f"stopped by max_time after {trainer.global_step:,} of {planned:,} steps"
+
+
+def _clock(trainer: Trainer) -> Timer | None:
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)

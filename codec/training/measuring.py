@@ -5,15 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from codec.checkpoint import load_codec
-from codec.checks import check_integer
+from codec.checkpoint import load_codec, load_pretrained
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.metrics import Lpips
-from codec.pretrained import pretrained
-from codec.training.config import Builder, quieten
-from codec.training.evaluation import measure, parse_device
+from codec.training.config import Builder
+from codec.training.evaluation import choose_device, evaluate_into
+from codec.training.faults import quieten
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit, evaluation_folder
 from codec.training.run_state import Recorder
@@ -39,11 +38,11 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
             build.attempt("steps", lambda: set_steps(codec, config.steps))
         if codec is not None and config.quality is not None and config.pretrained is None:
             build.attempt("quality", lambda: set_quality(codec, config.quality))
-        build.attempt("device", lambda: parse_device(config.device))
+        device = build.attempt("device", lambda: choose_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
-        if getattr(codec, "image_channels", 3) < config.data.channels:
+        if isinstance(codec, LearnedCodec) and codec.image_channels < config.data.channels:
             build.faults.append(
-                f"data.channels={config.data.channels}: this codec is greyscale, add data.channels=1"
+                ConfigError("data.channels", config.data.channels, "this codec is greyscale, add data.channels=1")
             )
     with Builder(config) as build:
         build.attempt("data", data.prepare_data)
@@ -58,8 +57,8 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         about = {"codec": run.path.name, "commit": commit()}
         if isinstance(codec, LearnedCodec):
             about["weights"] = codec.fingerprint().hex()
-        results = measure(
-            codec, data, run.path, about, config.device, loggers, save_files=config.save_files, lpips=lpips
+        results = evaluate_into(
+            run.path, codec, data, about, device, loggers, save_files=config.save_files, lpips=lpips
         )
         print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
         print(where_to_look(loggers) or "")
@@ -73,23 +72,23 @@ def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
     if config.run is not None:
         return build.attempt("run", lambda: load_codec(config.run))
     if config.pretrained is not None:
-        return build.attempt("pretrained", lambda: pretrained(config.pretrained, config.quality))
+        return build.attempt("pretrained", lambda: load_pretrained(config.pretrained, config.quality))
     return build.codec("model")
 
 
 def set_steps(codec: ImageCodec, steps: int) -> None:
     """Has a codec that decodes by sampling do so in `steps` steps."""
-    if not getattr(codec, "iterative", False):
-        raise ConfigError(f"steps={steps}: only a run of model=diffusion_iterative decodes in steps")
-    check_integer("steps", steps, 1, codec.schedule.steps)
-    codec.steps = steps
+    if "steps" not in codec.decode_options:
+        raise ConfigError("steps", steps, "only a run of model=diffusion_iterative decodes in steps")
+    codec.set_decoding(steps=steps)
 
 
 def set_quality(codec: ImageCodec, quality: int) -> None:
     """Has a learned codec that takes a quality write its files at that one."""
-    if not hasattr(codec, "set_quality"):
+    if codec.qualities is None or not isinstance(codec, LearnedCodec):
         raise ConfigError(
-            f"quality={quality}: only a run of model=comcnn_reccnn takes it, and pretrained=NAME; "
-            "JPEG and the like have model.quality"
+            "quality",
+            quality,
+            "only a run of model=comcnn_reccnn takes it, and pretrained=NAME; JPEG and the like have model.quality",
         )
     codec.set_quality(quality)

@@ -1,4 +1,7 @@
-"""`~` in the paths of a config."""
+"""Where things lie: the config tree, the checkout, the scripts, and the home folder that `~` stands for.
+
+What is no code is beside the package in a checkout, inside it where a wheel is installed.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,30 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from codec.errors import ConfigError
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _OF_ENVIRONMENT = "${oc.env:"  # what repeats another value of the config follows that
+
+
+def conf_folder() -> Path:
+    """The tree of configs."""
+    checkout = _PACKAGE.parent / "conf"
+    return checkout if (checkout / "train.yaml").is_file() else _PACKAGE / "conf"
+
+
+def checkout() -> Path | None:
+    """The folder of the checkout that this package is part of; None of an installed wheel."""
+    return None if conf_folder().parent == _PACKAGE else conf_folder().parent
+
+
+def entry_command(name: str) -> list[str]:
+    """What follows `python` on a command line that runs the entry point `train` or `evaluate`.
+
+    In a checkout that is the script, as one would type it here; of a wheel, the module.
+    """
+    if checkout() is None:
+        return ["-m", f"codec.training.{name}"]
+    script = checkout() / f"{name}.py"
+    return [str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)]
 
 
 def expand_home(config: DictConfig) -> None:
@@ -29,7 +55,7 @@ def home_path(text: str, key: str) -> str:
     try:
         return str(Path(text).expanduser())
     except RuntimeError:  # no HOME, and the user has no entry in the password file; or nobody is called so
-        raise ConfigError(f"{key}={text}: there is no such home folder, is HOME set? Give the whole path") from None
+        raise ConfigError(key, text, "there is no such home folder, is HOME set? Give the whole path") from None
 
 
 def _texts(node: DictConfig | ListConfig, prefix: str) -> Iterator[tuple[str, DictConfig | ListConfig, Any, str]]:

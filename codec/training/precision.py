@@ -22,7 +22,7 @@ class Precision(NamedTuple):
 def choose_precision(asked: str, accelerator: str) -> Precision:
     """`asked` itself or, where that is auto, bf16-mixed on a device with bfloat16 arithmetic and 32-true elsewhere.
 
-    `asked` is one of `codec.options.PRECISIONS`, `accelerator` Lightning's.
+    `asked` is one of `codec.training.config_checks.PRECISIONS`, `accelerator` Lightning's.
     """
     device = _device(accelerator)
     native = has_bfloat16(device)

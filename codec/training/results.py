@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.errors import CheckpointError
+from codec.text_table import text_table
 from codec.whole_file import whole_file
 
 CONVENTIONS = (
@@ -86,18 +87,11 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
     if not any(math.isinf(values.get("psnr", 0)) for values in rows.values()):
         columns.pop("bpsp", None)
-    cells = [["codec", *(_HEADS.get(key, key) for key in columns)]]
-    cells += [
+    heads = [_HEADS.get(key, key) for key in columns]
+    cells = [
         [name, *(shown(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()
     ]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in cells
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines = [text_table(["codec", *heads], cells, right=heads)]
     lines += [f"{name}: {values['stopped']}" for name, values in rows.items() if "stopped" in values]
     lines += [f"{name}: {left_out(values)}" for name, values in rows.items() if "skipped" in values]
     return "\n".join(lines)

@@ -9,7 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint_files import find_checkpoint
-from codec.distribution import NAME, version
-from codec.errors import CheckpointError, ConfigError
+from codec.errors import DISTRIBUTION, CheckpointError, ConfigError
 from codec.pretrained import choose, stem
 from codec.training.results import read_results
 from codec.training.run_state import RunState, lock
@@ -54,7 +54,7 @@ class RunFolder:
         plain = OmegaConf.to_container(elsewhere, resolve=True, throw_on_missing=False)
         name = str(plain["name"] or "") or "_".join(choices("model", "data", "quantization", "loss"))
         if not re.fullmatch(r"[\w.,=+-]+", name):
-            raise ConfigError(f"name={name}: allowed are letters, digits and any of . , = + - _")
+            raise ConfigError("name", name, "allowed are letters, digits and any of . , = + - _")
         identity = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
         for group, keys in _NOT_IDENTITY_BELOW.items():
             if isinstance(identity.get(group), dict):
@@ -157,7 +157,7 @@ class RunFolder:
             file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
         start = sum(1 for _ in provenance.glob("commit*.txt"))
         suffix = f"-{start}" if start else ""
-        head = _git("rev-parse", "HEAD") or f"not a git checkout; {NAME} {version() or 'of no version'}\n"
+        head = _git("rev-parse", "HEAD") or f"not a git checkout; {DISTRIBUTION} {version() or 'of no version'}\n"
         (provenance / f"commit{suffix}.txt").write_text(head)
         new = _git("ls-files", "--others", "--exclude-standard", "*.py", "*.yaml").splitlines()
         added = "".join(_git("diff", "--no-index", "/dev/null", name, expected=1) for name in new)
@@ -185,12 +185,12 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
             f"{given} named: name one of them, run=runs/NAME, pretrained=NAME, or model=jpeg and the like"
         )
     if named == ["model"] and config.model._target_.startswith("codec.schemes."):
-        raise ConfigError("model: a learned codec is measured once it is trained: name its run, run=runs/NAME")
+        raise ConfigError("model", "a learned codec is measured once it is trained: name its run, run=runs/NAME")
     if config.pretrained is not None:
         try:  # now, or a wrong name would be told only after what follows from it
             choose(config.pretrained, config.quality)
         except CheckpointError as error:
-            raise ConfigError(f"pretrained: {error}") from error
+            raise error.below("pretrained") from error
     with open_dict(config):
         config.data = _data_of_evaluation(config)
         if named != ["model"]:
@@ -210,6 +210,14 @@ def commit() -> str:
         return version() or "unknown"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
     return f"{head}{'+changes' if changed else ''}"
+
+
+def version() -> str | None:
+    """The version of this package that is installed, None where the code is used without an installation."""
+    try:
+        return installed_version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return None
 
 
 def hardware(device: "torch.device") -> str:
@@ -246,7 +254,7 @@ def _data_of_evaluation(config: DictConfig) -> DictConfig:
             asked = {key: value for key, value in data.items() if (key, value) != ("limit", None)}
             data = OmegaConf.merge(OmegaConf.load(file).data, asked)
     if "_target_" not in data:
-        raise ConfigError("data=null: name the images to measure on, e.g. data=kodak")
+        raise ConfigError("data", None, "name the images to measure on, e.g. data=kodak")
     OmegaConf.set_struct(data, False)
     return OmegaConf.create({**OmegaConf.to_container(data, resolve=True), "train": None, "val": None})
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from codec.errors import ConfigError
-from codec.sweeps.record import current_sweep
 from codec.training.faults import USER_ERRORS, messages
+from codec.training.job import GROUP
 from codec.whole_file import whole_file
 
 FILE, LOCK = "state.json", ".lock"
@@ -92,7 +92,7 @@ class Recorder:
     """`with Recorder(folder) as record:` keeps state.json: `record.begin` sets it running, the block's end another.
 
     Of processes that train together the first writes; each writes that it failed, and the first to fail is kept,
-    since the others fail of its absence. A failure before `begin` is kept too where a folder is there or a sweep
+    since the others fail of its absence. A failure before `begin` is kept too where a folder is there or a launcher
     asks what became of it.
     """
 
@@ -118,7 +118,7 @@ class Recorder:
         if error is not None and not isinstance(error, KeyboardInterrupt):
             if self.begun or (self.rank > 0 and (self.folder / FILE).is_file()):  # SLURM starts all ranks at once
                 self._end("failed", first_line(error))
-            elif not is_locked(self.folder) and (self.folder.is_dir() or current_sweep()):
+            elif not is_locked(self.folder) and (self.folder.is_dir() or os.environ.get(GROUP)):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._begin("failed", first_line(error), devices=1)
         elif self.begun:

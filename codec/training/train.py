@@ -8,10 +8,9 @@ import os
 import hydra
 from omegaconf import DictConfig
 
-from codec.training.config import check_launcher, process_rank, user_errors
-from codec.training.config_checks import check_parts, check_training
-from codec.training.paths import expand_home
-from codec.training.places import conf_folder
+from codec.training.config_checks import check_launcher, check_parts, check_training
+from codec.training.faults import process_rank, user_errors
+from codec.training.paths import conf_folder, expand_home
 from codec.training.results import table
 from codec.training.run_folder import RunFolder
 from codec.training.run_state import Recorder

@@ -18,14 +18,14 @@ from pydantic import ValidationError
 from codec.training.wandb_offline import remove_staging
 
 
-def is_of_wandb(error: BaseException) -> bool:
+def raised_by_wandb(error: BaseException) -> bool:
     """Whether W&B raised it, or its files, connections and settings did, and not the code that calls W&B."""
     frames = traceback.walk_tb(error.__traceback__)
     within = any(frame.f_globals.get("__name__", "").partition(".")[0] == "wandb" for frame, _ in frames)
     return isinstance(error, Exception) and (within or isinstance(error, OSError | DecodeError | ValidationError))
 
 
-def tell(error: BaseException) -> None:
+def report(error: BaseException) -> None:
     """The one line: what W&B raised."""
     if rank_zero_only.rank != 0:
         return
@@ -33,27 +33,27 @@ def tell(error: BaseException) -> None:
     print(f"W&B: left out from here on, {type(error).__name__}: {text}; CSV and results go on", file=sys.stderr)
 
 
-def spared(method: Callable[..., Any]) -> Callable[..., Any]:
+def tolerates_wandb_faults(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a logger that does nothing once W&B has failed; a fault of W&B in it is told, kept as `fault`."""
 
     @wraps(method)
-    def spared_method(self: Any, *arguments: Any, **named: Any) -> Any:
+    def tolerant_method(self: Any, *arguments: Any, **named: Any) -> Any:
         if self.fault is not None:
             return None
         try:
             return method(self, *arguments, **named)
         except Exception as error:
-            if not is_of_wandb(error):
+            if not raised_by_wandb(error):
                 raise
             if self.fault is None:  # or a method within this one has told it
                 self.fault = error
-                tell(error)
+                report(error)
             return None
 
-    return spared_method
+    return tolerant_method
 
 
-def have_a_home() -> None:
+def ensure_home() -> None:
     """Gives a process of a user without a home folder one until it ends: W&B does not begin without."""
     try:
         Path.home()
@@ -75,7 +75,7 @@ def finish_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
             end(exit_code=exit_code)
         except Exception as error:  # whatever is raised is of W&B
             if not failed:
-                tell(error)
+                report(error)
             failed = True
     if not failed:
         for logger in of_wandb:  # only now are W&B's files whole

@@ -22,13 +22,14 @@ from torchvision.transforms.v2.functional import to_pil_image
 from codec.checks import check_integer
 from codec.errors import ConfigError
 from codec.image_codec import ImageCodec
-from codec.options import asked_wandb_mode
-from codec.sweeps.names import own_overrides, run_name, sweep_group, without_hash
+from codec.learned_codec import LearnedCodec
+from codec.run_names import without_hash
 from codec.training.csv_metrics import read_logged
+from codec.training.job import job_group, job_name, own_overrides
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
-from codec.training.wandb_faults import have_a_home, is_of_wandb, spared, tell
-from codec.training.wandb_names import valid_names
+from codec.training.wandb_faults import ensure_home, raised_by_wandb, report, tolerates_wandb_faults
+from codec.training.wandb_names import asked_wandb_mode, valid_names
 from codec.training.wandb_offline import (
     cut_to_whole_records,
     files_of_starts,
@@ -75,11 +76,10 @@ class CodecWandbLogger(WandbLogger):
     def experiment(self) -> wandb.Run | DummyExperiment:
         return self._run() or DummyExperiment()
 
-    @spared
+    @tolerates_wandb_faults
     def _run(self) -> wandb.Run:
-        if self._experiment is not None or hasattr(
-            self, "_attach_id"
-        ):  # made here, or by the process that started us
+        # Made here, or by the process that started us.
+        if self._experiment is not None or hasattr(self, "_attach_id"):
             return super().experiment
         reached = self._continue_or_begin()
         run = super().experiment
@@ -117,17 +117,17 @@ class CodecWandbLogger(WandbLogger):
                 values = {key: float(value) for key, value in row.items() if key != "step"}
                 self.log_metrics(values, int(row["step"]))
 
-    log_hyperparams = spared(WandbLogger.log_hyperparams)
-    log_image = spared(WandbLogger.log_image)
+    log_hyperparams = tolerates_wandb_faults(WandbLogger.log_hyperparams)
+    log_image = tolerates_wandb_faults(WandbLogger.log_image)
 
     @rank_zero_only
-    @spared
+    @tolerates_wandb_faults
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         finite = {k: v for k, v in metrics.items() if not (isinstance(v, float) and math.isinf(v))}
         super().log_metrics(finite, step)
 
     @rank_zero_only
-    @spared
+    @tolerates_wandb_faults
     def log_apart(self, metrics: Mapping[str, float]) -> None:
         """Logs `metrics` in a W&B run of this process alone, which continues no other and ends here."""
         with wandb.init(**self._wandb_init) as run:
@@ -135,7 +135,7 @@ class CodecWandbLogger(WandbLogger):
             run.log(dict(metrics))
 
     @rank_zero_only
-    @spared
+    @tolerates_wandb_faults
     def log_tables(
         self,
         rows: Sequence[dict[str, float | str]],
@@ -156,12 +156,12 @@ class CodecWandbLogger(WandbLogger):
             self.log_metrics({"test/images": images, RATE_DISTORTION: points}, step)
 
     @rank_zero_only
-    @spared
+    @tolerates_wandb_faults
     def finish(self) -> None:
         """Ends the run when all is uploaded."""
         self.experiment.finish()
 
-    @spared
+    @tolerates_wandb_faults
     def where(self) -> str | None:
         """One line that says where the run can be seen; None if it cannot."""
         run = self.experiment
@@ -194,24 +194,24 @@ def wandb_logger(
     os.environ.setdefault("WANDB_SILENT", "true")  # where to look is told by where_to_look
     mode, fault = "disabled", None
     try:
-        have_a_home()
+        ensure_home()
         wandb.setup()  # reads that before there is anything to say
         mode = wandb_mode()
     except Exception as error:
-        if not is_of_wandb(error):
+        if not raised_by_wandb(error):
             raise
         fault = error
-        tell(error)
+        report(error)
     return CodecWandbLogger(
         thumbnails,
         folder,
         fault,
-        name=os.environ.get("WANDB_NAME") or run_name(folder),
+        name=os.environ.get("WANDB_NAME") or job_name(folder),
         id=Path(folder).name,
         save_dir=home_path(os.environ.get("WANDB_DIR") or folder, "WANDB_DIR"),
         project=project,
         entity=entity,
-        group=group or sweep_group(),
+        group=group or job_group(),
         tags=list(dict.fromkeys([*choices(*CHOICES), *map(str, tags)])),
         job_type=job_type,
         mode=mode,
@@ -241,11 +241,12 @@ def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[st
 
 
 def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec) -> None:
-    """Gives every logger the whole resolved config, the chosen options, the layers and the number of parameters."""
-    summary = ModelSummary(codec, max_depth=2)
+    """Gives every logger the whole resolved config, the chosen options, a network's layers and their parameters."""
     described = OmegaConf.to_container(config, resolve=True)
     described["choices"] = {group: option for group in CHOICES for option in choices(group)}
-    described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
+    if isinstance(codec, LearnedCodec):
+        summary = ModelSummary(codec, max_depth=2)
+        described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
     for logger in loggers:
         logger.log_hyperparams(described)
 
@@ -280,7 +281,7 @@ def wandb_mode() -> str:
     except wandb.Error as error:  # a wrong key, or no way to the server
         reason = str(error).splitlines()[0]
     if asked:
-        raise ConfigError(f"WANDB_MODE={asked}: {reason or 'no API key is configured; `wandb login` stores one'}")
+        raise ConfigError("WANDB_MODE", asked, reason or "no API key is configured; `wandb login` stores one")
     if reason and rank_zero_only.rank == 0:
         print(f"W&B: offline, since {reason}", file=sys.stderr)
     return "offline"

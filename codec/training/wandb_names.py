@@ -1,14 +1,26 @@
-"""Names as W&B takes them: what is too long or holds characters that it refuses is shortened or replaced."""
+"""The mode that W&B is asked for, and names as it takes them: too long ones or odd characters are replaced."""
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from codec.checks import check_choice
+
 NAME_LENGTH, TAG_LENGTH = 128, 64
 # W&B makes an artifact of each table, called run-<id>-<table>-<six characters>, of 128 in all.
 ID_LENGTH = 96
+
+
+def asked_wandb_mode() -> str | None:
+    """What the environment variable WANDB_MODE asks for; None without it. Raises ArgumentError on others."""
+    asked = os.environ.get("WANDB_MODE") or None
+    asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)  # as W&B called them once
+    if asked is not None:
+        check_choice("WANDB_MODE", asked, ("online", "offline", "disabled", "shared"))
+    return asked
 
 
 def valid_names(arguments: dict[str, Any]) -> dict[str, Any]:

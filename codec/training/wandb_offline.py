@@ -1,4 +1,9 @@
-"""W&B's own folders of a run, one for every start: what a later start does with those of the earlier ones."""
+"""W&B's own folders of a run, one for every start: what a later start does with those of the earlier ones.
+
+Their `.wandb` files are read by hand here, since W&B has nothing that would: its reader in Python,
+`wandb.sdk.internal.datastore`, is gone since its core is a program in Go, and of that program's commands none says
+where the last whole record of a file ends, or what a file holds. The records themselves are W&B's own protobuf.
+"""
 
 import glob
 import json

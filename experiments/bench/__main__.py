@@ -41,8 +41,9 @@ from codec.data.samples import SamplesSource
 from codec.entropy import EntropyBottleneck, coder, tables
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
-from codec.training.config import Builder, user_errors
-from codec.training.places import conf_folder
+from codec.training.config import Builder
+from codec.training.faults import user_errors
+from codec.training.paths import conf_folder
 from codec.training.precision import choose_precision
 from codec.training.run_folder import commit
 from experiments.bench.training_speed import WARM_UP, clock, enough, training_speed, ways_to_train
@@ -80,18 +81,23 @@ class Parts:
         self._since = now
 
 
+def device_of(codec: ImageCodec) -> torch.device:
+    """Where a codec computes: standard ones do on the CPU."""
+    return codec.device if isinstance(codec, LearnedCodec) else torch.device("cpu")
+
+
 @contextmanager
 def parts_of(codec: ImageCodec) -> Iterator[Parts]:
     """Inside, every call of `codec`'s encode and decode is taken apart."""
-    parts = Parts(codec.device)
+    parts = Parts(device_of(codec))
     places: list[tuple[Any, str, str]] = [(EntropyBottleneck, "current_tables", "tables")]
     places += [(EntropyBottleneck, name, "quantiser") for name in ("compress", "decompress")]
-    for module in codec.modules():
-        if isinstance(module, LearnedCodec):
-            places += [(module, name, "network") for name in ("compress", "decompress")]
-        if isinstance(module, ImageCodec):  # JPEG inside a scheme is that scheme's coder
-            part = "format" if isinstance(module, LearnedCodec) else "coder"
-            places += [(module, name, part) for name in ("encode", "decode")]
+    if isinstance(codec, LearnedCodec):
+        places += [(codec, name, "network") for name in ("compress", "decompress")]
+    for one in (codec, *vars(codec).values()):
+        if isinstance(one, ImageCodec):  # JPEG inside a scheme is that scheme's coder
+            part = "format" if isinstance(one, LearnedCodec) else "coder"
+            places += [(one, name, part) for name in ("encode", "decode")]
     functions = {coder.encode: "coder", coder.decode: "coder"}
     functions |= {f: "tables" for f in vars(tables).values() if inspect.isfunction(f)}
     for module in [module for name, module in sys.modules.items() if name.startswith("codec.")]:
@@ -105,7 +111,7 @@ def parts_of(codec: ImageCodec) -> Iterator[Parts]:
 
 def coding_speed(codec: ImageCodec, image: Tensor, seconds: float) -> dict[str, Any]:
     """Megapixels/s of encode and decode; of a learned codec also the parts, in ms, of the median call."""
-    codec.eval()
+    device = device_of(codec)
     with parts_of(codec) as parts:
         data = codec.encode(image)
         # Made once after training, and found made by the calls below.
@@ -114,9 +120,9 @@ def coding_speed(codec: ImageCodec, image: Tensor, seconds: float) -> dict[str, 
             calls: list[tuple[float, dict[str, float]]] = []
             while not enough([whole for whole, _ in calls[WARM_UP:]], seconds):
                 parts.seconds.clear()
-                started = clock(codec.device)
+                started = clock(device)
                 getattr(codec, way)(argument)
-                calls.append((clock(codec.device) - started, dict(parts.seconds)))
+                calls.append((clock(device) - started, dict(parts.seconds)))
             whole, split = sorted(calls[WARM_UP:], key=lambda call: call[0])[(len(calls) - WARM_UP) // 2]
             result[way] = {"megapixels_per_s": image[0].numel() / 1e6 / whole, "ms": 1000 * whole}
             if isinstance(codec, LearnedCodec):
@@ -216,7 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         with Builder(config) as build:
             codec = build.codec("model")
         print(f"{name}: coding ...", file=sys.stderr, flush=True)
-        results["coding"][name] = coding_speed(codec.to(device), image, options.seconds)
+        if isinstance(codec, LearnedCodec):
+            codec.to(device).eval()
+        results["coding"][name] = coding_speed(codec, image, options.seconds)
         for way, settings in ways_to_train(precision.name).items() if isinstance(codec, LearnedCodec) else ():
             print(f"{name}: training, {way} ...", file=sys.stderr, flush=True)
             speed = training_speed(codec, config, *settings, options.seconds)

@@ -23,9 +23,9 @@ import torch
 from hydra.experimental.callback import Callback as HydraCallback
 from lightning import Callback, LightningModule, Trainer
 
-from codec.errors import ConfigError
-from codec.training.config import user_errors
-from codec.training.places import checkout
+from codec.errors import ConfigError, FaultsError
+from codec.training.faults import user_errors
+from codec.training.paths import checkout
 from codec.training.run_folder import hardware
 from experiments.compose import composed
 
@@ -125,7 +125,9 @@ def measured(processes: int, accelerator: str, steps: int, overrides: Sequence[s
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             faults = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
-            raise ConfigError("\n".join(faults or said[-1:] or [f"exit status {done.returncode}"]))
+            raise FaultsError(
+                [ConfigError(line) for line in faults or said[-1:] or [f"exit status {done.returncode}"]]
+            )
         lines = [json.loads(line) for line in file.read_text().splitlines()]
     at = {line["mark"]: line["time"] for line in reversed(lines)}  # of each the first
     begins = [line["time"] for line in lines if line["mark"] == "epoch begins"]

@@ -45,7 +45,7 @@ def training_speed(
     """Steps/s, images/s and megapixels/s of fitting `codec` to random batches of the config's shape."""
     size, channels, side = (config.data[key] for key in ("batch_size", "channels", "crop_size"))
     if side is None:
-        raise ConfigError("data.crop_size=null: training speed needs crops of one size, e.g. data.crop_size=128")
+        raise ConfigError("data.crop_size", None, "training speed needs crops of one size, e.g. data.crop_size=128")
     batches = [torch.randint(0, 256, (size, channels, side, side), dtype=torch.uint8) for _ in range(4)]
     timer = StepTimer(seconds)
     settings = {"precision": precision, "limit_val_batches": 0, "max_steps": -1}

@@ -1,14 +1,16 @@
 """A picture that sets decoded images beside their originals."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from codec.image_codec import ImageCodec, NamedImage
-from codec.metrics import image_quality
+from codec.image_codec import ImageCodec
+from codec.measure import Row
+from codec.metrics import psnr
 
 
 class Panel(NamedTuple):
@@ -69,13 +71,13 @@ def _fitting(texts: list[str], width: float, largest: float) -> float:
     return min(largest, 72 * width / (0.6 * max(1, longest)))  # a letter is about 0.6 of its size wide
 
 
-def nearest(codecs: list[ImageCodec], item: NamedImage, size: int) -> ImageCodec:
-    """The codec whose file of the image comes nearest to `size` bytes."""
-    return min(codecs, key=lambda codec: abs(len(codec.encode(item.image)) - size))
+def nearest(codecs: Sequence[ImageCodec], image: Tensor, size: int) -> ImageCodec:
+    """The codec whose file of the image, uint8 `[C, H, W]`, comes nearest to `size` bytes."""
+    return min(codecs, key=lambda codec: abs(len(codec.encode(image)) - size))
 
 
-def caption(row: dict[str, float | str]) -> str:
-    """Size and PSNR of what `ImageCodec.measure` gave."""
+def caption(row: Row) -> str:
+    """Size and PSNR in a row of `codec.measure`."""
     return f"{row['bytes']:,} bytes, {row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
 
 
@@ -91,6 +93,6 @@ def coded(codec: ImageCodec, image: Tensor) -> Coded:
     """Encodes an image, uint8 `[C, H, W]`, and decodes that very file."""
     data = codec.encode(image)
     decoded = codec.decode(data)
-    psnr = image_quality(decoded, image)["psnr"]
-    quality = "lossless" if math.isinf(psnr) else f"{psnr:.2f} dB"
+    reached = psnr(decoded, image)
+    quality = "lossless" if math.isinf(reached) else f"{reached:.2f} dB"
     return Coded(decoded, len(data), f"{8 * len(data) / image[0].numel():.3f} bpp, {quality}")

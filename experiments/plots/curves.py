@@ -6,7 +6,6 @@ python -m experiments.plots.curves --data kodak --published vtm,elic2022 --log -
 """
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.plots.curve_options import Curves, add_curve_options, read_chosen
+from codec.run_names import without_hash
+from experiments.curve_options import Curves, add_curve_options, read_chosen
 from experiments.plots.figures import figure_file, looks, plain_numbers, save
-from experiments.points import Point
-from experiments.qualities import LABELS, lossy, quality_of
+from experiments.points import LABELS, Point, lossy, quality_of
 
 # Published curves are told apart by their letters: greys and dashes alone are not, where eight run side by side.
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -122,7 +121,7 @@ def _measured(axis: Axes, curves: Curves, key: str, label: str) -> None:
         axis.plot(*_xy(known, key), **styles[name], markersize=5, linewidth=1.6)
         for point in known:
             if label in point:
-                text, place = re.sub("-[0-9a-f]{8}$", "", str(point[label])), (point["bpp"], quality_of(point, key))
+                text, place = without_hash(str(point[label])), (point["bpp"], quality_of(point, key))
                 axis.annotate(text, place, textcoords="offset points", xytext=(6, -9), fontsize=8)
 
 

@@ -5,7 +5,6 @@ python -m experiments.plots.pictures diffusion_dct --images photos --beside jpeg
 """
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from codec.baselines import Jpeg
 from codec.checkpoint import CheckpointError, load_codec
-from codec.data.image_file import ImageFileError, NamedImage, read_image
+from codec.data.image_file import ImageFileError, read_image
 from codec.data.image_list import list_images, printable
 from codec.learned_codec import LearnedCodec
+from codec.run_names import without_hash
 from experiments.plots.comparison import Panel, coded, difference, middle, nearest, save_comparison
 from experiments.plots.figures import figure_file
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
     except (CheckpointError, ImageFileError) as error:
         parser.error(str(error))
-    names = [re.sub(r"(-[0-9a-f]{8}|\.safetensors|\.ckpt)$", "", run.name) for run in options.runs]
+    names = [without_hash(run.name).removesuffix(".safetensors").removesuffix(".ckpt") for run in options.runs]
     titles = [f"{name}:\n{BESIDE[kind]}" if len(names) > 1 else BESIDE[kind] for kind in beside for name in names]
     save_comparison(grid, ["original", *names, *titles], options.out)
     print(options.out)
@@ -86,8 +86,7 @@ def _row(codecs: list[LearnedCodec], path: Path, image: Tensor, beside: list[str
         if "difference" in beside:
             others["difference"].append(Panel(middle(difference(ours.image, own), crop), ours.caption))
         if "jpeg" in beside:
-            item = NamedImage(printable(path.name), own)
-            jpeg = coded(nearest([Jpeg(quality) for quality in range(1, 96)], item, ours.bytes), own)
+            jpeg = coded(nearest([Jpeg(quality) for quality in Jpeg.qualities], own, ours.bytes), own)
             others["jpeg"].append(Panel(middle(jpeg.image, crop), jpeg.caption))
     return [
         Panel(middle(image, crop), printable(path.name)),

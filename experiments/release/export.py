@@ -29,10 +29,13 @@ from codec.data.image_file import write_image
 from codec.data.module import ImageDataModule
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
+from codec.measure import Row, evaluate
+from codec.metrics import mean_of_rows
 from codec.pretrained import Point, Weights
-from codec.training.config import user_errors
-from codec.training.evaluation import measure
-from codec.training.places import checkout
+from codec.schemes.comcnn_reccnn import ComRec
+from codec.training.faults import user_errors
+from codec.training.paths import checkout
+from codec.training.run_folder import hardware
 from experiments.compose import composed
 from experiments.release.model_card import card
 from experiments.release.provenance import description_and_source, plain_config, training
@@ -88,16 +91,14 @@ def export(
         codec = load_codec(file)
         own = codec.quality if accepts else None
         measured = {
-            option: [measured_point(codec, module, asked, folder) for asked in qualities or [own]]
+            option: [measured_point(codec, module, asked) for asked in qualities or [own]]
             for option, module in images.items()
         }
         set_quality(codec, own)
         per_image = {}
         for option, crop in samples.items():
-            measure(codec, images_of("samples", codec.image_channels, crop), Path(folder), {}, "cpu", [])
-            per_image[option] = {
-                row["name"]: {"bytes": row["bytes"], "psnr": _plain(row["psnr"])} for row in codec.test_rows
-            }
+            rows = rows_of(codec, images_of("samples", codec.image_channels, crop))
+            per_image[option] = {row["name"]: {"bytes": row["bytes"], "psnr": _plain(row["psnr"])} for row in rows}
         weights = Weights(
             name=name,
             quality=quality,
@@ -155,7 +156,7 @@ def accepted(codec: LearnedCodec, qualities: Sequence[int]) -> list[int] | None:
 
     Raises CheckpointError where one of `qualities` is not among them.
     """
-    accepts = [codec.qualities[0], codec.qualities[-1]] if getattr(codec, "conditional", False) else None
+    accepts = [codec.qualities[0], codec.qualities[-1]] if isinstance(codec, ComRec) and codec.conditional else None
     for quality in qualities:
         if accepts is None or not accepts[0] <= quality <= accepts[1]:
             allowed = "none, this codec has one only" if accepts is None else f"{accepts[0]} to {accepts[1]}"
@@ -178,21 +179,26 @@ def set_quality(codec: LearnedCodec, quality: int | None) -> None:
         codec.set_quality(quality)
 
 
-def measured_point(codec: LearnedCodec, images: ImageDataModule, quality: int | None, folder: str) -> Point:
+def rows_of(codec: LearnedCodec, images: ImageDataModule) -> list[Row]:
+    """The figures of all test images."""
+    return [measured.row for measured in evaluate(codec, images.test_dataloader())]
+
+
+def measured_point(codec: LearnedCodec, images: ImageDataModule, quality: int | None) -> Point:
     """What a codec reaches at a quality, None being the only one it has, as `Weights.measured` keeps it."""
     set_quality(codec, quality)
     at = "" if quality is None else f" at quality {quality}"
     print(f"measuring on {len(images.test_set)} images{at}", flush=True)
-    results = measure(codec, images, Path(folder), {}, "cpu", [])
-    rows = codec.test_rows
+    rows = rows_of(codec, images)
+    means = mean_of_rows(rows)
     megapixels = sum(8 * row["bytes"] / row["bpp"] for row in rows) / 1e6
     return {
         **({} if quality is None else {"quality": quality}),
-        "images": results["images"],
-        **{key: _plain(results[key]) for key in MEANS if key in results},
+        "images": len(rows),
+        **{key: _plain(means[key]) for key in MEANS if key in means},
         "encode_ms_per_megapixel": round(sum(row["encode_ms"] for row in rows) / megapixels),
         "decode_ms_per_megapixel": round(sum(row["decode_ms"] for row in rows) / megapixels),
-        "hardware": results["hardware"],
+        "hardware": hardware(codec.device),
     }
 
 

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from experiments.pages import notes_on, write_page
-from experiments.plots.curve_options import Curves, add_curve_options, read_chosen
+from experiments.curve_options import Curves, add_curve_options, read_chosen
+from experiments.points import LABELS, lossy, quality_of
 from experiments.published import read_published
-from experiments.qualities import LABELS, lossy, quality_of
+from experiments.tables.pages import notes_on, write_page
 
 LEAST_POINTS = 4
 QUALITIES = ("psnr", "ssim", "ms_ssim_db")  # which rise with the rate

@@ -1,4 +1,4 @@
-"""What a table needs, trainings and evaluations, as `experiments/plans/<table>.yaml` says: nothing is run here."""
+"""What a table needs, trainings and evaluations, as `plans/<table>.yaml` says: nothing is run here."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from codec.pretrained import Weights, pretrained_models
 from codec.training.run_folder import RunFolder
 from experiments.compose import train_folder
 
-PLANS = Path(__file__).resolve().parents[1] / "plans"
+PLANS = Path(__file__).resolve().parent / "plans"
 TABLES = sorted(path.stem for path in PLANS.glob("*.yaml") if path.stem != "budgets")
 
 
@@ -134,7 +134,7 @@ class PlannedFigure:
 
 @dataclass(frozen=True)
 class Plan:
-    """A table: see the files in experiments/plans."""
+    """A table: see the files in plans/."""
 
     table: str
     title: str

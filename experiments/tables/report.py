@@ -16,10 +16,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from codec.training.results import COLUMNS, left_out, shown
-from experiments.pages import notes_on
-from experiments.points import Point, curves_of, point
-from experiments.qualities import quality_of
+from experiments.points import Point, curves_of, point, quality_of
 from experiments.tables.bd_rate import bd_table
+from experiments.tables.pages import notes_on
 from experiments.tables.plan import Evaluation, Plan, Training
 
 PAPER_FIGURES = Path(__file__).resolve().parents[1] / "data/paper_figures.csv"

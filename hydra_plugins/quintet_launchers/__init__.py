@@ -65,9 +65,9 @@ class LocalLauncher(SweepLauncher):
         self.fail_fast = fail_fast
 
     def _run(self, sweep: Sweep, jobs: Sequence[Job], configs: Sequence[DictConfig]) -> None:
-        from codec.sweeps.local import JobQueue, visible_gpus
+        from codec.sweeps.local import LocalQueue, visible_gpus
 
-        JobQueue(sweep, jobs, visible_gpus(), self.n_jobs, self.fail_fast).run()
+        LocalQueue(sweep, jobs, visible_gpus(), self.n_jobs, self.fail_fast).run()
 
 
 class SlurmLauncher(SweepLauncher):

@@ -84,9 +84,8 @@ class OptunaSweeper(Sweeper):
         return study.best_value
 
     def _study(self) -> Study:
-        from codec.distribution import install
-        from codec.errors import ConfigError
-        from codec.training.calls import make
+        from codec.errors import ConfigError, install
+        from codec.training.config import make
 
         try:
             import optuna

@@ -13,10 +13,10 @@ from PIL import Image
 import codec.data.module
 from codec.data.dataset import EpochSampler
 from codec.data.folder import FolderSource
+from codec.data.image_file import NamedImage
 from codec.data.module import ImageDataModule
 from codec.data.samples import SamplesSource
 from codec.data.source import SourceError
-from codec.image_codec import NamedImage
 
 CONF = Path(__file__).parents[2] / "conf"
 

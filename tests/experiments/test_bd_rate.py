@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import record
 from experiments.published import read_published
 from experiments.tables.bd_rate import bd_psnr, bd_rate, bd_table, main
+from experiments.tables.pages import JPEG_BORN_NOTE
 
 # Two curves of H.264 streams, in kbit/s and dB, and two of H.265 streams, from the README of FAU-LMS/bjontegaard.
 ANCHOR = [(686.76, 40.28), (309.58, 37.18), (157.11, 34.24), (85.95, 31.42)]

@@ -10,9 +10,8 @@ from PIL import Image
 from codec.training.results import write_results
 from experiments.plots.curves import draw, main
 from experiments.plots.figures import CODECS, look, looks
-from experiments.points import record
+from experiments.points import quality_of, record
 from experiments.published import MAIN, read_published
-from experiments.qualities import quality_of
 
 CURVES = {
     "jpeg": [

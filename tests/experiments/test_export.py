@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from codec import pretrained
-from codec.checkpoint import load_codec, round_to_half, save_weights
+from codec.checkpoint import load_codec, load_pretrained, round_to_half, save_weights
 from codec.checkpoint_files import find_checkpoint
 from codec.data.image_file import read_image
 from codec.errors import CheckpointError
@@ -55,14 +55,14 @@ def ranged(package: Path) -> Weights:
 
 
 def test_what_is_exported_is_what_is_loaded(package: Path, ranged: Weights, run: Path, photograph: Tensor) -> None:
-    codec, trained = pretrained.pretrained("ranged", 60), load_codec(run)
+    codec, trained = load_pretrained("ranged", 60), load_codec(run)
     assert ranged.fingerprint == codec.fingerprint().hex() != trained.fingerprint().hex()
     for (name, rounded), (_, exact) in zip(codec.named_parameters(), trained.named_parameters(), strict=True):
         assert torch.equal(rounded, exact.half().float()), name
-    assert (codec.quality, pretrained.pretrained("ranged").quality) == (60, trained.quality)
+    assert (codec.quality, load_pretrained("ranged").quality) == (60, trained.quality)
     grey = photograph[:1, :64, :64].contiguous()
-    data = pretrained.pretrained("ranged").encode(grey)
-    assert torch.equal(codec.decode(data), pretrained.load(ranged).decode(data))
+    data = load_pretrained("ranged").encode(grey)
+    assert torch.equal(codec.decode(data), load_pretrained(ranged).decode(data))
     golden = codec.decode((package / "golden/ranged.qnt").read_bytes())
     assert torch.equal(golden, read_image(package / "golden/ranged.png"))
 

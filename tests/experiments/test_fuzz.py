@@ -17,21 +17,20 @@ from unet_codecs import NONE, POLYPHASE, lossless
 from codec.bitstream import BitstreamError
 from codec.data.image_file import read_picture
 from codec.learned_codec import LearnedCodec
-from experiments.fuzz.__main__ import (
+from experiments.fuzz.fuzz import Outcome, fuzzed
+from experiments.fuzz.image_samples import image_samples
+from experiments.fuzz.mutations import edited, mutated_png
+from experiments.fuzz.targets import (
     IMAGE_SUFFIXES,
     SOME_METADATA,
     STANDARD,
-    Outcome,
     Target,
     checkpoint_targets,
-    fuzzed,
     image_target,
     learned_target,
     metadata_target,
     standard_target,
 )
-from experiments.fuzz.image_samples import image_samples
-from experiments.fuzz.mutations import edited, mutated_png
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

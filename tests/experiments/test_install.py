@@ -9,7 +9,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from codec.distribution import NAME
+from codec.errors import DISTRIBUTION
 from experiments import install
 
 LOCK = install.locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ def test_the_lock_meets_what_the_project_and_all_its_extras_ask_for() -> None:
     extras = PROJECT["optional-dependencies"].values()
     asked = map(Requirement, (*PROJECT["dependencies"], *(line for extra in extras for line in extra)))
     for requirement in asked:
-        if requirement.name != NAME:
+        if requirement.name != DISTRIBUTION:
             (pinned,) = Requirement(
                 LOCK[canonicalize_name(requirement.name)].splitlines()[0].strip(" \\")
             ).specifier
@@ -38,8 +38,8 @@ def test_the_lock_meets_what_the_project_and_all_its_extras_ask_for() -> None:
 
 
 def test_the_distribution_is_called_what_error_texts_say_and_its_extras_are_all_for_developers() -> None:
-    assert PROJECT["name"] == NAME
-    (own,) = (line for line in PROJECT["optional-dependencies"]["dev"] if Requirement(line).name == NAME)
+    assert PROJECT["name"] == DISTRIBUTION
+    (own,) = (line for line in PROJECT["optional-dependencies"]["dev"] if Requirement(line).name == DISTRIBUTION)
     assert Requirement(own).extras == PROJECT["optional-dependencies"].keys() - {"dev"}
 
 

@@ -16,10 +16,10 @@ from tiny_plan import PLAN, only_tiny
 from codec import pretrained
 from codec.training.run_state import RunState
 from experiments.compose import composed
-from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import read_points
 from experiments.release.export import export
-from experiments.tables import __main__ as tables
+from experiments.tables import make
+from experiments.tables.pages import JPEG_BORN_NOTE
 from experiments.tables.plan import read_plan
 from experiments.tables.report import made_with
 
@@ -32,9 +32,9 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def count_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is trained and measured from now on."""
     done: list[str] = []
-    train, measure = tables.train, tables.measuring.evaluate
-    monkeypatch.setattr(tables, "train", lambda training: (done.append(training.name), train(training)))
-    monkeypatch.setattr(tables.measuring, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
+    train, measure = make.train, make.measuring.evaluate
+    monkeypatch.setattr(make, "train", lambda training: (done.append(training.name), train(training)))
+    monkeypatch.setattr(make.measuring, "evaluate", lambda config: (done.append(config.name), measure(config))[1])
     return done
 
 
@@ -42,7 +42,7 @@ def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
     plans: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = count_work(monkeypatch)
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     qualities = [f"jpeg_quality-{quality}_samples" for quality in (2, 5, 20, 60, 90)]
     assert done == ["first", "second", "tiny_small_samples", "tiny_smaller_samples", *qualities, "png_samples"]
 
@@ -68,18 +68,18 @@ def test_a_table_is_made_once_and_what_is_missing_or_changed_is_made_again(
 
     done.clear()
     before = (plans.parent / "results/tiny.md").stat().st_mtime_ns
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == []
     assert (plans.parent / "results/tiny.md").stat().st_mtime_ns == before
 
     (lost,) = (plans.parent / "runs").glob("jpeg_quality-20_samples-*/results.json")
     lost.unlink()
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == ["jpeg_quality-20_samples"]
 
     done.clear()
     (plans / "tiny.yaml").write_text(PLAN.replace("loss.rate_weight=0.002", "loss.rate_weight=0.003"))
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == ["second", "tiny_smaller_samples"]
     assert len(read_points(plans.parent / "results/points.csv")) == 8
 
@@ -98,16 +98,16 @@ def test_weights_that_are_newer_than_the_results_are_measured_again(
     (plans / "tiny.yaml").write_text(
         PLAN.replace("  - {codec: tiny, setting: smaller, run: second, data: [samples]}\n", "")
     )
-    tables.main(["tiny"])
+    make.main(["tiny"])
     done = count_work(monkeypatch)
     (weights,) = (plans.parent / "runs").glob("first-*/checkpoints/best.ckpt")
     weights.touch()
-    tables.main(["tiny"])
+    make.main(["tiny"])
     assert done == ["tiny_small_samples"]
 
 
 def test_smoke_lies_apart_and_says_what_it_is(plans: Path) -> None:
-    assert tables.main(["all", "--budget", "smoke"]) == 0
+    assert make.main(["all", "--budget", "smoke"]) == 0
     assert not (plans.parent / "results/tiny.md").exists()
     page = (plans.parent / "results/smoke/tiny.md").read_text()
     assert made_with(page) == ("smoke", 1)
@@ -124,14 +124,14 @@ def test_a_lesser_table_does_not_replace_a_better_one(
     (folder / "tiny.md").write_text(
         f"# Tiny\n\nBudget `{budget}` (long), 2026-01-01: `make table-tiny {with_which}`.\n"
     )
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert f"made with {with_which}; delete it to make a lesser one" in capsys.readouterr().out
     assert not (plans.parent / "runs").exists()
 
 
 def test_a_training_that_fails_is_one_line_with_its_command(plans: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (plans / "tiny.yaml").write_text(PLAN.replace("epochs=1", "epochs=0"))
-    assert tables.main(["tiny"]) == 2
+    assert make.main(["tiny"]) == 2
     said = capfd.readouterr().err.splitlines()
     assert said[-2] == "error: epochs=0: allowed are the integers from 1"
     assert said[-1].startswith("error: tiny: training first ended with status 2")
@@ -139,9 +139,9 @@ def test_a_training_that_fails_is_one_line_with_its_command(plans: Path, capfd: 
 
 
 def test_unknown_tables_and_budgets_are_named(plans: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert tables.main(["nothing"]) == 2
+    assert make.main(["nothing"]) == 2
     assert "table=nothing: allowed are tiny" in capsys.readouterr().err
-    assert tables.main(["tiny", "--budget", "huge"]) == 2
+    assert make.main(["tiny", "--budget", "huge"]) == 2
     assert "BUDGET=huge: allowed are smoke, small, paper" in capsys.readouterr().err
 
 
@@ -151,13 +151,13 @@ def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
     monkeypatch.setattr(pretrained, "FOLDER", plans.parent)
     (plans / "tiny.yaml").write_text(PLAN.partition("anchor:")[0] + "claims: {}\n")
     first, second = read_plan("tiny", "small").trainings
-    tables.train(first)
-    tables.train(second)
+    make.train(first)
+    make.train(second)
     export(second.folder, "second", data=["samples"], golden=plans.parent / "golden")
     shutil.rmtree(plans.parent / "runs")
 
     done = count_work(monkeypatch)
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done[:3] == ["first", "tiny_small_samples", "tiny_smaller_samples"]
     page = (plans.parent / "results/tiny.md").read_text()
     assert "python evaluate.py pretrained=second data=samples" in page
@@ -168,7 +168,7 @@ def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
     for weights, again in ((results["weights"], []), ("00000000", ["tiny_smaller_samples"])):
         other.write_text(json.dumps(results | {"weights": weights}))
         done.clear()
-        assert tables.main(["tiny"]) == 0
+        assert make.main(["tiny"]) == 0
         assert done == again
 
     (plans / "tiny.yaml").write_text(
@@ -178,11 +178,11 @@ def test_weights_that_come_with_the_package_are_measured_and_not_trained_again(
         (plans / "tiny.yaml").read_text().replace("second: {", "second: {stand_in: second, ")
     )
     done.clear()
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == []
 
     (plans / "tiny.yaml").write_text((plans / "tiny.yaml").read_text().replace("stand_in: second, ", ""))
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == ["second", "tiny_smaller_samples"]
 
 
@@ -196,16 +196,16 @@ def test_a_figure_of_what_a_training_left_on_its_way_trains_it_though_its_weight
     )
     (plans / "tiny.yaml").write_text(alone + "figures: {losses.png: {tool: losses, runs: [first], options: []}}\n")
     (first,) = read_plan("tiny", "small").trainings
-    tables.train(first)
+    make.train(first)
     export(first.folder, "first", data=["samples"], golden=plans.parent / "golden")
     shutil.rmtree(plans.parent / "runs")
     done = count_work(monkeypatch)
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == ["first", "tiny_samples"]
     assert (plans.parent / "results/tiny_losses.png").is_file()
     shutil.rmtree(plans.parent / "runs")
     done.clear()
-    assert tables.main(["tiny"]) == 0
+    assert make.main(["tiny"]) == 0
     assert done == ["tiny_samples"]
 
 
@@ -216,11 +216,11 @@ def test_a_table_that_is_interrupted_stops_its_training_which_keeps_what_it_has(
     (plans / "tiny.yaml").write_text(PLAN.replace("epochs=1", "epochs=100000"))
     patched = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path; from experiments import plan, tables\n"
-        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = tables.TABLES = ['tiny']\n"
-        f"tables.RESULTS = Path({str(plans.parent / 'results')!r})\n"
-        "from codec.training.config import user_errors\n"
-        "with user_errors(): sys.exit(tables.main(['tiny']))\n"
+        "from pathlib import Path; from experiments.tables import make, plan\n"
+        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = make.TABLES = ['tiny']\n"
+        f"make.RESULTS = Path({str(plans.parent / 'results')!r})\n"
+        "from codec.training.faults import user_errors\n"
+        "with user_errors(): sys.exit(make.main(['tiny']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", patched], cwd=plans.parent, env=environment) as process:
@@ -239,7 +239,7 @@ def test_images_that_are_not_there_are_told_of_before_anything_is_trained(
         PLAN.replace("[data=samples, data.limit=2, data.eval_crop=192]", "[data=kodak]")
     )
     done = count_work(monkeypatch)
-    assert tables.main(["tiny"]) == 2
+    assert make.main(["tiny"]) == 2
     assert done == []
     assert "nowhere/kodak" in capsys.readouterr().err
 

@@ -9,9 +9,9 @@ import pytest
 from tiny_plan import only_tiny
 
 from codec import pretrained
-from experiments.pages import JPEG_BORN_NOTE
 from experiments.points import curves_of, read_points, record
 from experiments.tables import report
+from experiments.tables.pages import JPEG_BORN_NOTE
 from experiments.tables.plan import Evaluation, Training, read_plan
 from experiments.tables.report import Measured
 

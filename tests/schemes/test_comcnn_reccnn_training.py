@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from comcnn_codecs import CODECS, crop, lively, small
-from conftest import images
+from conftest import images, terms
 from torch import Tensor, nn
 
 from codec import bitstream
@@ -26,7 +26,7 @@ def test_bits_are_those_of_the_file_in_training_and_in_evaluation(photograph: Te
         sections = bitstream.unpack(codec.encode(image))[1]
         assert codec.estimated_bits(image) == 8 * sum(map(len, sections))
         with torch.no_grad():
-            bits = codec.train()(codec.prepared(image)).bits
+            bits = codec.train()(codec.prepared(image)).total_bits
         assert bits.tolist() == [8 * sum(map(len, sections))]
 
 
@@ -61,13 +61,13 @@ def test_bits_that_count_for_nothing_teach_nothing() -> None:
     codec, x = lively(small()).train(), images(1, 3, 32, 32)
     for rate_weight in (0.0, 0.01):
         codec.prepare_training(RateDistortionLoss(rate_weight=rate_weight), torch.optim.Adam)
-        assert codec(x).bits.requires_grad is (rate_weight > 0)
+        assert codec(x).total_bits.requires_grad is (rate_weight > 0)
 
 
 def gradients(codec: ComRec, x: Tensor, loss: RateDistortionLoss) -> tuple[set[str], set[str]]:
     """Which network's parameters a step reaches: of those that have a gradient, and of those whose is not zero."""
     codec.zero_grad()
-    loss(*codec(x), x).loss.backward()
+    terms(loss, codec, x).loss.backward()
     reached = {name: p.grad for name, p in codec.named_parameters() if p.grad is not None}
     return {name.split(".")[0] for name in reached}, {name.split(".")[0] for name, g in reached.items() if g.any()}
 
@@ -149,10 +149,10 @@ def test_training_lowers_the_loss_below_the_standard_codecs(
     for step in range(60):
         monkeypatch.setattr(ComRec, "global_step", step)
         optimizer.zero_grad()
-        loss(*codec(crops), crops).loss.backward()
+        terms(loss, codec, crops).loss.backward()
         optimizer.step()
         with torch.no_grad():
-            losses.append(float(loss(*codec.eval()(crops), crops).total))
+            losses.append(float(terms(loss, codec.eval(), crops).total))
         codec.train()
     assert np.mean(losses[-5:]) < 0.99 * losses[0]
 
@@ -176,13 +176,13 @@ def test_images_of_a_batch_do_not_meet() -> None:
         for n in range(3):
             alone = codec(x[n : n + 1])
             torch.testing.assert_close(alone.x_hat, together.x_hat[n : n + 1])
-            assert torch.equal(alone.bits, together.bits[n : n + 1])
+            assert torch.equal(alone.total_bits, together.total_bits[n : n + 1])
 
 
 def test_weights_on_qualities_change_gradients_and_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, x = lively(small("model.train_quality=[5,60]", "model.blocks=residual")).train(), images(2, 3, 32, 32)
     monkeypatch.setattr(codec, "_drawn_qualities", lambda count: [5, 50])
-    x_hat, bits = codec(x)
+    output = codec(x)
     coded, real = codec._coded(codec.com(x, codec._condition(torch.tensor([math.log2(10), 0]))), [5, 50])
-    torch.testing.assert_close(x_hat, codec.rec(coded, codec._condition(torch.tensor([math.log2(10), 0]))))
-    assert torch.equal(bits, real)
+    torch.testing.assert_close(output.x_hat, codec.rec(coded, codec._condition(torch.tensor([math.log2(10), 0]))))
+    assert torch.equal(output.total_bits, real)

@@ -10,7 +10,8 @@ from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
 from torch import nn
 
 from codec import bitstream
-from codec.image_codec import NamedImage
+from codec.data.image_file import NamedImage
+from codec.measure import measure
 from codec.schemes.diffusion import paper_ratios
 from codec.training.config import Builder, ConfigError
 
@@ -80,11 +81,13 @@ def test_every_bottlenecks_bits_are_counted_for_every_image(decoder, training):
     outputs = []
     for bottleneck in (codec.bottleneck, *(skip.bottleneck for skip in codec.skips)):
         bottleneck.register_forward_hook(lambda module, y, out: outputs.append(out[1].detach()))
-    bits = codec(images(3, 3, 32, 32)).bits.detach()
+    output = codec(images(3, 3, 32, 32))
     assert len(outputs) == 4
     assert all(float(part.min()) > 0 for part in outputs)
-    assert bits.shape == (3,)
-    torch.testing.assert_close(bits, sum(outputs))
+    assert list(output.bits) == ["y", "skip_0", "skip_1", "skip_2"]
+    for bits, part in zip(output.bits.values(), outputs, strict=True):
+        assert torch.equal(bits, part)
+    assert output.total_bits.shape == (3,)
 
 
 def test_more_skip_channels_cost_more_bits(photograph):
@@ -118,7 +121,7 @@ def test_nothing_but_the_file_reaches_the_decoder(options, photograph):
 @pytest.mark.parametrize("options", [(), (ITERATIVE,)])
 def test_every_section_changes_what_is_decoded(options, photograph):
     codec = diffusion(*options, "model.steps=2")
-    if codec.iterative:
+    if codec.decode_options:
         nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
     x, other = crop(photograph)[None] / 255, images(1, 3, 64, 64)
     with torch.no_grad():
@@ -152,7 +155,7 @@ def test_the_papers_own_numbers_give_the_papers_ratios():
 def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photograph):
     codec = diffusion()
     for size, blocks in (((64, 64), 64), ((20, 33), 15)):
-        row = codec.measure(NamedImage("a", crop(photograph, *size)))
+        row = measure(codec, NamedImage("a", crop(photograph, *size))).row
         assert row["paper_pixel_ratio"] == pytest.approx(3 * size[0] * size[1] / (128 * blocks))
         assert row["paper_memory_ratio"] == 2 * row["paper_pixel_ratio"]
         assert row["ratio"] == 3 * size[0] * size[1] / row["bytes"]

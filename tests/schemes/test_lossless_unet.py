@@ -13,8 +13,9 @@ from unet_codecs import NONE, POLYPHASE, SMALL, lossless
 from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.checkpoint import CheckpointError, load_codec, save_weights
+from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck, FactorizedPrior
-from codec.image_codec import NamedImage
+from codec.measure import measure
 from codec.schemes.lossless_unet import LosslessUNet
 
 
@@ -105,10 +106,10 @@ def test_a_test_image_that_does_not_come_back_ends_the_test(
     photograph: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec, image = lossless(NONE), crop(photograph, 16, 16)
-    assert codec.measure(NamedImage("a", image))["psnr"] == float("inf")
+    assert measure(codec, NamedImage("a", image)).row["psnr"] == float("inf")
     monkeypatch.setattr(codec, "decode", lambda data: image ^ 1)
     with pytest.raises(RuntimeError, match="a: .*lossless"):
-        codec.measure(NamedImage("a", image))
+        measure(codec, NamedImage("a", image))
 
 
 def test_another_implementation_of_convolution_decodes_the_same(codec: LosslessUNet, photograph: Tensor) -> None:

@@ -1,7 +1,5 @@
 """The launcher `local`: which processes it starts, with which GPUs, and what it says of them."""
 
-import json
-import signal
 import sys
 from pathlib import Path
 
@@ -9,13 +7,14 @@ import pytest
 import torch
 from conftest import ROOT, run_python
 from omegaconf import OmegaConf
-from sweeping import EVALUATE, TRAIN, left_over, sweep
+from sweeping import TRAIN, left_over
 
-from codec.sweeps.local import JobQueue, visible_gpus
+from codec.sweeps.local import LocalQueue, visible_gpus
 from codec.sweeps.plan import Job
-from codec.sweeps.record import JobFailedError, Sweep
+from codec.sweeps.record import Sweep
+from codec.training.faults import JobFailedError, sigterm_interrupts
 from codec.training.run_folder import RunFolder
-from codec.training.run_state import RunState, lock
+from codec.training.run_state import lock
 from hydra_plugins.quintet_launchers import LocalLauncher, Returned
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
@@ -44,7 +43,7 @@ class Queue:
         return self.jobs[-1]
 
     def run(self) -> None:
-        JobQueue(self.sweep, self.jobs, *self.options).run()
+        LocalQueue(self.sweep, self.jobs, *self.options).run()
 
 
 DONE = "folder.mkdir(); (folder / 'results.json').write_text('{\"val_loss\": 0.5}')\n"
@@ -189,19 +188,15 @@ def test_a_job_whose_results_cannot_be_read_has_failed_and_the_others_go_on(tmp_
 
 @pytest.mark.parametrize("fail_fast", [False, True])
 def test_an_interrupt_stops_what_runs_and_is_not_lost(fail_fast: bool, tmp_path: Path, capsys) -> None:
-    """Also one that comes while `fail_fast` waits for the others to end: here from one that is told to end."""
+    """SIGTERM, also when `fail_fast` waits for the others to end: here it comes from one that is told to end."""
     queue = Queue(tmp_path, [], n_jobs=2, fail_fast=fail_fast)
-    ends = "signal.signal(signal.SIGTERM, lambda *_: (os.kill(os.getppid(), signal.SIGUSR1), sys.exit(1)))"
+    ends = "signal.signal(signal.SIGTERM, lambda *_: (os.kill(os.getppid(), signal.SIGTERM), sys.exit(1)))"
     queue.add(f"import signal\n{ends if fail_fast else ''}\n{MEETS.replace('MINE', '0')}time.sleep(600)")
-    fails = "sys.exit(1)" if fail_fast else "import signal; os.kill(os.getppid(), signal.SIGUSR1); time.sleep(600)"
+    fails = "sys.exit(1)" if fail_fast else "import signal; os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
     queue.add(f"{MEETS.replace('MINE', '1')}{fails}")
     queue.add(DONE)
-    before = signal.signal(signal.SIGUSR1, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            queue.run()
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(KeyboardInterrupt), sigterm_interrupts():
+        queue.run()
     lines = capsys.readouterr().out.splitlines()
     assert f"stopping {1 if fail_fast else 2} running; interrupt again to kill" in lines
     assert queue.jobs[0].record.error == "interrupted"
@@ -269,23 +264,6 @@ def test_what_is_wrong_with_a_launcher_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "hydra.launcher.n_jobs=0: allowed are the integers from 1" in line
-
-
-def test_a_sweep_of_evaluations_goes_the_same_way(tmp_path: Path) -> None:
-    overrides = ("model=jpeg,png", "data=samples", "data.limit=1", "device=cuda,cpu", "logger=none")
-    if torch.cuda.is_available():
-        pytest.skip("here cuda is no fault")
-    done, record = sweep(EVALUATE, *overrides, cwd=tmp_path)
-    assert done.returncode == 1
-    fault = "device=cuda: this job wants 1 GPU, and there are 0"
-    assert [job.error for job in record.jobs] == [fault, None, fault, None]
-    log = Path(record.jobs[2].log).relative_to(tmp_path)
-    assert f"job 2 failed: {fault}; log: {log}" in done.stdout.splitlines()
-    for job, name in ((record.jobs[1], "jpeg"), (record.jobs[3], "png")):
-        assert Path(job.folder).name.startswith(f"{name}_samples-")
-        assert json.loads((tmp_path / job.folder / "results.json").read_text())["images"] == 1
-        assert RunState.read(tmp_path / job.folder).state == "done"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]  # neither multirun/ nor .hydra/
 
 
 def test_a_sweep_that_runs_is_not_started_a_second_time(tmp_path: Path) -> None:

@@ -23,16 +23,16 @@ def checkpoint(folder: Path) -> dict:
 
 def test_the_same_sweep_skips_what_is_done_retries_what_failed_and_resumes_what_was_killed(tmp_path: Path) -> None:
     """SIGKILL at some step; the resumed weights are those of an uninterrupted training, to the last bit."""
-    fault = ("+callbacks.fault._target_=faults.FaultWhile", "+callbacks.fault.file=fault-${epochs}")
-    overrides = (*TINY, *fault, "seed=3", f"epochs=1,2,{EPOCHS}")
-    (tmp_path / "fault-2").touch()
-    (tmp_path / f"fault-{EPOCHS}").write_text(str(random.randrange(STEPS, EPOCHS * STEPS)))
+    fault = ("+callbacks.fault._target_=faults.FaultWhile", "+callbacks.fault.file=fault-${name}")
+    overrides = (*TINY, *fault, f"epochs={EPOCHS}", "name=whole,failed,killed")  # three times the same training
+    (tmp_path / "fault-failed").touch()
+    (tmp_path / "fault-killed").write_text(str(random.randrange(STEPS, EPOCHS * STEPS)))
     cut, record = sweep(TRAIN, *overrides, cwd=tmp_path)
     assert cut.returncode == 1
-    done, failed, killed = (Path(job.folder) for job in record.jobs)
-    assert [RunState.read(run).state for run in (done, failed, killed)] == ["done", "failed", "killed"]
+    whole, failed, killed = (Path(job.folder) for job in record.jobs)
+    assert [RunState.read(run).state for run in (whole, failed, killed)] == ["done", "failed", "killed"]
     assert "job 2 failed: killed by SIGKILL; log: " in cut.stdout
-    step = int((tmp_path / f"fault-{EPOCHS}").read_text())
+    step = int((tmp_path / "fault-killed").read_text())
     assert checkpoint(killed)["global_step"] == step // STEPS * STEPS
 
     for file in tmp_path.glob("fault-*"):
@@ -40,20 +40,15 @@ def test_the_same_sweep_skips_what_is_done_retries_what_failed_and_resumes_what_
     again, record = sweep(TRAIN, *overrides, cwd=tmp_path)
     assert again.returncode == 0
     assert [job.error for job in record.jobs] == [None] * 3
-    assert f"job 0 skipped: {done.relative_to(tmp_path)} is done" in again.stdout
+    assert f"job 0 skipped: {whole.relative_to(tmp_path)} is done" in again.stdout
     assert f"training in {failed.relative_to(tmp_path)}" in again.stdout
     assert f"resuming in {killed.relative_to(tmp_path)}" in again.stdout
     assert again.stdout.splitlines()[-1] == "sweep: 2 finished, 1 skipped"
 
-    single = (*overrides[:-1], f"epochs={EPOCHS}", "runs=whole")
-    run_python(TRAIN, *single, cwd=tmp_path, PYTHONPATH=PATHS, OMP_NUM_THREADS="1")
-    whole, resumed = (checkpoint(run)["state_dict"] for run in (tmp_path / "whole" / killed.name, killed))
-    equal = [torch.equal(tensor, resumed[name]) for name, tensor in whole.items()]
-    print(
-        f"killed after step {step} of {EPOCHS * STEPS}; {sum(equal)} of {len(whole)} tensors are equal, bit by bit"
-    )
-    assert all(equal)
-    assert whole.keys() == resumed.keys()
+    uninterrupted, resumed = (checkpoint(run)["state_dict"] for run in (whole, killed))
+    assert uninterrupted.keys() == resumed.keys()
+    different = [name for name, tensor in uninterrupted.items() if not torch.equal(tensor, resumed[name])]
+    assert not different, f"killed after step {step} of {EPOCHS * STEPS}"
 
 
 def begin_sweep(*overrides: str, cwd: Path) -> subprocess.Popen:
@@ -77,9 +72,9 @@ def test_an_interrupt_that_python_drops_is_heeded_before_the_next_batch(tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for left processes in /proc")
-@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGKILL])
 def test_a_sweep_that_is_cut_off_takes_all_its_processes_with_it(cut: signal.Signals, tmp_path: Path) -> None:
-    two = () if cut is signal.SIGTERM else ("strategy=ddp", "strategy.devices=2")
+    two = ("strategy=ddp", "strategy.devices=2") if cut is signal.SIGKILL else ()
     process = begin_sweep(*TINY, *two, "epochs=100000", "seed=0,1", cwd=tmp_path)
     checkpoints = "runs/*/checkpoints/last.ckpt"
     (last,) = wait_for(lambda: list(tmp_path.glob(checkpoints)), process, tmp_path / "terminal")

@@ -94,23 +94,18 @@ def test_a_search_goes_on_where_it_was_left_and_draws_nothing_twice(tmp_path: Pa
     assert f"search: 5 trials finished; best: job {best.number}, val/loss {best.value:.6g}, x=" in process.stdout
 
 
-def test_a_trial_that_was_killed_is_repeated_first(tmp_path: Path) -> None:
-    search(tmp_path, 1)
-    (tmp_path / "kill").touch()
-    killed = drawn(search(tmp_path, 3, check=False))
-    assert len(killed) == 1
-    process = search(tmp_path, 3)
-    assert drawn(process)[0] == killed[0]
-    assert sum(trial.value is not None for trial in trials(tmp_path)) == 3
-
-
-def test_a_trial_that_fails_does_not_end_the_search_and_is_tried_again(tmp_path: Path) -> None:
+def test_a_trial_that_failed_or_was_killed_is_repeated_first_and_failing_ends_no_search(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "fail").touch()
     process = search(tmp_path, 3, check=False)
+    failed, *others = drawn(process)
     assert process.returncode != 0
-    assert len(drawn(process)) == 3
+    assert len(others) == 2
     assert "search: 2 trials finished" in process.stdout
-    assert drawn(search(tmp_path, 3)) == drawn(process)[:1]
+    (tmp_path / "kill").touch()
+    assert drawn(search(tmp_path, 3, check=False)) == [failed]
+    assert drawn(search(tmp_path, 3)) == [failed]
     assert sum(trial.value is not None for trial in trials(tmp_path)) == 3
 
 
@@ -129,17 +124,17 @@ def test_trials_that_another_sweep_runs_are_left_to_it(tmp_path: Path) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "WAITING"]
 
 
-def test_trainings_are_searched_and_go_on_in_the_same_sweep_or_with_the_same_storage_in_another(
+def test_trainings_are_searched_and_go_on_with_the_same_storage_in_another_sweep(
     tmp_path: Path,
 ) -> None:
     search = ("hydra/sweeper=optuna", "hydra.sweeper.storage=sqlite:///search.db")
     command = (TRAIN, "-m", *search, *TINY, "optimizer.lr=tag(log, interval(1e-4, 1e-2))")
     numbers = []
-    for n_trials, runs in ((1, "runs"), (2, "runs"), (3, "other")):
+    for n_trials, runs in ((1, "runs"), (2, "other")):
         process = run_python(*command, f"hydra.sweeper.n_trials={n_trials}", f"runs={runs}", cwd=tmp_path)
         (file,) = tmp_path.glob(f"{runs}/sweeps/*/sweep.json")
         numbers.append([job["number"] for job in json.loads(file.read_text())["jobs"]])
         assert f"search: {n_trials} trials finished; best: job " in process.stdout
-    assert numbers == [[0], [0, 1], [2]]
-    assert len({path.name for path in tmp_path.glob("*/conv_baseline_*")}) == 3
-    assert [(trial.number, trial.value > 0) for trial in trials(tmp_path)] == [(0, True), (1, True), (2, True)]
+    assert numbers == [[0], [1]]
+    assert len({path.name for path in tmp_path.glob("*/conv_baseline_*")}) == 2
+    assert [(trial.number, trial.value > 0) for trial in trials(tmp_path)] == [(0, True), (1, True)]

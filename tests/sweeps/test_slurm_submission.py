@@ -19,6 +19,7 @@ from codec.sweeps.slurm import SlurmQueue, requested
 from codec.training.config import ConfigError
 
 pytest.importorskip("submitit", reason="pip install 'quintet-codec[slurm]'")
+from submitit.helpers import DelayedSubmission
 
 GONE = "exit 0"  # squeue no longer knows the job
 
@@ -104,6 +105,10 @@ def test_points_are_an_array_with_a_limit(programs: Callable, tmp_path: Path) ->
     done, options, _ = submitted(EVALUATE, *points, cwd=tmp_path)
     assert options["array"] == "0-2%2"
     assert done.stdout.splitlines()[1] == "job 0 submitted as SLURM job 12_0: model.quality=20"
+    (file,) = tmp_path.glob("runs/sweeps/*/slurm/12_0_submitted.pkl")
+    told = DelayedSubmission.load(file).function.environment
+    assert told["QUINTET_JOB_NAME"] == "model.quality=20"
+    assert told["QUINTET_JOB_GROUP"] == file.parents[1].name
 
 
 # ---- what is made of the answers

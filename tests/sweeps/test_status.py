@@ -164,10 +164,11 @@ def test_what_is_neither_a_sweep_nor_a_folder_of_runs_is_refused(capsys: pytest.
 
 @pytest.mark.parametrize("test", [True, False])
 def test_it_says_done_of_the_runs_that_the_same_command_skips(test: bool, capsys: pytest.CaptureFixture) -> None:
-    done = set()
+    done, composed_once = set(), composed("train", [f"test={test}"])
     for state in (None, "done", "failed", "cut off", "running"):
         for results in (True, False):
-            config = composed("train", [f"test={test}", f"name={state}-{results}".replace(" ", "_")])
+            config = composed_once.copy()
+            config.name = f"{state}-{results}".replace(" ", "_")
             run = RunFolder.of(config)
             run.path.mkdir(parents=True)
             OmegaConf.save(config, run.path / "config.yaml")

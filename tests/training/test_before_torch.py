@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, composed, run_python
 
-from codec.training.places import entry_command
+from codec.training.paths import entry_command
 from codec.training.run_folder import RunFolder
 
 # Runs an entry point to its end, and says what it has imported by then.
@@ -77,7 +77,7 @@ def test_an_installed_package_finds_its_configs_inside_itself_and_runs_its_modul
     shutil.copytree(ROOT / "codec", tmp_path / "site/codec", ignore=left_out)
     shutil.copytree(ROOT / "conf", tmp_path / "site/codec/conf")
     shutil.copytree(ROOT / "hydra_plugins", tmp_path / "site/hydra_plugins", ignore=left_out)
-    told = "from codec.training.places import *; print(conf_folder()); print(*entry_command('train'))"
+    told = "from codec.training.paths import *; print(conf_folder()); print(*entry_command('train'))"
     site = {"PYTHONPATH": str(tmp_path / "site")}
     done = run_python("-c", told, cwd=tmp_path, **site)
     assert done.stdout.splitlines() == [str(tmp_path / "site/codec/conf"), "-m codec.training.train"]

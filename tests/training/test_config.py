@@ -11,8 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
-from codec.distribution import install
-from codec.errors import ArgumentError, ConfigError
+from codec.errors import ArgumentError, ConfigError, install
 from codec.training import evaluate, train
 from codec.training.config import Builder
 from codec.training.faults import cause_of
@@ -242,7 +241,7 @@ def test_builder_collects_faults_and_raises_them_at_the_end() -> None:
     config = OmegaConf.create({"a": {"_target_": "codec.losses.RateDistortionLoss", "rate_weight": -1}, "b": None})
     with pytest.raises(ConfigError, match=r"^a\.rate_weight=-1: .*\nb: nothing here$"), Builder(config) as build:
         assert build.part("a") is None
-        build.faults.append("b: nothing here")
+        build.faults.append(ConfigError("b", "nothing here"))
 
 
 def test_a_fault_of_ours_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 """The end of a measurement: every logger is told, W&B has it all, and only then results.json says: done."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger
@@ -14,7 +14,7 @@ from wandb_files import read_back, run_without_key
 from codec.baselines import Jpeg
 from codec.sweeps.status import status_of
 from codec.training.config import ConfigError
-from codec.training.evaluation import measure
+from codec.training.evaluation import choose_device, evaluate_into
 from codec.training.measuring import evaluate
 from codec.training.run_folder import evaluation_folder
 from codec.training.run_state import RunState
@@ -82,12 +82,18 @@ def test_wandbs_run_has_all_and_is_finished_before_results_are_written(tmp_path:
 
 
 def test_an_interrupt_while_it_codes_is_an_interrupt_and_not_a_failure(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
     with composed("evaluate", ONE_IMAGE) as config:
         data = instantiate(config.data, _convert_="all")
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            measure(Interrupted(quality=50), data, tmp_path, {}, "cpu")
-    finally:
-        signal.signal(signal.SIGINT, before)  # which Lightning has set to be ignored
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_into(tmp_path, Interrupted(quality=50), data, {})
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_device_is_what_was_asked_for_or_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="^device=cuda:99: torch finds no such device here$"):
+        choose_device("cuda:99")
+    with pytest.raises(ConfigError, match="^device=tpu: allowed are auto, cpu, cuda, cuda:N, mps$"):
+        choose_device("tpu")

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,29 +17,36 @@ from torch import Tensor
 
 from codec.baselines import Jpeg, WebP
 from codec.data.folder import FolderSource
-from codec.data.image_file import ImageFileError, read_image
+from codec.data.image_file import ImageFileError, NamedImage, read_image
 from codec.data.module import ImageDataModule
+from codec.image_codec import ImageCodec
+from codec.measure import Measured, measure
 from codec.training.config import ConfigError
-from codec.training.evaluation import measure
+from codec.training.evaluation import evaluate_into
 from codec.training.measured_rows import FILE, MeasuredRows
 from codec.training.results import read_results
 
 NAMES = ["a.png", "b.png", "c.png", "d.png"]
 
 
-class Stopped(Jpeg):
-    """Codes; is interrupted instead, or runs out of memory, where there are `after` images already."""
+class Stopped:
+    """Stands in the place of `measure`; is interrupted, or out of memory, once it has measured `after` images."""
 
-    def __init__(self, after: int | None = None, fault: type[BaseException] = KeyboardInterrupt) -> None:
-        super().__init__(quality=50)
-        self.after, self.fault, self.coded = after, fault, []
+    def __init__(self, after: int | None = None, fault: Callable[[], BaseException] = KeyboardInterrupt) -> None:
+        self.after, self.fault, self.names = after, fault, []
 
-    def measure(self, item: Any) -> dict[str, float | str]:
-        if len(self.coded) == self.after:
+    def __call__(self, codec: ImageCodec, item: NamedImage, lpips: None) -> Measured:
+        if len(self.names) == self.after:
             self.after = None
-            raise self.fault
-        self.coded.append(item.name)
-        return super().measure(item)
+            raise self.fault()
+        self.names.append(item.name)
+        return measure(codec, item, lpips)
+
+
+def evaluated(photos: Path, run: Path, stopped: Stopped | None = None, **options: Any) -> dict[str, Any]:
+    """What results.json holds of the photos as JPEGs, measured into `run`."""
+    with patch("codec.measure.measure", stopped or Stopped()):
+        return evaluate_into(run, Jpeg(quality=50), images(photos), {}, **options)
 
 
 @pytest.fixture
@@ -47,14 +56,6 @@ def photos(tmp_path: Path) -> Path:
     for n, name in enumerate(NAMES):
         picture(folder / name, n)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def interrupts() -> Any:
-    """Lightning sets them to be ignored after one."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (16, 24)) -> None:
@@ -68,13 +69,13 @@ def images(photos: Path) -> ImageDataModule:
 def test_a_measurement_that_was_cut_short_goes_on_after_its_last_image(photos: Path, tmp_path: Path) -> None:
     run, cut = tmp_path / "run", Stopped(after=2)
     with pytest.raises(KeyboardInterrupt):
-        measure(cut, images(photos), run, {}, "cpu")
+        evaluated(photos, run, cut)
     assert len((run / FILE).read_text().splitlines()) == 1 + 2
     again = Stopped()
-    results = measure(again, images(photos), run, {}, "cpu")
-    assert (cut.coded, again.coded) == (NAMES[:2], NAMES[2:])
-    assert [row["name"] for row in again.test_rows] == NAMES
-    whole = measure(Stopped(), images(photos), tmp_path / "whole", {}, "cpu")
+    results = evaluated(photos, run, again)
+    assert (cut.names, again.names) == (NAMES[:2], NAMES[2:])
+    assert [line.split(",")[0] for line in (run / "per_image.csv").read_text().splitlines()] == ["name", *NAMES]
+    whole = evaluated(photos, tmp_path / "whole")
     exact = ("images", "bpp", "psnr", "ssim", "psnr_of_mean_mse")
     assert {key: results[key] for key in exact} == {key: whole[key] for key in exact}
     assert {path.name for path in run.iterdir()} == {"per_image.csv", "results.json"}
@@ -87,18 +88,18 @@ def test_after_the_last_image_only_the_results_are_missing(photos: Path, tmp_pat
 
     run, again = tmp_path / "run", Stopped()
     with pytest.raises(OSError, match="no room"):
-        measure(Stopped(), images(photos), run, {}, "cpu", loggers=[Refusing()])
-    assert measure(again, images(photos), run, {}, "cpu")["images"] == 4
-    assert again.coded == []
+        evaluated(photos, run, loggers=[Refusing()])
+    assert evaluated(photos, run, again)["images"] == 4
+    assert again.names == []
 
 
 def test_an_image_that_has_changed_is_measured_again(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        measure(Stopped(after=2), images(photos), tmp_path / "run", {}, "cpu")
+        evaluated(photos, tmp_path / "run", Stopped(after=2))
     picture(photos / "b.png", 9)
     again = Stopped()
-    measure(again, images(photos), tmp_path / "run", {}, "cpu")
-    assert again.coded == NAMES[1:]
+    evaluated(photos, tmp_path / "run", again)
+    assert again.names == NAMES[1:]
 
 
 def test_rows_of_other_weights_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -136,7 +137,7 @@ def test_an_image_that_the_format_cannot_hold_is_named_before_and_left_out(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     picture(photos / "c.png", 0, (1, 17000))
-    results = measure(WebP(quality=50), images(photos), tmp_path / "run", {}, "cpu")
+    results = evaluate_into(tmp_path / "run", WebP(quality=50), images(photos), {})
     reason = "width=17000: WEBP allows 1 to 16383 pixels"
     assert f"left out: c.png: {reason}\n" in capsys.readouterr().err
     assert results["images"] == 3
@@ -147,12 +148,12 @@ def test_where_no_image_is_left_it_says_why(photos: Path, tmp_path: Path) -> Non
     for name in NAMES:
         picture(photos / name, 0, (1, 17000))
     with pytest.raises(ConfigError, match=r"of 4 images none can be measured, a.png: width=17000: WEBP allows"):
-        measure(WebP(quality=50), images(photos), tmp_path / "run", {}, "cpu")
+        evaluate_into(tmp_path / "run", WebP(quality=50), images(photos), {})
     assert not (tmp_path / "run/results.json").exists()
 
 
 def test_an_image_that_does_not_fit_into_memory_is_left_out(photos: Path, tmp_path: Path) -> None:
-    results = measure(Stopped(1, MemoryError), images(photos), tmp_path / "run", {}, "cpu")
+    results = evaluated(photos, tmp_path / "run", Stopped(1, MemoryError))
     assert (results["images"], results["skipped"]) == (3, {"b.png": "it does not fit into memory"})
 
 
@@ -162,14 +163,14 @@ def test_an_image_that_cannot_be_read_any_more_is_left_out(photos: Path, tmp_pat
     (photos / "b.png").write_bytes((photos / "b.png").read_bytes()[:300])
     with pytest.raises(ImageFileError):
         read_image(photos / "b.png")
-    results = measure(Jpeg(quality=50), data, tmp_path / "run", {}, "cpu")
+    results = evaluate_into(tmp_path / "run", Jpeg(quality=50), data, {})
     assert results["images"] == 3
     assert "b.png: " in results["skipped"]["b.png"]
 
 
 def test_another_fault_still_ends_it_and_keeps_the_rows_before(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        measure(Stopped(2, RuntimeError), images(photos), tmp_path / "run", {}, "cpu")
+        evaluated(photos, tmp_path / "run", Stopped(2, RuntimeError))
     assert len((tmp_path / "run" / FILE).read_text().splitlines()) == 1 + 2
 
 
@@ -177,7 +178,7 @@ def test_another_fault_still_ends_it_and_keeps_the_rows_before(photos: Path, tmp
 def test_a_limit_is_a_number_of_images_or_a_fraction(
     limit: float | None, count: int, photos: Path, tmp_path: Path
 ) -> None:
-    assert measure(Jpeg(quality=50), images(photos), tmp_path / "run", {}, "cpu", limit=limit)["images"] == count
+    assert evaluated(photos, tmp_path / "run", limit=limit)["images"] == count
 
 
 def test_a_full_disk_is_told_with_the_path(tmp_path: Path) -> None:
@@ -205,15 +206,12 @@ def test_every_codec_says_which_sizes_it_has_no_file_for(monkeypatch: pytest.Mon
 def test_a_row_is_in_the_file_as_soon_as_it_is_measured(photos: Path, tmp_path: Path) -> None:
     """SIGKILL right after the second row."""
 
-    class Killed(Jpeg):
-        def measure(self, item: Any) -> dict[str, float | str]:
-            if item.name == "c.png":
-                os.kill(os.getpid(), signal.SIGKILL)
-            return super().measure(item)
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
     child = os.fork()
     if child == 0:
-        measure(Killed(quality=50), images(photos), tmp_path / "run", {}, "cpu")
+        evaluated(photos, tmp_path / "run", Stopped(2, killed))
         os._exit(0)
     os.waitpid(child, 0)
     lines = [json.loads(line) for line in (tmp_path / "run" / FILE).read_text().splitlines()]

@@ -98,10 +98,10 @@ def test_a_further_process_says_only_that_it_failed(error, tmp_path: Path) -> No
     assert (tmp_path / "state.json").read_bytes() == before
 
 
-def test_a_run_that_fails_before_it_begins_says_so_where_it_has_a_folder_or_a_sweep_asks(
+def test_a_run_that_fails_before_it_begins_says_so_where_it_has_a_folder_or_a_launcher_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("QUINTET_SWEEP", raising=False)
+    monkeypatch.delenv("QUINTET_JOB_GROUP", raising=False)
 
     def fails(folder: Path) -> None:
         with pytest.raises(ConfigError), Recorder(folder):
@@ -109,10 +109,10 @@ def test_a_run_that_fails_before_it_begins_says_so_where_it_has_a_folder_or_a_sw
 
     fails(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    monkeypatch.setenv("QUINTET_SWEEP", "a")
+    monkeypatch.setenv("QUINTET_JOB_GROUP", "a")
     fails(tmp_path / "new")
     assert RunState.read(tmp_path / "new").error == "data: nothing here"
-    monkeypatch.delenv("QUINTET_SWEEP")
+    monkeypatch.delenv("QUINTET_JOB_GROUP")
     fails(tmp_path)
     assert RunState.read(tmp_path).state == "failed"
 

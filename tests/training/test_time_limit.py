@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from codec import pretrained
+from codec.training.fitting import stopped_by_max_time, train_minutes
 from codec.training.results import table
-from codec.training.time_limit import stopped_by_max_time, train_minutes
 from experiments.release.model_card import card
 from experiments.tables.plan import Training
 from experiments.tables.report import _trained

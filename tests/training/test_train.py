@@ -16,9 +16,9 @@ from conftest import LEARNED, ROOT, folder_of, run_python, wait_for
 from torchvision.transforms.v2.functional import center_crop
 
 from codec.checkpoint import load_codec
-from codec.data.image_file import read_image
+from codec.data.image_file import NamedImage, read_image
 from codec.data.samples import SamplesSource
-from codec.image_codec import NamedImage
+from codec.measure import measure
 
 TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
 # A training of seconds: a narrow codec, a few steps, one validation and two test images.
@@ -76,7 +76,7 @@ def test_the_results_are_those_of_real_files(trained: Path) -> None:
         assert results[column] == pytest.approx(sum(float(row[column]) for row in rows) / len(rows))
     path = SamplesSource().images("test")[0]
     image = center_crop(read_image(path, channels=3), [192, 192])
-    row = codec.measure(NamedImage(path.name, image))
+    row = measure(codec, NamedImage(path.name, image)).row
     assert rows[0]["name"] == path.name
     assert int(rows[0]["bytes"]) == row["bytes"]
     assert float(rows[0]["psnr"]) == pytest.approx(row["psnr"], abs=0.01)

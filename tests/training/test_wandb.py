@@ -19,7 +19,7 @@ from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from experiments.dashboard import Panel, describe, sections
 
-TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
+TRAIN = ROOT / "train.py"
 SMALL = (
     "strategy=cpu",
     "logger=wandb",
@@ -190,54 +190,6 @@ def test_a_failed_training_ends_its_run_too(tmp_path: Path) -> None:
     written = read_back(folder_of(tmp_path / "runs", "nan"))
     assert written.exit.exit_code == 1
     assert any("train/loss" in row for row in written.history)
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """JPEG and PNG, lossless, evaluated in one sweep; the folders and what W&B wrote for each."""
-    folder = tmp_path_factory.mktemp("sweep")
-    overrides = ("data=samples", "data.limit=2", "logger=wandb", "logger.wandb.thumbnails=1", "device=cpu")
-    process = run_without_key(EVALUATE, "-m", *overrides, "model=jpeg,png", cwd=folder)
-    assert process.returncode == 0, process.stderr[-6000:]
-    runs = {name: folder_of(folder / "runs", f"{name}_samples") for name in ("jpeg", "png")}
-    return SimpleNamespace(**runs, wandb={name: read_back(run) for name, run in runs.items()})
-
-
-def test_evaluate_writes_a_run_of_its_own_kind(swept: SimpleNamespace) -> None:
-    written = swept.wandb["jpeg"]
-    assert (written.run.display_name, written.run.job_type) == ("model=jpeg", "eval")
-    assert list(written.run.tags) == ["jpeg", "samples"]
-    results = json.loads((swept.jpeg / "results.json").read_text())
-    for name in ("bpp", "psnr", "ssim", "ms_ssim", "ratio", "encode_ms", "decode_ms"):
-        assert written.summary[f"test/{name}"] == pytest.approx(results[name], rel=1e-6)
-    assert written.config["model"]["quality"] == 50
-    assert written.exit is not None
-
-
-def test_the_jobs_of_a_sweep_are_named_by_what_differs_and_share_its_name_as_group(swept: SimpleNamespace) -> None:
-    assert {written.run.display_name for written in swept.wandb.values()} == {"model=jpeg", "model=png"}
-    (group,) = {written.run.run_group for written in swept.wandb.values()}
-    assert group.startswith("model=jpeg,png_data=samples_data.limit=2_device=cpu-")
-    assert (swept.jpeg.parent / "sweeps" / group / "sweep.json").is_file()
-
-
-def test_a_lossless_codec_logs_no_infinite_psnr(swept: SimpleNamespace) -> None:
-    written = swept.wandb["png"]
-    assert written.summary["test/lossless"] == 2
-    assert written.summary["test/bpsp"] > 1
-    assert "test/psnr" not in written.summary
-    assert [row["psnr"] for row in rows(written.tables["test/images"])] == [None, None]
-    assert rows(written.tables["test/rate_distortion"])[0]["psnr"] is None
-    assert "Infinity" not in json.dumps(written.history)
-
-
-def test_only_so_many_thumbnails_are_kept_and_they_are_small(swept: SimpleNamespace) -> None:
-    written = swept.wandb["jpeg"]
-    shown = [row["original | decoded"] for row in rows(written.tables["test/images"])]
-    assert shown[0] is not None
-    assert shown[1:] == [None]
-    with Image.open(written.pictures[shown[0]["path"]]) as image:
-        assert image.size == (2 * 256, 170)  # of 451×300
 
 
 def test_disabled_trains_and_writes_no_wandb_run(tmp_path: Path) -> None:

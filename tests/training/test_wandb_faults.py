@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +15,25 @@ import wandb
 from conftest import ROOT, folder_of
 from wandb_files import environment_without_key, read_back, run_without_key
 
-from codec.training.wandb_faults import finish_wandb, spared
+from codec.training.wandb_faults import finish_wandb, tolerates_wandb_faults
 from codec.training.wandb_logger import CodecWandbLogger, wandb_logger, where_to_look
 from codec.training.wandb_offline import remove_staging
 
 SMALL = ("model=jpeg", "data=samples", "data.limit=2", "device=cpu", "data.num_workers=0", "logger=wandb")
 
-# W&B's own processes are killed when the first image has been measured.
+# W&B's own processes are killed when the first image is measured.
 KILLS = """
 import os, signal, subprocess, sys
-from codec.baselines import Jpeg
+import codec.measure
 def below(process):
     found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True).stdout.split()
     return [*map(int, found), *(other for child in found for other in below(child))]
-plain = Jpeg.measure
-def measure(self, item):
+plain = codec.measure.measure
+def measure(*arguments):
     for process in below(os.getpid()):
         os.kill(process, signal.SIGKILL)
-    return plain(self, item)
-Jpeg.measure = measure
+    return plain(*arguments)
+codec.measure.measure = measure
 sys.argv = sys.argv[1:]
 import runpy
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -65,11 +66,11 @@ def test_a_fault_of_ours_is_raised() -> None:
     class Ours:
         fault = None
 
-        @spared
+        @tolerates_wandb_faults
         def fail(self) -> None:
             raise KeyError("ours")
 
-        @spared
+        @tolerates_wandb_faults
         def of_wandb(self) -> None:
             wandb.Settings(run_tags=[""])
 
@@ -97,21 +98,20 @@ def test_an_evaluation_outlives_w_and_b(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def named(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess:
+def named() -> Iterator[subprocess.CompletedProcess]:
     """An evaluation whose names W&B would refuse, by a user without a home."""
-    folder = tmp_path_factory.mktemp("named")
     names = ('name="a,b"', "logger.wandb.project=a/b", f"logger.wandb.tags=[{'t' * 79}]")
-    environment = environment_without_key(folder)
-    del environment["HOME"]
     command = [sys.executable, str(ROOT / "evaluate.py"), *SMALL, *names]
-    if os.getuid() == 0 and shutil.which("setpriv"):
-        for path in (folder, *folder.parents):
-            if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
-                path.chmod(0o777)
-        command = ["setpriv", "--reuid", "54321", "--clear-groups", *command]  # who is in no list of users
-    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    process.cwd = folder
-    return process
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        environment = environment_without_key(folder)
+        del environment["HOME"]
+        if os.getuid() == 0 and shutil.which("setpriv"):
+            folder.chmod(0o777)
+            command = ["setpriv", "--reuid", "54321", "--clear-groups", *command]  # who is in no list of users
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        process.cwd = folder
+        yield process
 
 
 def test_names_that_w_and_b_refuses_and_no_home_stop_nothing(named: subprocess.CompletedProcess) -> None:

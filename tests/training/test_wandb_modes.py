@@ -1,21 +1,14 @@
-"""Online, offline or not at all, and under which names: what `wandb.init` is asked for. No server is spoken to."""
+"""Online, offline or not at all: what `wandb.init` is asked for. No server is spoken to."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import wandb
-from conftest import ROOT, composed, make_codec
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from conftest import composed
 from hydra.utils import instantiate
 
-from codec.sweeps.names import run_name, sweep_group
-from codec.sweeps.record import Sweep
-from codec.training.wandb_logger import rate_distortion_point, wandb_logger, where_to_look
+from codec.training.wandb_logger import wandb_logger, where_to_look
 
 
 @pytest.fixture
@@ -165,76 +158,6 @@ def test_all_starts_of_an_offline_run_are_named_for_the_upload(
     login(monkeypatch, False)
     run = checkpointed(tmp_path)
     assert where_to_look([wandb_logger(str(run), "quintet")]).endswith(f"wandb sync '{run}/wandb'")
-
-
-@pytest.fixture
-def job(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Has the process be a job with these overrides: in a sweep's own process, or started by a launcher."""
-
-    def started(*overrides: str, mode: str = "RUN") -> None:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("evaluate", [f"hydra.mode={mode}", *overrides], return_hydra_config=True)
-        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-        HydraConfig.instance().set_config(config)
-
-    monkeypatch.delenv("QUINTET_SWEEP", raising=False)
-    return started
-
-
-def test_a_job_of_a_sweep_is_named_by_what_differs_and_grouped_by_the_sweep(
-    job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = ["evaluate.py", "-m", "data=samples", "model=jpeg", "model.quality=20,50", "runs=r"]
-    monkeypatch.setattr(sys, "argv", command)
-    Sweep.begin(tmp_path / "sweeps/my-sweep", "evaluate.py", "local")
-    monkeypatch.setenv("QUINTET_SWEEP", "my-sweep")
-    job("data=samples", "model=jpeg", "model.quality=20")
-    assert (sweep_group(), run_name(tmp_path / "jpeg-0123abcd")) == ("my-sweep", "model.quality=20")
-
-
-def test_a_job_by_itself_is_named_by_its_folder_and_has_no_group(job: Callable) -> None:
-    job("data=samples", "model=jpeg")
-    assert (sweep_group(), run_name("runs/jpeg_samples-0123abcd")) == (None, "jpeg_samples")
-
-
-def test_jobs_in_the_process_of_their_sweep_are_grouped_and_named_too(
-    job: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job("model=jpeg", mode="MULTIRUN")
-    groups = set()
-    for data in ("samples", "kodak"):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", "-m", "model=jpeg,png", f"data={data}"])
-        groups.add(sweep_group())
-        assert run_name(tmp_path / "jpeg-0123abcd") == "model=jpeg"
-    assert len(groups) == 2
-
-
-def test_a_name_longer_than_wandb_takes_is_cut_and_stays_distinct(job: Callable, tmp_path: Path) -> None:
-    names = set()
-    for image in "ab":
-        job("model=jpeg", f"name={'x' * 140}{image}", mode="MULTIRUN")
-        names.add(run_name(tmp_path / "jpeg-0123abcd"))
-    assert [len(name) for name in names] == [128, 128]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "curve"),
-    [
-        (("model=jpeg", "data=samples"), "jpeg on samples"),
-        (("model=jpeg", "data=samples", "name=mine"), "mine on samples"),
-        (("model=jpeg", "data=samples", "data.batch_size=2"), "jpeg on samples"),
-        (("model=jpeg", "data=samples", "data.eval_crop=192"), "jpeg on samples (eval_crop=192)"),
-        (("run=runs/a_b-0123abcd", "data=samples"), "a_b on samples"),
-        (("run=runs/a_b-0123abcd/checkpoints/epoch_004.ckpt",), "a_b on its own test images"),
-        (("pretrained=diffusion_dct", "quality=3", "data=samples"), "diffusion_dct on samples"),
-    ],
-)
-def test_points_of_other_images_or_runs_are_on_other_curves(
-    overrides: tuple[str, ...], curve: str, job: Callable
-) -> None:
-    job(*overrides)
-    assert rate_distortion_point(make_codec("conv_baseline"), {"bpp": 1.0})["curve"] == curve
 
 
 @pytest.mark.parametrize("thumbnails", [-1, 2.5, None])

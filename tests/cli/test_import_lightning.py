@@ -29,7 +29,7 @@ print(json.dumps([status, found, "lightning" in sys.modules, gc.isenabled(), gc.
 def test_lightning_is_imported_also_where_it_cannot_do_without(here: Path) -> None:
     script = """
 import sys
-from codec.cli.quick_imports import import_lightning
+from codec.cli.import_lightning import import_lightning
 import_lightning(hidden=("fsspec", "scipy"))
 import lightning, scipy
 assert issubclass(lightning.LightningModule, sys.modules["torch"].nn.Module)

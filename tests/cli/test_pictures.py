@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_files import files, one_line, picture, runner, tiny_checkpoint
+from cli_files import ABOUT, POINT, files, one_line, picture, runner
 from conftest import make_codec
 from PIL import Image, ImageCms, ImageDraw
-from test_cli_pretrained import ABOUT, POINT
 from torch import Tensor
 
-from codec import bitstream, pretrained
-from codec.checkpoint import save_weights
+from codec import bitstream
+from codec.checkpoint import load_pretrained, save_weights
 from codec.cli.files import _notes, _Usual, _usual
 from codec.data.image_file import read_image, read_picture, write_image
 from codec.metadata import Metadata
@@ -24,16 +23,6 @@ from codec.metrics import psnr
 pytestmark = pytest.mark.usefixtures("here")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF/></x:xmpmeta>'
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 def travelled(path: str) -> None:
@@ -213,7 +202,7 @@ def test_line_art_is_said_to_be_no_photograph_whatever_its_rate(
     note = "this model is not made for this image, try a lossless one\n"
     assert lines.endswith(note)
     assert note not in real
-    decoded = psnr(pretrained.pretrained(model).decode(Path("lines.qnt").read_bytes()), read_image("lines.png"))
+    decoded = psnr(load_pretrained(model).decode(Path("lines.qnt").read_bytes()), read_image("lines.png"))
     said = (
         f"; it comes back with {decoded:.1f} dB, photographs with 22.6: " if model == "conv_baseline" else " bpp: "
     )

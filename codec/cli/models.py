@@ -1,12 +1,22 @@
-"""The table of `codec models`."""
+"""`codec models`: the pretrained models, what they reach, and how large they are."""
 
-from codec.pretrained import PretrainedModel, Weights
+import argparse
+
+from codec.cli.console import say
+from codec.pretrained import PretrainedModel, Weights, pretrained_models
+from codec.text_table import text_table
 
 HEADS = ("model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB")
-RIGHT = {"bpp", "PSNR (dB)", "MB"}
+NUMBERS = ("bpp", "PSNR (dB)", "MB")
 
 
-def listing(models: list[PretrainedModel]) -> str:
+def models(_: argparse.Namespace) -> int:
+    """The pretrained models, what they reach, and how large they are; needs no image."""
+    say(described(pretrained_models()))
+    return 0
+
+
+def described(models: list[PretrainedModel]) -> str:
     """A text table of the models, a line for each file of weights; the default one has a star.
 
     Figures are means over the first data set that was measured; where weights write at several qualities, from the
@@ -15,17 +25,11 @@ def listing(models: list[PretrainedModel]) -> str:
     if not models:
         return "this installation has no pretrained models"
     default = models[0].at()
-    rows = [HEADS, *(_row(weights, weights == default) for model in models for weights in model.weights)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if head in RIGHT else cell.ljust(width)
-            for head, cell, width in zip(HEADS, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    rows = [_row(weights, weights == default) for model in models for weights in model.weights]
     about = [f"{model.name}: {model.weights[0].description}" for model in models]
-    return "\n".join([*lines, "", "* is what compress takes if none is named.", *about])
+    return "\n".join(
+        [text_table(HEADS, rows, right=NUMBERS), "", "* is what compress takes if none is named.", *about]
+    )
 
 
 def _row(weights: Weights, default: bool) -> tuple[str, ...]:

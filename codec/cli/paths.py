@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from codec.cli.console import STANDARD, Place, UsageError, check_pipes
-from codec.cli.reasons import reason
+from codec.cli.console import STANDARD, Place, UsageError, check_pipes, reason
 from codec.data.image_formats import writable
 from codec.data.image_list import printable
 

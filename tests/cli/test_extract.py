@@ -13,7 +13,7 @@ from PIL import Image
 from codec import bitstream
 from codec.bitstream import Header
 from codec.checkpoint import load_codec, save_weights
-from codec.cli.streams import stream_of
+from codec.cli.extract import stream_of
 
 pytestmark = pytest.mark.usefixtures("here")
 SMALL = ("model.layers=4", "model.width=4")

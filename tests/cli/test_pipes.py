@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_files import files, foreign, picture, tiny_checkpoint
+from cli_files import files, foreign, picture
 from conftest import ROOT
 from PIL import Image
 
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.usefixtures("here")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 TINY_SOURCE = b"P5 1 1 255 \0"
 CODEC = [sys.executable, "-m", "codec.cli"]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
 
 
 @pytest.fixture

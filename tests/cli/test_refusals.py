@@ -8,32 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_files import files, foreign, one_line, picture, pictures, runner, tiny_checkpoint
+from cli_files import files, foreign, one_line, picture, pictures
 from PIL import Image
 from torch import Tensor
 
 from codec import bitstream
-from codec.checkpoint import load_codec
 from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def codec(checkpoint: Path) -> LearnedCodec:
-    return load_codec(checkpoint)
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 # ---- what is refused before any work

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_files import NARROW, runner
+from cli_files import ABOUT, NARROW, POINT, runner
 from conftest import ROOT, make_codec, run_python
 from torch import Tensor
 
@@ -17,26 +17,6 @@ from codec.checkpoint import load_codec, round_to_half, save_weights
 from codec.data.download import file_sha256
 from codec.data.image_file import read_image, write_image
 from codec.learned_codec import LearnedCodec
-from codec.pretrained import Weights
-
-POINT = {"images": 3, "bpp": 0.5, "bpsp": 0.17, "psnr": 30.0}
-# What test models are, but for their weights.
-ABOUT = Weights(
-    name="",
-    quality=None,
-    accepts=None,
-    scheme="",
-    description="for tests.",
-    source="",
-    image_channels=3,
-    lossless=False,
-    fingerprint="",
-    sha256="",
-    size=0,
-    training={},
-    measured={"kodak": [POINT]},
-    per_image={},
-)
 
 
 @pytest.fixture(scope="module")

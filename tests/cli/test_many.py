@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_files import files, foreign, one_line, picture, pictures, runner, tiny_checkpoint
+from cli_files import files, foreign, one_line, picture, pictures
 from conftest import ROOT, make_codec, wait_for
 from PIL import Image
 from torch import Tensor
 
-from codec.checkpoint import load_codec, save_weights
+from codec.checkpoint import save_weights
 from codec.cli.console import UsageError
-from codec.cli.jobs import distinct
+from codec.cli.paths import distinct
 from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
@@ -24,21 +24,6 @@ from codec.metadata import Metadata
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def codec(checkpoint: Path) -> LearnedCodec:
-    return load_codec(checkpoint)
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 # ---- names

@@ -5,15 +5,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from codec.cli.console import STANDARD, complain, say
-from codec.cli.jobs import Job, Plan
-from codec.cli.reasons import is_user_s, reason
+from codec.cli.console import STANDARD, complain, is_user_s, reason, say
+from codec.cli.paths import Job, Plan
 from codec.data.image_list import printable
 
 T = TypeVar("T")
@@ -68,6 +66,8 @@ def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Ite
     if workers < 2:
         yield from map(attempt, jobs)
         return
+    from concurrent.futures import Future  # brings logging along, for which no other command should wait
+
     results = [Future[T]() for _ in jobs]
     todo = SimpleQueue[tuple[Job, Future[T]]]()
     for pair in zip(jobs, results, strict=True):

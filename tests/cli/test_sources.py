@@ -8,22 +8,12 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from cli_files import files, one_line, picture, runner, tiny_checkpoint
+from cli_files import files, one_line, picture
 from PIL import Image
 
 from codec.data.image_file import ImageFileError, image_size, read_image
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 def pipe(name: str, data: bytes) -> threading.Thread:

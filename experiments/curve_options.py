@@ -1,17 +1,25 @@
-"""What the commands that draw and compare curves are given: of finished runs, of points.csv, and published ones."""
+"""The curves that a command line names: of finished runs, of points.csv, and published ones."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.points import CURVE_HELP, POINTS, Point, curves_of, read_curves, read_points
+from codec.training.results import read_results
+from experiments.points import POINTS, Point, curves_of, read_points
 from experiments.published import DATASET, IMAGES, read_published
+from experiments.run_folders import find_runs
 
 Curves = dict[str, list[Point]]
 
 
 def add_curve_options(parser: argparse.ArgumentParser) -> None:
     """The arguments that `read_chosen` reads."""
-    parser.add_argument("curves", nargs="*", metavar="NAME=FOLDERS", help=CURVE_HELP)
+    parser.add_argument(
+        "curves",
+        nargs="*",
+        metavar="NAME=FOLDERS",
+        help="a curve's name and its result folders, separated by commas; * is allowed, hashes may be left out",
+    )
     parser.add_argument("--data", metavar="NAME", help="also the points on this data set in points.csv, e.g. kodak")
     parser.add_argument("--codecs", metavar="A,B", help="with --data: only these codecs, in this order")
     parser.add_argument("--points", type=Path, metavar="FILE", help=f"default: {POINTS}")
@@ -54,3 +62,23 @@ def read_chosen(options: argparse.Namespace) -> tuple[Curves, Curves]:
                     f"--published is of Kodak's {IMAGES} images, {name} of {point['images']:.0f} others"
                 )
     return curves, read_published(options.published)
+
+
+def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
+    """`NAME=FOLDER,FOLDER…` → `{NAME: results}`, each curve's results by rising bpp.
+
+    Raises ValueError where a folder holds no results.json, or two curves have one name.
+    """
+    curves = {}
+    for text in texts:
+        name, _, patterns = text.rpartition("=")
+        if not name or name in curves:
+            raise ValueError(f"{text}: every curve has a name of its own; give NAME=runs/a,runs/b")
+        points = curves[name] = []
+        for pattern in patterns.split(","):
+            try:
+                points += [read_results(folder / "results.json") for folder in find_runs(pattern)]
+            except ValueError as error:
+                raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
+        points.sort(key=lambda point: point["bpp"])
+    return curves

@@ -10,33 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_files import NARROW, files, foreign, one_line, picture, pictures, runner, tiny_checkpoint
+from cli_files import NARROW, files, foreign, one_line, picture, pictures
 from conftest import ROOT, make_codec, run_python
 from PIL import Image
 
 from codec import bitstream
-from codec.checkpoint import load_codec, save_weights
+from codec.checkpoint import save_weights
 from codec.cli import main
 from codec.cli.main import _parser
 from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints"))
-
-
-@pytest.fixture(scope="module")
-def codec(checkpoint: Path) -> LearnedCodec:
-    return load_codec(checkpoint)
-
-
-@pytest.fixture
-def run(checkpoint: Path, capsys: pytest.CaptureFixture):
-    return runner(capsys, checkpoint)
 
 
 # ---- what is written
@@ -205,7 +190,7 @@ def test_info_needs_no_torch(here: Path) -> None:
     foreign("a.qnt")
     script = (
         "import json, sys; from codec.cli import main; status = main(['info', 'a.qnt']); "
-        "heavy = {'torch', 'torchac', 'numpy', 'lightning'} & set(sys.modules); "
+        "heavy = {'torch', 'torchac', 'numpy', 'lightning', 'rich'} & set(sys.modules); "
         "print(json.dumps([status, sorted(heavy)]))"
     )
     done = run_python("-c", script, cwd=here, PYTHONPATH=str(ROOT))
