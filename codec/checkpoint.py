@@ -27,7 +27,8 @@ from codec.checkpoint_limits import (
     no_larger_than,
 )
 from codec.data.download import file_sha256
-from codec.entropy import EntropyBottleneck, LogisticMixture
+from codec.entropy import LogisticMixture
+from codec.entropy.tables import CodingTables
 from codec.errors import CheckpointError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
@@ -79,7 +80,7 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
             codec.load_state_dict(weights)
             check_finite(codec)
             for module in codec.modules():
-                if isinstance(module, EntropyBottleneck):
+                if isinstance(module, CodingTables):
                     _check_tables(module)
                 if isinstance(module, LogisticMixture):
                     _check_logistic(module)
@@ -140,8 +141,9 @@ def round_to_half(codec: LearnedCodec) -> None:
             if not bool(torch.isfinite(rounded).all()):
                 raise ValueError(f"{name} holds numbers that half precision, up to ±65504, does not have")
             parameter.copy_(rounded)
-    for bottleneck in codec.bottlenecks_in_order():
-        bottleneck.current_tables()
+    for module in codec.modules():
+        if isinstance(module, CodingTables):
+            module.current_tables()
 
 
 def save_weights(codec: LearnedCodec, path: str | Path, half: bool = False) -> None:
@@ -177,11 +179,11 @@ def _check_is_learned(codec: ImageCodec) -> None:
         raise CheckpointError(f"its model config makes a {type(codec).__name__}, not a learned codec")
 
 
-def _check_tables(bottleneck: EntropyBottleneck) -> None:
-    tables = bottleneck.tables
+def _check_tables(model: CodingTables) -> None:
+    tables = model.tables
     if bool((tables[:, 0] != 0).any() | (tables[:, -1] != 65536).any() | (tables.diff() < 1).any()):
         raise CheckpointError("its tables are not cumulative counts from 0 to 65536")
-    if not bottleneck.tables_are_current():  # made again here, they might not be those that files were coded with
+    if not model.tables_are_current():  # made again here, they might not be those that files were coded with
         raise CheckpointError("its tables were not made from its prior: save it again with codec.checkpoint")
 
 

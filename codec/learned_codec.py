@@ -1,7 +1,6 @@
 """LearnedCodec: what the five schemes share - training, validation, padding, whole files."""
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
@@ -64,7 +63,7 @@ class LearnedCodec(ImageCodec, LightningModule):
     rate_tells: ClassVar[bool] = True
     stride: int
     section_count: int = 1
-    g_s: Callable[[Any], Tensor]
+    bottleneck: EntropyBottleneck
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
@@ -79,36 +78,50 @@ class LearnedCodec(ImageCodec, LightningModule):
         self._fingerprint: tuple[tuple, bytes] | None = None
         self._rows: list[Row] = []
 
-    # ---- what a scheme writes, beside its synthesis transform `g_s`
+    # ---- what a scheme writes
 
-    @abstractmethod
+    def g_a(self, x: Tensor) -> list[Tensor]:
+        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent."""
+        raise NotImplementedError
+
+    def g_s(self, y_hat: Any) -> Tensor:
+        """The synthesis transform: the quantised latent → `x_hat` `[B, C, H, W]`."""
+        raise NotImplementedError
+
+    def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(H, W) of the latent's tensors, of a padded image of `size` (H, W)."""
+        raise NotImplementedError
+
+    # ---- what follows from it, unless a scheme has more than one bottleneck, or none
+
     def analyse(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """`x` `[B, C, H, W]` in [0, 1], H and W multiples of `stride` → what `g_s` makes `x_hat` of, and its bits.
+        """`x`, as `g_a` takes it → what `g_s` makes `x_hat` of, and its bits.
 
-        These are differentiable estimates, `[B]` each, by part of the file: `y` the latent, `z` side information,
-        `skip_0` … the skip connections, `x` pixels.
+        These are differentiable estimates, `[B]` each, by part of the file: `y` the latent's coarsest tensor, `y_1`
+        … the finer ones, `z` side information, `x` pixels.
         """
+        return self.bottleneck(self.g_a(x))
 
     def forward(self, x: Tensor) -> Reconstruction:
         """`x` as `analyse` takes it."""
         y_hat, bits = self.analyse(x)
         return Reconstruction(self.g_s(y_hat), bits)
 
-    @abstractmethod
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
+        return [self.bottleneck.compress(self.g_a(x))]
 
-    @abstractmethod
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
+        return self.g_s(self.bottleneck.decompress(sections[0], self.latent_sizes(size)))
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).
 
         Called before `decompress`, so that a file that claims a large image costs no memory unless it is as long as
-        the files of such images. Nothing is decoded here. A scheme overrides it with what is known of all its
-        sections; one that does not has each checked when its bottleneck comes to it.
+        the files of such images. Nothing is decoded here.
         """
+        self.bottleneck.check_length(sections[0], self.latent_sizes(size))
 
     def load_starting_weights(self) -> None:
         """Brings what training starts from besides random weights: nothing, unless a scheme overrides it.
@@ -221,7 +234,7 @@ class LearnedCodec(ImageCodec, LightningModule):
             for module, training in modes:  # not train(True): a part may have been frozen by itself
                 module.training = training
 
-    def bottlenecks_in_order(self) -> list[EntropyBottleneck]:
+    def bottlenecks(self) -> list[EntropyBottleneck]:
         """All of the codec, in the order in which the scheme made them."""
         return [module for module in self.modules() if isinstance(module, EntropyBottleneck)]
 
@@ -240,11 +253,11 @@ class LearnedCodec(ImageCodec, LightningModule):
         """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
         self._prior_lr_factor = prior_lr_factor
-        for bottleneck in self.bottlenecks_in_order():
+        for bottleneck in self.bottlenecks():
             bottleneck.shapes_latent = loss.rate_weight > 0
 
     def configure_optimizers(self) -> dict[str, Any]:
-        priors = [p for bottleneck in self.bottlenecks_in_order() for p in bottleneck.prior.parameters()]
+        priors = [p for bottleneck in self.bottlenecks() for p in bottleneck.prior.parameters()]
         others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
         optimizer = self._optimizer([{"params": others}, {"params": priors}])
         optimizer.param_groups[1]["lr"] *= self._prior_lr_factor

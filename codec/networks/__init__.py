@@ -6,6 +6,7 @@ from codec.networks.com_rec import ComCNN, RecCNN
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
+from codec.networks.wavelet import Wavelet
 
 __all__ = [
     "NETWORK_SHARE",
@@ -20,5 +21,6 @@ __all__ = [
     "ResidualBlock",
     "UNetDecoder",
     "Upsample",
+    "Wavelet",
     "zero_",
 ]

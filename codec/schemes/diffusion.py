@@ -12,10 +12,11 @@ Letters: B images, C image channels, H × W pixels.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
-from codec.entropy import CENTRE, EntropyBottleneck
+from codec.entropy import EntropyBottleneck
+from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec, Reconstruction
 from codec.networks import (
     NETWORK_SHARE,
@@ -26,19 +27,22 @@ from codec.networks import (
     NoiseSchedule,
     ResidualBlock,
     UNetDecoder,
+    Wavelet,
     zero_,
 )
 
 LATENT_CHANNELS = 128
+_WAVELET_LEVELS = 5
 
 
 class DiffusionAutoencoder(LearnedCodec):
     """Three halvings to a latent of 128 channels, three doublings back.
 
-        x ── stem /2 ── res ── down /4 ── res ── down /8 ── res ── y ── bottleneck ── y_hat ── decoder ── x_hat
-               └ skip 2  └ skip 1           └ skip 0       each: project to few channels, bottleneck, expand
+        x ── stem /2 ── res ── down /4 ── res ── down /8 ── res ── y ──┬─ bottleneck ── y_hat ── decoder ── x_hat
+               └ skip 2  └ skip 1           └ skip 0   each projected ─┘                        (skips expanded)
 
-    `skips` "coded" or "none"; `skip_channels` are those coded of each, coarsest first (1/4, 1/2, 1/2).
+    `skips` "coded" or "none"; `skip_channels` are those coded of each, coarsest first (1/4, 1/2, 1/2): with y they
+    are the latent, a pyramid of three tensors.
 
     `decoder` "one_shot" is the paper's: in training the normalised latent is noised by `q_sample` at a random t
     below `max_t` (of 1000; 0: never), one a batch; to decode, none. "iterative" diffuses the image instead: a U-Net
@@ -48,15 +52,16 @@ class DiffusionAutoencoder(LearnedCodec):
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
     encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
-    working codec, whose rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
+    working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels instead: y
+    is the details of 1/8, the skips are those of 1/4 and 1/2, two coarser tensors come before them, and the decoder
+    sees the approximation too; the quantiser's bits set its rate. "none" is the paper's.
     """
 
     tag = "DIFF"
-    stride = 8
 
     def __init__(
         self,
-        bottleneck: Callable[[int], EntropyBottleneck],
+        bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         skips: str = "coded",
         skip_channels: Sequence[int] = (8, 2, 2),
@@ -71,7 +76,7 @@ class DiffusionAutoencoder(LearnedCodec):
         self.schedule = NoiseSchedule()
         check_choice("skips", skips, ("coded", "none"))
         check_integers("skip_channels", skip_channels, count=3, lowest=1)
-        check_choice("shortcut", shortcut, ("none", "dct"))
+        check_choice("shortcut", shortcut, ("none", "dct", "wavelet"))
         check_positive("shortcut_step", shortcut_step)
         check_choice("decoder", decoder, ("one_shot", "iterative"))
         check_integer("max_t", max_t, 0, self.schedule.steps)
@@ -89,23 +94,40 @@ class DiffusionAutoencoder(LearnedCodec):
                 nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
             ]
         )
-        self.to_latent = nn.Conv2d(128, LATENT_CHANNELS, 1)
-        self.bottleneck = bottleneck(LATENT_CHANNELS)
+        self.shortcut, self.from_latent = None, nn.Identity()
+        self.share = 1.0 if shortcut == "none" else NETWORK_SHARE
+        if shortcut == "wavelet":
+            if skips == "none":
+                raise ArgumentError("skips", skips, "with shortcut=wavelet allowed is coded: they are its details")
+            self.shortcut = Wavelet(image_channels, _WAVELET_LEVELS)
+            self.stride = 2**_WAVELET_LEVELS
+            channels = self.shortcut.channels
+            self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False)
+            # The coarser tensors are the wavelet's alone.
+            y_channels, *skip_channels = channels[-3], channels[-2], channels[-1], channels[-1]
+            self.from_latent = nn.Conv2d(y_channels + image_channels, LATENT_CHANNELS, 1)
+        else:
+            self.stride = 8
+            y_channels = LATENT_CHANNELS
+            few, *finest = skip_channels
+            self.bottleneck = bottleneck([y_channels, *([few, sum(finest)] if skips == "coded" else [])])
+            if shortcut == "dct":
+                self.shortcut = BlockDCT(
+                    image_channels,
+                    y_channels,
+                    block=self.stride,
+                    levels=self.bottleneck.scale,
+                    step=shortcut_step,
+                    overlap=4,
+                )
+        self.to_latent = nn.Conv2d(128, y_channels, 1)
         coded = zip(skip_channels, SKIP_WIDTHS, strict=True) if skips == "coded" else ()
-        self.skips = nn.ModuleList(_CodedSkip(width, bottleneck(few)) for few, width in coded)
-        self.section_count = 1 + len(self.skips)
-        self.shortcut, self.share = None, 1.0
-        if shortcut == "dct":
-            self.share = NETWORK_SHARE
-            self.shortcut = BlockDCT(
-                image_channels,
-                LATENT_CHANNELS,
-                block=self.stride,
-                levels=self.bottleneck.scale,
-                step=shortcut_step,
-                overlap=4,
-            )
+        self.skips = nn.ModuleList(_CodedSkip(width, few) for few, width in coded)
+        if shortcut != "none":
             zero_(self.to_latent)
+        if shortcut == "wavelet":
+            for skip in self.skips:
+                zero_(skip.project)
         # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
         self.iterative = decoder == "iterative"
@@ -113,15 +135,7 @@ class DiffusionAutoencoder(LearnedCodec):
             self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
             self.decoder = ConditionalUNet(image_channels, bool(self.skips))
         else:
-            self.decoder = UNetDecoder(image_channels, bool(self.skips), starts_at_zero=shortcut == "dct")
-
-    def analyse(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        y_hats, bits = [], {}
-        parts = ("y", "skip_0", "skip_1", "skip_2")[: self.section_count]
-        for part, bottleneck, y in zip(parts, self.bottlenecks_in_order(), self.g_a(x), strict=True):
-            y_hat, bits[part] = bottleneck(y)
-            y_hats.append(y_hat)
-        return y_hats, bits
+            self.decoder = UNetDecoder(image_channels, bool(self.skips), starts_at_zero=shortcut != "none")
 
     def forward(self, x: Tensor) -> Reconstruction:
         if not (self.training and self.iterative):
@@ -129,38 +143,30 @@ class DiffusionAutoencoder(LearnedCodec):
         y_hats, bits = self.analyse(x)
         return Reconstruction(self._denoised_once(x, y_hats), bits)
 
-    def compress(self, x: Tensor) -> list[bytes]:
-        return [
-            bottleneck.compress(y) for bottleneck, y in zip(self.bottlenecks_in_order(), self.g_a(x), strict=True)
-        ]
-
-    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        coded = zip(self.bottlenecks_in_order(), sections, self._latent_sizes(size), strict=True)
-        return self.g_s([bottleneck.decompress(section, latent_size) for bottleneck, section, latent_size in coded])
-
-    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
-        coded = zip(self.bottlenecks_in_order(), sections, self._latent_sizes(size), strict=True)
-        for bottleneck, section, latent_size in coded:
-            bottleneck.check_length(section, latent_size)
-
-    def _latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        return [(size[0] // stride, size[1] // stride) for stride in (8, 4, 2, 2)[: self.section_count]]
+    def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        strides = (self.stride >> n for n in range(len(self.bottleneck.channels)))
+        return [(size[0] // stride, size[1] // stride) for stride in strides]
 
     def extra_columns(self, image: Tensor) -> dict[str, float]:
         """The paper's own accounting, beside the ratio of real files."""
         height, width = self.padded(*image.shape[-2:])
-        return paper_ratios(image.numel(), LATENT_CHANNELS * height * width // self.stride**2)
+        return paper_ratios(image.numel(), self.to_latent.out_channels * height * width // 64)
 
     def g_a(self, x: Tensor) -> list[Tensor]:
-        """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]`, and the skips' latents at 1/4, 1/2 and 1/2 if coded."""
+        """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]` and, if coded, the skips at 1/4 and 1/2; or the pyramid."""
         stem = self.stem(x)  # (B, 64, H/2, W/2)
         half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
-        y = self.to_latent(self.encoder[2](quarter))  # (B, 128, H/8, W/8)
-        if self.shortcut is not None:
-            y = self.shortcut.analysis(x) + self.share * y
+        latent = [self.to_latent(self.encoder[2](quarter))]  # (B, 128, H/8, W/8)
         features = (quarter, half, stem)[: len(self.skips)]
-        return [y + CENTRE, *(skip.project(h) + CENTRE for skip, h in zip(self.skips, features, strict=True))]
+        coded = [skip.project(h) for skip, h in zip(self.skips, features, strict=True)]
+        if isinstance(self.shortcut, Wavelet):
+            *coarser, y, skip, finest = self.shortcut.analysis(x)
+            latent = [y + self.share * latent[0], skip + self.share * coded[0]]
+            return [*coarser, *latent, finest + self.share * (coded[1] + coded[2])]
+        if self.shortcut is not None:
+            latent[0] = self.shortcut.analysis(x) + self.share * latent[0]
+        return [*latent, coded[0], cat(coded[1:], 1)] if coded else latent
 
     def g_s(self, y_hats: list[Tensor]) -> Tensor:
         """The decoded latents, in the order of `g_a` → `x_hat` `[B, C, H, W]`."""
@@ -189,24 +195,31 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def _conditions(self, y_hats: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The normalised latent, the shortcut's reconstruction (mid-grey without one), the expanded skips."""
-        y = y_hats[0] - CENTRE
-        batch, _, height, width = y.shape
-        if self.shortcut is not None:
-            base = self.shortcut.synthesis(y)
+        if isinstance(self.shortcut, Wavelet):
+            *coarser, y, few, finest = y_hats
+            told = [few, finest, finest]
+            base = self.shortcut.synthesis(y_hats)
+            y = cat([y, self.shortcut.synthesis(coarser) - 0.5], 1)
         else:
-            base = y.new_full((batch, self.image_channels, height * self.stride, width * self.stride), 0.5)
-        skips = [skip.expand(s - CENTRE) for skip, s in zip(self.skips, y_hats[1:], strict=True)]
-        return self.normalise(y), base, skips
+            y, *skips = y_hats
+            told = [skips[0], *skips[1].split([s.expand.in_channels for s in self.skips[1:]], 1)] if skips else []
+            if self.shortcut is not None:
+                base = self.shortcut.synthesis(y)
+            else:
+                batch, _, height, width = y.shape
+                size = height * self.stride, width * self.stride
+                base = y.new_full((batch, self.image_channels, *size), 0.5)
+        expanded = [skip.expand(coded) for skip, coded in zip(self.skips, told, strict=True)]
+        return self.normalise(self.from_latent(y)), base, expanded
 
 
 class _CodedSkip(nn.Module):
     """A skip connection that is part of the file: 1×1 convolutions to few channels and back."""
 
-    def __init__(self, width: int, bottleneck: EntropyBottleneck) -> None:
+    def __init__(self, width: int, few: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(width, bottleneck.channels, 1)
-        self.bottleneck = bottleneck
-        self.expand = nn.Conv2d(bottleneck.channels, width, 1)
+        self.project = nn.Conv2d(width, few, 1)
+        self.expand = nn.Conv2d(few, width, 1)
 
 
 def paper_ratios(input_values: int, latent_values: int) -> dict[str, float]:

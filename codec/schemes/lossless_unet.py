@@ -12,7 +12,7 @@ Letters: B images, C image channels, H × W pixels, N halvings to the core resol
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
-from codec.entropy import CENTRE, EntropyBottleneck, LogisticMixture, Mixture
+from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import LEAST_BITS
 from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec
@@ -71,7 +71,7 @@ class LosslessUNet(LearnedCodec):
 
     def __init__(
         self,
-        bottleneck: Callable[[int], EntropyBottleneck],
+        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
         image_channels: int = 3,
         context: str = "none",
         levels: int = 1,
@@ -109,7 +109,7 @@ class LosslessUNet(LearnedCodec):
         self.depth, self.tile, self.verify = depth, tile, verify
 
         self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
-        self.bottleneck = bottleneck(latent_channels)
+        self.bottleneck = bottleneck([latent_channels])
         reach = self.bottleneck.scale // 2
         self.expand = ExactConv2d(latent_channels, features, 3, padding=1, reach=reach)
         # Features are wanted from the core resolution up to the finest grid that pixels are predicted on.
@@ -154,14 +154,14 @@ class LosslessUNet(LearnedCodec):
         return x
 
     def _bits(self, image: Tensor, channels: int | None = None) -> dict[str, Tensor]:
-        y_hat, bits_of_z = self.bottleneck(self.g_a(image))
+        (y_hat,), bits = self.bottleneck([self.g_a(image)])
         planes = []
 
         def code(mixture: Mixture, plane: Tensor) -> None:
             planes.append(self.mixture.bits(mixture, plane))
 
         self._visit(image, y_hat, code, channels)
-        return {"z": bits_of_z, "x": torch.stack(planes).sum(0)}
+        return {"z": sum(bits.values()), "x": torch.stack(planes).sum(0)}
 
     def _channels_to_code(self, image: Tensor) -> int:
         """1 if all channels are equal, of every image of the batch; else all of them."""
@@ -184,8 +184,9 @@ class LosslessUNet(LearnedCodec):
         with exact_kernels(x.device.type):
             for tile in self._tiles(image):
                 y = self.g_a(tile)
-                latents.append(self.bottleneck.compress(y))
-                self._visit(tile, self.bottleneck.decompress(latents[-1], y.shape[-2:]), code, channels)
+                latents.append(self.bottleneck.compress([y]))
+                (z,) = self.bottleneck.decompress(latents[-1], [y.shape[-2:]])
+                self._visit(tile, z, code, channels)
         head = _HEAD.pack(self.tile, self.levels, channels, checksum(image))
         sections = [pack_strings(latents), head + pack_strings(pixels)]
         if self.verify:
@@ -203,7 +204,7 @@ class LosslessUNet(LearnedCodec):
 
         with exact_kernels(self.device.type):
             for tile in self._tiles(image):
-                z = self.bottleneck.decompress(latents.next(), self._core_size(tile.shape[-2:]))
+                (z,) = self.bottleneck.decompress(latents.next(), [self._core_size(tile.shape[-2:])])
                 self._visit(tile, z, code, channels)
         latents.end()
         pixels.end()
@@ -227,7 +228,7 @@ class LosslessUNet(LearnedCodec):
                 f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
             )
         # The tiles together have no fewer latents than the image in one piece.
-        self.bottleneck.check_length(sections[0], self._core_size(size))
+        self.bottleneck.check_length(sections[0], [self._core_size(size)])
 
     def _check_comes_back(self, sections: list[bytes], image: Tensor) -> None:
         try:
@@ -257,7 +258,7 @@ class LosslessUNet(LearnedCodec):
         y = self.encoder(x - 0.5)
         if self.shortcut is not None:
             y = self.shortcut.analysis(x) + NETWORK_SHARE * y
-        return y + CENTRE
+        return y
 
     def _visit(self, tile: Tensor, y_hat: Tensor, code: Code, channels: int | None = None) -> None:
         """Calls `code(mixture, channel)` for all channels of all planes of a tile `[B, C, h, w]`, in coding order.
@@ -272,7 +273,7 @@ class LosslessUNet(LearnedCodec):
             for other in others if channels == 1 else ():
                 plane[:, other].copy_(plane[:, first])
 
-        z = (y_hat - CENTRE) * self.bottleneck.scale
+        z = y_hat * self.bottleneck.scale
         features = self._features(z, tile.shape[-2:])
         plane = tile[..., :: 2**self.levels, :: 2**self.levels]
         predict(self.base, self._preview(z, features[self.levels]), features[self.levels], plane)

@@ -17,7 +17,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.v2 import Normalize
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
-from codec.entropy import CENTRE, EntropyBottleneck
+from codec.entropy import EntropyBottleneck
 from codec.learned_codec import LearnedCodec
 from codec.networks import NETWORK_SHARE, BlockDCT, ResidualBlock, zero_
 from codec.networks.pretrained import load_pretrained
@@ -45,7 +45,7 @@ class QuantizedAutoencoder(LearnedCodec):
 
     def __init__(
         self,
-        bottleneck: Callable[[int], EntropyBottleneck],
+        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
         image_channels: int = 3,
         encoder: str = "resnet101",
         pretrained: bool = True,
@@ -67,7 +67,7 @@ class QuantizedAutoencoder(LearnedCodec):
         self.encoder = get_model(encoder, weights=None)
         self.to_latent = nn.Conv2d(self.encoder.fc.in_features, latent_channels, 1)
         self.encoder.fc = nn.Identity()
-        self.bottleneck = bottleneck(latent_channels)
+        self.bottleneck = bottleneck([latent_channels])
         self.decoder = nn.Sequential(
             *(ResidualBlock(coarse, fine, upsample=True) for coarse, fine in pairwise([latent_channels, *widths])),
             nn.Conv2d(widths[-1], image_channels, 3, padding=1),
@@ -91,23 +91,10 @@ class QuantizedAutoencoder(LearnedCodec):
             url = self.pretrained_url or get_model_weights(self.encoder_name).IMAGENET1K_V1.url
             load_pretrained(self.encoder, url, "", self.encoder_name, "model.pretrained=false")
 
-    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        y_hat, bits = self.bottleneck(self.g_a(x))
-        return y_hat, {"y": bits}
+    def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        return [(size[0] // self.stride, size[1] // self.stride)]
 
-    def compress(self, x: Tensor) -> list[bytes]:
-        return [self.bottleneck.compress(self.g_a(x))]
-
-    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        return self.g_s(self.bottleneck.decompress(sections[0], self._latent_size(size)))
-
-    def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
-        self.bottleneck.check_length(sections[0], self._latent_size(size))
-
-    def _latent_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        return size[0] // self.stride, size[1] // self.stride
-
-    def g_a(self, x: Tensor) -> Tensor:
+    def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, 512, H/32, W/32]`."""
         resnet = self.encoder
         h = resnet.conv1(self.imagenet(x.expand(-1, 3, -1, -1)))
@@ -116,11 +103,11 @@ class QuantizedAutoencoder(LearnedCodec):
         y = self.to_latent(h)
         if self.shortcut is not None:
             y = self.shortcut.analysis(x) + NETWORK_SHARE * y
-        return y + CENTRE
+        return [y]
 
-    def g_s(self, y_hat: Tensor) -> Tensor:
+    def g_s(self, y_hat: list[Tensor]) -> Tensor:
         """`y_hat` `[B, 512, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
-        y = y_hat - CENTRE
+        (y,) = y_hat
         if self.shortcut is None:
             return 0.5 + self.decoder(y)  # around mid-grey
         return self.shortcut.synthesis(y) + NETWORK_SHARE * self.decoder(y)

@@ -30,10 +30,10 @@ PHASES: dict[int, tuple[tuple[Offset, ...], ...]] = {
     4: (((0, 0),), ((1, 1),), ((0, 1),), ((1, 0),)),
 }
 
-RADIUS = 2  # of the neighbourhood at a position
-KERNEL = 2 * RADIUS + 1
 KNOTS = 6  # qualities 0, 20, … 100, between which what depends on the rate is interpolated
 KNOT_UNIT = 256
+# Up to so many channels a neighbourhood is 5×5, else 3×3; from more than so many nothing is predicted linearly.
+_FEW, _MANY = 16, 256
 _LARGEST_MAGNITUDE = 255  # in linear predictions; larger levels count as this
 _LARGEST_LEVEL = 2047
 _MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
@@ -68,7 +68,7 @@ class Coarser(NamedTuple):
     """What is known of everything coarser than a tensor.
 
     `features` are codes `[B, F, H, W]` on the tensor's own grid; `magnitudes` are the next coarser tensor's, on a
-    grid of half that size.
+    grid of half that size, repeated where its own is coarser still.
     """
 
     features: Tensor | None = None
@@ -84,7 +84,8 @@ class PassNetwork(nn.Module):
         levels of the neighbourhood ── linear ──────────────────────────────┘
 
     `coded` of the tensor's `channels` are coded. `neighbours` False: nothing of the tensor itself is known yet.
-    `coarser_channels` are the next coarser tensor's, `features_in` the width of what else is known, 0: nothing. The
+    `coarser_channels` are the next coarser tensor's, `features_in` the width of what else is known, 0: nothing. Of
+    very many channels nothing is predicted linearly. The
     network's end starts at zero, and so do both linear parts but for the constant in m; see
     `codec.entropy.priors.linear_start`, which fits them.
     """
@@ -94,13 +95,16 @@ class PassNetwork(nn.Module):
     ) -> None:
         super().__init__()
 
-        def of_neighbours(outputs: int, reach: int) -> ExactConv2d | None:
-            return ExactConv2d(channels, outputs, KERNEL, stride=2, bias=False, reach=reach) if neighbours else None
+        self.kernel = 5 if channels <= _FEW else 3
 
-        self.mean = of_neighbours(coded, _LARGEST_LEVEL)
-        self.magnitude = of_neighbours(coded, _LARGEST_MAGNITUDE)
-        self.coarser_magnitude = None
-        if coarser_channels:
+        def of_neighbours(outputs: int, reach: int) -> ExactConv2d:
+            return ExactConv2d(channels, outputs, self.kernel, stride=2, bias=False, reach=reach)
+
+        self.mean = self.magnitude = self.first = self.coarser_magnitude = None
+        if neighbours and channels <= _MANY:
+            self.mean = of_neighbours(coded, _LARGEST_LEVEL)
+            self.magnitude = of_neighbours(coded, _LARGEST_MAGNITUDE)
+        if 0 < coarser_channels <= _MANY:
             self.coarser_magnitude = ExactConv2d(
                 coarser_channels, coded, 3, padding=1, bias=False, reach=_LARGEST_MAGNITUDE
             )
@@ -109,7 +113,8 @@ class PassNetwork(nn.Module):
                 zero_(linear)
         self.constant = ExactConv2d(KNOTS, coded, 1, bias=False, reach=KNOT_UNIT)
         nn.init.constant_(self.constant.weight, 0.5 / KNOT_UNIT)
-        self.first = of_neighbours(features, CODE_MAX)
+        if neighbours:
+            self.first = of_neighbours(features, CODE_MAX)
         self.from_features = ExactConv2d(features_in, features, 1, bias=False) if features_in else None
         self.rate = zero_(ExactConv2d(KNOTS, features, 1, reach=KNOT_UNIT))
         self.middle = ExactConv2d(features, features, 1)
@@ -128,9 +133,10 @@ class PassNetwork(nn.Module):
         h = whole(self.rate(knots))
         mean = 0
         if self.mean is not None:
-            mean = whole(self.mean(around(known.levels, offset)), FRACTIONS)
-            m = m + whole(self.magnitude(around(known.magnitudes, offset)), _MAGNITUDE_UNIT)
-            h = h + whole(self.first(around(known.companded, offset)))
+            mean = whole(self.mean(around(known.levels, offset, self.kernel)), FRACTIONS)
+            m = m + whole(self.magnitude(around(known.magnitudes, offset, self.kernel)), _MAGNITUDE_UNIT)
+        if self.first is not None:
+            h = h + whole(self.first(around(known.companded, offset, self.kernel)))
         if self.coarser_magnitude is not None:
             m = m + whole(self.coarser_magnitude(coarser.magnitudes), _MAGNITUDE_UNIT)[..., :height, :width]
         if self.from_features is not None:
@@ -142,7 +148,7 @@ class PassNetwork(nn.Module):
 
 
 class CoarserFeatures(nn.Module):
-    """Features of one tensor and of what is coarser than that, on the grid of the next, which is twice as fine."""
+    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer."""
 
     def __init__(self, channels: int, features: int, first: bool) -> None:
         super().__init__()
@@ -154,8 +160,7 @@ class CoarserFeatures(nn.Module):
         h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
         if self.before is not None:
             h = h + whole(self.before(before))
-        height, width = size
-        return codes(self.to_next(codes(h)))[..., :height, :width]
+        return _spread(codes(self.to_next(codes(h))), size)
 
 
 class ContextPrior(Prior):
@@ -210,7 +215,7 @@ class ContextPrior(Prior):
             if n:
                 features = self.features[n - 1](decoded[-1], features, (height, width))
                 told.append(features)
-                magnitudes = Known.of(decoded[-1]).magnitudes
+                magnitudes = _spread(Known.of(decoded[-1]).magnitudes, (-(-height // 2), -(-width // 2)))
             if self.hypers is not None:
                 told.append(self.hypers[n].visit(levels and levels[n], sizes[n], code, not self.training))
             coarser = Coarser(torch.cat(told, 1) if told else None, magnitudes)
@@ -273,13 +278,21 @@ def companded(levels: Tensor) -> Tensor:
     return table[levels.abs().clamp(max=256).long()]
 
 
-def around(x: Tensor, offset: Offset) -> Tensor:
-    """`x` padded so that a 5×5 convolution of stride 2 is centred on every other position from `offset` on."""
+def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
+    """`x` padded so that a convolution of stride 2 is centred on every other position from `offset` on."""
     margins = []
+    radius = kernel // 2
     for size, first in zip(reversed(x.shape[-2:]), reversed(offset), strict=True):
         count = -(-(size - first) // 2)
-        margins += [RADIUS - first, 2 * count - 1 + RADIUS - size + first]
+        margins += [radius - first, 2 * count - 1 + radius - size + first]
     return F.pad(x, margins)
+
+
+def _spread(x: Tensor, size: Size) -> Tensor:
+    """`x` on a grid of `size` (H, W): each position repeated as often as it takes, and what is too much cut off."""
+    height, width = size
+    x = x.repeat_interleave(-(-height // x.shape[-2]), -2)[..., :height, :]
+    return x.repeat_interleave(-(-width // x.shape[-1]), -1)[..., :width]
 
 
 def _log2(m: Tensor, smooth: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.entropy.priors.context import KERNEL, Coarser, ContextPrior, Known, Offset, PassNetwork, around
+from codec.entropy.priors.context import Coarser, ContextPrior, Known, Offset, PassNetwork, around
 
 _ROUNDS = 3
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
@@ -76,10 +76,10 @@ def _samples(
     values = coded[..., row::2, column::2].flatten(2)
     count = values.shape[2]
     chosen = torch.randperm(count)[: max(1, rows // len(coded))]
-    levels = F.unfold(around(known.levels, offset), KERNEL, stride=2)
+    levels = F.unfold(around(known.levels, offset, network.kernel), network.kernel, stride=2)
     magnitudes = []
     if network.magnitude is not None:
-        magnitudes.append(F.unfold(around(known.magnitudes, offset), KERNEL, stride=2))
+        magnitudes.append(F.unfold(around(known.magnitudes, offset, network.kernel), network.kernel, stride=2))
     if coarser.magnitudes is not None:
         magnitudes.append(F.unfold(coarser.magnitudes, 3, padding=1))
     magnitudes.append(knots.flatten(2).expand(-1, -1, count))
