@@ -1,7 +1,7 @@
 """LearnedCodec: what the five schemes share - training, validation, padding, whole files."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,7 @@ from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.checks import check_channels
 from codec.data.image_file import NamedImage
-from codec.entropy import EntropyBottleneck
+from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
@@ -78,6 +78,15 @@ class LearnedCodec(ImageCodec, LightningModule):
         self._fingerprint: tuple[tuple, bytes] | None = None
         self._rows: list[Row] = []
 
+    @property
+    def qualities(self) -> range | tuple[float, float] | None:
+        return QUALITIES if any(bottleneck.variable_rate for bottleneck in self.bottlenecks()) else None
+
+    def set_quality(self, quality: float) -> None:
+        super().set_quality(quality)
+        if self.qualities == QUALITIES:
+            self.quality = EntropyBottleneck.coded_quality(quality)
+
     # ---- what a scheme writes
 
     def g_a(self, x: Tensor) -> list[Tensor]:
@@ -92,24 +101,33 @@ class LearnedCodec(ImageCodec, LightningModule):
         """(H, W) of the latent's tensors, of a padded image of `size` (H, W)."""
         raise NotImplementedError
 
-    # ---- what follows from it, unless a scheme has more than one bottleneck, or none
+    # ---- what follows from it, unless a scheme has other ways
 
-    def analyse(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """`x`, as `g_a` takes it → what `g_s` makes `x_hat` of, and its bits.
+    def latent(self, x: Tensor) -> list[Tensor]:
+        """What the bottleneck codes of `x`, as `g_a` takes it."""
+        return self.g_a(x)
+
+    def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Any, dict[str, Tensor]]:
+        """`x`, as `g_a` takes it, each image at its `quality` `[B]` → what `g_s` makes `x_hat` of, and its bits.
 
         These are differentiable estimates, `[B]` each, by part of the file: `y` the latent's coarsest tensor, `y_1`
         … the finer ones, `z` side information, `x` pixels.
         """
-        return self.bottleneck(self.g_a(x))
+        return self.bottleneck(self.latent(x), quality)
 
     def forward(self, x: Tensor) -> Reconstruction:
-        """`x` as `analyse` takes it."""
-        y_hat, bits = self.analyse(x)
-        return Reconstruction(self.g_s(y_hat), bits)
+        """`x` as `analyse` takes it; in training of a variable rate, each image at a quality drawn at random."""
+        quality = self._qualities(len(x))
+        y_hat, bits = self.analyse(x, quality)
+        x_hat = self.g_s(y_hat)
+        if self.training and quality is not None:
+            # A bit is worth what the squared step is: where steps are large, distortion weighs less.
+            x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / self.bottleneck.relative_step(quality) ** 2
+        return Reconstruction(x_hat, bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        return [self.bottleneck.compress(self.g_a(x))]
+        return [self.bottleneck.compress(self.latent(x), self._qualities(1))]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
@@ -128,6 +146,22 @@ class LearnedCodec(ImageCodec, LightningModule):
 
         Called for a run that starts from nothing, never where a checkpoint is loaded. Raises ValueError.
         """
+
+    @torch.no_grad()
+    def fit_priors(self, batches: Iterable[Tensor]) -> None:
+        """Starts those priors by the latents of images that can be, `batches` being uint8 `[B, C, H, W]`.
+
+        Called as `load_starting_weights` is, once there are images; takes none where no prior can be fitted.
+        """
+        if not any(bottleneck.prior.can_be_fitted for bottleneck in self.bottlenecks()):
+            return
+        with self._coding():
+            latents = [self.latent(self.pad(batch.to(self.device).float() / 255)) for batch in batches]
+        latent = [torch.cat(tensors) for tensors in zip(*latents, strict=True)]
+        quality = None
+        if self.qualities == QUALITIES:
+            quality = QUALITIES[1] * torch.rand(len(latent[0]), device=self.device)
+        self.bottleneck.fit_prior(latent, quality)
 
     def check_loss(self, loss: RateDistortionLoss) -> None:
         """Raises ValueError if the scheme cannot be trained with `loss`; any will do, unless overridden."""
@@ -176,7 +210,8 @@ class LearnedCodec(ImageCodec, LightningModule):
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
-            return sum(bits.item() for bits in self.analyse(self.prepared(image))[1].values())
+            _, bits = self.analyse(self.prepared(image), self._qualities(1))
+            return sum(part.item() for part in bits.values())
 
     def prepared(self, image: Tensor) -> Tensor:
         """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded."""
@@ -205,6 +240,15 @@ class LearnedCodec(ImageCodec, LightningModule):
                 digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
             self._fingerprint = (versions, digest.digest()[:4])
         return self._fingerprint[1]
+
+    def _qualities(self, count: int) -> Tensor | None:
+        """Of so many images, `[count]`: in training random ones, else the one in use; None if there is one rate."""
+        if self.qualities != QUALITIES:
+            return None
+        if self.training:
+            return QUALITIES[1] * torch.rand(count, device=self.device)
+        middle = sum(QUALITIES) / 2
+        return torch.full((count,), middle if self.quality is None else self.quality, device=self.device)
 
     def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
         if header.scheme != self.tag:

@@ -12,8 +12,11 @@ from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import exact_kernels, whole
 
-# A variable rate doubles or halves the quantiser's step this many times from quality 0 to 100.
+# A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
+QUALITIES = (0.0, 100.0)
 OCTAVES = 5.5
+# A file holds its quality in one byte, in halves.
+_QUALITY_UNIT = 2
 
 
 class EntropyBottleneck(nn.Module):
@@ -72,25 +75,46 @@ class EntropyBottleneck(nn.Module):
             return [tensor * step for tensor in levels], dict(code.bits)
 
     def compress(self, y: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
-        """The latent of one image → its section. Raises EncodeError if it holds nan."""
+        """The latent of one image → its section, at a `quality` `[1]` that a file can hold where it varies.
+
+        Raises EncodeError if the latent holds nan.
+        """
         if any(bool(torch.isnan(tensor).any()) for tensor in y):
             raise EncodeError("the latent holds nan: the weights or the image are not usable")
         code = Write()
         self._visit([torch.floor(e + 0.5) for e in self._exact_levels(y, quality)], code, quality)
-        return pack_strings(code.strings)
+        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
+        return head + pack_strings(code.strings)
 
-    def decompress(self, section: bytes, sizes: Sequence[Size], quality: Tensor | None = None) -> list[Tensor]:
+    def decompress(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
         """A section → `y_hat`, B = 1, of `sizes` (H, W).
 
         Raises BitstreamError as `check_length` does, before memory is taken.
         """
         self.check_length(section, sizes)
+        quality = None
+        if self.variable_rate:
+            quality = self._quality_of(section)
+            section = section[1:]
         code = Read(section)
         with exact_kernels(next(self.prior.buffers()).device.type):
             levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
         code.strings.end()
         step = self.step(quality)
         return [tensor * step for tensor in levels]
+
+    @staticmethod
+    def coded_quality(quality: float) -> float:
+        """The nearest quality that a file can hold."""
+        return round(quality * _QUALITY_UNIT) / _QUALITY_UNIT
+
+    def relative_step(self, quality: Tensor) -> Tensor:
+        """The quantiser's step at each quality over that at 50, `[B, 1, 1, 1]`."""
+        return torch.exp2(OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)
+
+    def fit_prior(self, y: Sequence[Tensor], quality: Tensor | None = None) -> None:
+        """Starts the prior, if it can be fitted, by the latents of several images; see `forward` for both."""
+        self.prior.fit([torch.floor(exact + 0.5) for exact in self._exact_levels(y, quality)], quality)
 
     def check_length(self, section: bytes, sizes: Sequence[Size]) -> None:
         """Raises BitstreamError if the section is shorter than any latent of `sizes` takes."""
@@ -102,7 +126,12 @@ class EntropyBottleneck(nn.Module):
         """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is."""
         if not self.variable_rate or quality is None:
             return 1 / self.scale
-        return torch.exp2(OCTAVES * (0.5 - quality.float() / 100)).view(-1, 1, 1, 1) / self.scale
+        return self.relative_step(quality) / self.scale
+
+    def _quality_of(self, section: bytes) -> Tensor:
+        if not section or section[0] > QUALITIES[1] * _QUALITY_UNIT:
+            raise BitstreamError("the section does not begin with a quality")
+        return torch.tensor([section[0] / _QUALITY_UNIT], device=next(self.prior.buffers()).device)
 
     def _visit(self, levels: Sequence[Tensor], code: Code, quality: Tensor | None) -> list[Tensor]:
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]

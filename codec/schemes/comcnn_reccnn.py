@@ -77,6 +77,7 @@ class ComRec(LearnedCodec):
     """
 
     tag = "COMR"
+    qualities = range(0)  # set for each, by its codec and its training
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class ComRec(LearnedCodec):
         check_integer("com_after", com_after, 0)
         self.format = FORMATS[codec]
         check_integer("quality", quality, self.format.lowest, self.format.highest)
-        self.qualities = range(self.format.lowest, self.format.highest + 1)  # that may be asked for
+        self.qualities = range(self.format.lowest, self.format.highest + 1)
         self.conditional = train_quality is not None
         if train_quality is not None:
             ends = list(train_quality) if isinstance(train_quality, Sequence) else []
@@ -146,7 +147,7 @@ class ComRec(LearnedCodec):
                 "use one device, or model.gradient=straight_through",
             )
 
-    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """At this codec's `quality`; training, at many of them, has its own way in `forward`."""
         y_hat, bits = self._coded(self.com(x, self._told(x, self.quality)), [self.quality] * len(x))
         return y_hat, {"y": bits}

@@ -140,7 +140,7 @@ class LosslessUNet(LearnedCodec):
 
     # ---- training
 
-    def analyse(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Gives `x` back; the bits are those of z and of the pixels, in evaluation mode those of the file."""
         image = to_integers(x)
         if self.training:
@@ -149,6 +149,9 @@ class LosslessUNet(LearnedCodec):
             channels = self._channels_to_code(image)
             tiles = [self._bits(tile, channels) for tile in self._tiles(image)]
         return x, {part: sum(bits[part] for bits in tiles) for part in tiles[0]}
+
+    def latent(self, x: Tensor) -> list[Tensor]:
+        return [self.g_a(to_integers(x))]
 
     def g_s(self, x: Tensor) -> Tensor:
         return x

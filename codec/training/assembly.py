@@ -1,5 +1,6 @@
 """From a composed config to all that a training is made of; whatever is wrong is said before any data is read."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from codec.checkpoint import start_from
 from codec.data.module import ImageDataModule
@@ -20,6 +21,8 @@ from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
 from codec.training.config_checks import validates
 from codec.training.precision import Precision, choose_precision
+
+_IMAGES_FOR_PRIORS = 96
 
 
 class TrainingParts(NamedTuple):
@@ -93,6 +96,8 @@ def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | N
             build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
     if rank_zero_only.rank == 0:
         _check_shares(config, parts)
+        if resumed_from is None and config.start_from is None:  # further processes get the first one's weights
+            parts.codec.fit_priors(_some_batches(parts.data))
     return said
 
 
@@ -100,6 +105,16 @@ def add_loggers(config: DictConfig, trainer: Trainer) -> None:
     """Gives the trainer those that `config` names; W&B's may ask its server. Raises ConfigError."""
     with Builder(config) as build:
         trainer.loggers = build.group("logger")
+
+
+def _some_batches(data: LightningDataModule) -> Iterator[Tensor]:
+    """Of as many training images as a prior is fitted to."""
+    left = _IMAGES_FOR_PRIORS
+    for batch in data.train_dataloader():
+        yield batch[:left]
+        left -= len(batch)
+        if left <= 0:
+            return
 
 
 def _check_shares(config: DictConfig, parts: TrainingParts) -> None:

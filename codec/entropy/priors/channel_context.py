@@ -8,8 +8,11 @@ are linear in what is decoded make a context model from the start (see codec.ent
 from collections.abc import Sequence
 from itertools import pairwise
 
+from torch import Tensor
+
 from codec.checks import check_choice, check_integer
 from codec.entropy.priors.context import PHASES, ContextPrior, Group
+from codec.entropy.priors.linear_start import fit_linear
 
 
 class ChannelContextPrior(ContextPrior):
@@ -17,7 +20,8 @@ class ChannelContextPrior(ContextPrior):
 
     `groups`, (channels, phases) of each tensor in coding order, are those that a transform knows of its
     coefficients; without them the channels are cut into `slices` equal groups of `phases` passes each. `features`
-    are the networks' width, and z's channels if there is one (`hyper`).
+    are the networks' width, and z's channels if there is one (`hyper`). With `linear_start` training begins at a
+    linear context model, which is fitted to some of the images.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class ChannelContextPrior(ContextPrior):
         slices: int = 5,
         phases: int = 2,
         hyper: bool = False,
+        linear_start: bool = True,
     ) -> None:
         check_integer("slices", slices, 1)
         check_choice("phases", phases, tuple(PHASES))
@@ -37,6 +42,10 @@ class ChannelContextPrior(ContextPrior):
         super().__init__(
             channels, [[Group(*group) for group in of_tensor] for of_tensor in groups], features, hyper
         )
+        self.can_be_fitted = linear_start
+
+    def fit(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> None:
+        fit_linear(self, levels, quality)
 
 
 def _cut(count: int, slices: int) -> list[tuple[int, ...]]:

@@ -33,7 +33,7 @@ PHASES: dict[int, tuple[tuple[Offset, ...], ...]] = {
 KNOTS = 6  # qualities 0, 20, … 100, between which what depends on the rate is interpolated
 KNOT_UNIT = 256
 # Up to so many channels a neighbourhood is 5×5, else 3×3; from more than so many nothing is predicted linearly.
-_FEW, _MANY = 16, 256
+_FEW, MANY = 16, 256
 _LARGEST_MAGNITUDE = 255  # in linear predictions; larger levels count as this
 _LARGEST_LEVEL = 2047
 _MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
@@ -101,10 +101,10 @@ class PassNetwork(nn.Module):
             return ExactConv2d(channels, outputs, self.kernel, stride=2, bias=False, reach=reach)
 
         self.mean = self.magnitude = self.first = self.coarser_magnitude = None
-        if neighbours and channels <= _MANY:
+        if neighbours and channels <= MANY:
             self.mean = of_neighbours(coded, _LARGEST_LEVEL)
             self.magnitude = of_neighbours(coded, _LARGEST_MAGNITUDE)
-        if 0 < coarser_channels <= _MANY:
+        if 0 < coarser_channels <= MANY:
             self.coarser_magnitude = ExactConv2d(
                 coarser_channels, coded, 3, padding=1, bias=False, reach=_LARGEST_MAGNITUDE
             )

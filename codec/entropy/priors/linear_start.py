@@ -11,21 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.entropy.priors.context import Coarser, ContextPrior, Known, Offset, PassNetwork, around
+from codec.entropy.priors.context import MANY, Coarser, ContextPrior, Known, Offset, PassNetwork, around
 
-_ROUNDS = 3
+_ROUNDS = 2
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
-_RIDGE = 1e-3  # of the mean square of the regressors
+_RIDGE = 1e-3  # of each regressor's square
+_MOST = 160  # regressors, those that correlate most
+_MOST_VALUES = 60_000_000  # of all regressors of a pass, for memory's sake
 
 
 @torch.no_grad()
-def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | None, rows: int = 150_000) -> None:
+def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | None, rows: int = 60_000) -> None:
     """Sets the linear weights of `prior` by `levels`, whole numbers `[B, C, H, W]` a tensor, of several images.
 
     `quality` is as in Prior; at most about `rows` positions of each pass are looked at, drawn at random.
     """
     knots = prior.knots(quality, len(levels[0]))
     for n, tensor in enumerate(levels):
+        if tensor.shape[1] > MANY:
+            continue
         coarser = Coarser(magnitudes=Known.of(levels[n - 1]).magnitudes if n else None)
         known = torch.zeros_like(tensor)
         for (channels, offsets), network in zip(prior.passes[n], prior.networks[n], strict=True):
@@ -43,6 +47,7 @@ def _fit_pass(
     offsets: tuple[Offset, ...],
     rows: int,
 ) -> None:
+    rows = min(rows, _MOST_VALUES // (known.levels.shape[1] * network.kernel**2))
     samples = [_samples(network, known, coarser, knots, coded, at, rows // len(offsets)) for at in offsets]
     levels, magnitudes, values = (torch.cat(of) for of in zip(*samples, strict=True))
     told_levels = levels.abs().sum(0) > 0
@@ -88,7 +93,13 @@ def _samples(
 
 
 def _least_squares(regressors: Tensor, values: Tensor, importance: Tensor) -> Tensor:
-    weighted = (regressors * importance[:, None]).double()
-    squares = weighted.T @ weighted
+    """The weight of each regressor, 0 for all but the most telling ones."""
+    weighted, target = regressors * importance[:, None], values * importance
+    told = (weighted.T @ target).abs() / weighted.square().sum(0).clamp(min=1e-9).sqrt()
+    chosen = told.argsort(descending=True)[:_MOST]
+    weighted = weighted[:, chosen]
+    squares = (weighted.T @ weighted).double()
     squares += torch.diag(squares.diagonal() * _RIDGE + 1e-9)
-    return torch.linalg.solve(squares, weighted.T @ (values * importance).double()).float()
+    weights = torch.zeros_like(told)
+    weights[chosen] = torch.linalg.solve(squares, (weighted.T @ target).double()).float()
+    return weights

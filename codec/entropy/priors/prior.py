@@ -18,6 +18,8 @@ class Prior(nn.Module, ABC):
     is one rate.
     """
 
+    can_be_fitted = False
+
     @abstractmethod
     def visit(
         self,
@@ -27,6 +29,9 @@ class Prior(nn.Module, ABC):
         quality: Tensor | None = None,
     ) -> list[Tensor]:
         """Calls `code` once for every decoding pass; returns the levels, as `code` gave them back."""
+
+    def fit(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> None:
+        """Starts the prior by whole levels of several images, where `can_be_fitted`; others start as they are."""
 
     @abstractmethod
     def least_bits(self, sizes: Sequence[Size]) -> float:
