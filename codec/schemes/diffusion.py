@@ -54,7 +54,8 @@ class DiffusionAutoencoder(LearnedCodec):
     encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
     working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels instead: y
     is the details of 1/8, the skips are those of 1/4 and 1/2, two coarser tensors come before them, and the decoder
-    sees the approximation too; the quantiser's bits set its rate. "none" is the paper's.
+    sees the approximation too; the quantiser's bits set its rate. "none" is the paper's. `decoder` "none" leaves
+    the networks out: transform, quantiser and prior are the whole codec.
     """
 
     tag = "DIFF"
@@ -78,7 +79,9 @@ class DiffusionAutoencoder(LearnedCodec):
         check_integers("skip_channels", skip_channels, count=3, lowest=1)
         check_choice("shortcut", shortcut, ("none", "dct", "wavelet"))
         check_positive("shortcut_step", shortcut_step)
-        check_choice("decoder", decoder, ("one_shot", "iterative"))
+        check_choice("decoder", decoder, ("one_shot", "iterative", "none"))
+        if decoder == "none" and shortcut == "none":
+            raise ArgumentError("decoder", decoder, "without networks a shortcut is needed: dct or wavelet")
         check_integer("max_t", max_t, 0, self.schedule.steps)
         check_integer("steps", steps, 1, self.schedule.steps)
         check_integer("sampling_seed", sampling_seed, 0, 2**63 - 1)
@@ -86,15 +89,8 @@ class DiffusionAutoencoder(LearnedCodec):
         self.steps = steps
         self.sampling_seed = sampling_seed
 
-        self.stem = ConvBlock(image_channels, 64, kernel=7, stride=2)
-        self.encoder = nn.ModuleList(
-            [
-                ResidualBlock(64),
-                nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
-                nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
-            ]
-        )
         self.shortcut, self.from_latent = None, nn.Identity()
+        has_skips = skips == "coded" and decoder != "none"
         self.share = 1.0 if shortcut == "none" else NETWORK_SHARE
         if shortcut == "wavelet":
             if skips == "none":
@@ -105,12 +101,11 @@ class DiffusionAutoencoder(LearnedCodec):
             self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False)
             # The coarser tensors are the wavelet's alone.
             y_channels, *skip_channels = channels[-3], channels[-2], channels[-1], channels[-1]
-            self.from_latent = nn.Conv2d(y_channels + image_channels, LATENT_CHANNELS, 1)
         else:
             self.stride = 8
             y_channels = LATENT_CHANNELS
             few, *finest = skip_channels
-            self.bottleneck = bottleneck([y_channels, *([few, sum(finest)] if skips == "coded" else [])])
+            self.bottleneck = bottleneck([y_channels, *([few, sum(finest)] if has_skips else [])])
             if shortcut == "dct":
                 self.shortcut = BlockDCT(
                     image_channels,
@@ -120,8 +115,23 @@ class DiffusionAutoencoder(LearnedCodec):
                     step=shortcut_step,
                     overlap=4,
                 )
+        self.iterative = decoder == "iterative"
+        self.decoder = None
+        if decoder == "none":
+            return
+
+        self.stem = ConvBlock(image_channels, 64, kernel=7, stride=2)
+        self.encoder = nn.ModuleList(
+            [
+                ResidualBlock(64),
+                nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
+                nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
+            ]
+        )
+        if shortcut == "wavelet":
+            self.from_latent = nn.Conv2d(y_channels + image_channels, LATENT_CHANNELS, 1)
         self.to_latent = nn.Conv2d(128, y_channels, 1)
-        coded = zip(skip_channels, SKIP_WIDTHS, strict=True) if skips == "coded" else ()
+        coded = zip(skip_channels, SKIP_WIDTHS, strict=True) if has_skips else ()
         self.skips = nn.ModuleList(_CodedSkip(width, few) for few, width in coded)
         if shortcut != "none":
             zero_(self.to_latent)
@@ -130,7 +140,6 @@ class DiffusionAutoencoder(LearnedCodec):
                 zero_(skip.project)
         # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
-        self.iterative = decoder == "iterative"
         if self.iterative:
             self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
             self.decoder = ConditionalUNet(image_channels, bool(self.skips))
@@ -150,10 +159,17 @@ class DiffusionAutoencoder(LearnedCodec):
     def extra_columns(self, image: Tensor) -> dict[str, float]:
         """The paper's own accounting, beside the ratio of real files."""
         height, width = self.padded(*image.shape[-2:])
-        return paper_ratios(image.numel(), self.to_latent.out_channels * height * width // 64)
+        values = (
+            c * h * w
+            for c, (h, w) in zip(self.bottleneck.channels, self.latent_sizes((height, width)), strict=True)
+        )
+        return paper_ratios(image.numel(), next(values) if self.stride == 8 else sum(values))
 
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]` and, if coded, the skips at 1/4 and 1/2; or the pyramid."""
+        if self.decoder is None:
+            y = self.shortcut.analysis(x)
+            return y if isinstance(self.shortcut, Wavelet) else [y]
         stem = self.stem(x)  # (B, 64, H/2, W/2)
         half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
@@ -170,6 +186,8 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def g_s(self, y_hats: list[Tensor]) -> Tensor:
         """The decoded latents, in the order of `g_a` → `x_hat` `[B, C, H, W]`."""
+        if self.decoder is None:
+            return self.shortcut.synthesis(y_hats if isinstance(self.shortcut, Wavelet) else y_hats[0])
         y, base, skips = self._conditions(y_hats)
         if not self.iterative:
             if self.training and self.max_t > 0:

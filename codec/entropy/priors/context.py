@@ -38,6 +38,7 @@ _LARGEST_MAGNITUDE = 255  # in linear predictions; larger levels count as this
 _LARGEST_LEVEL = 2047
 _MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
 _SCALE_UNIT = 16  # ... and their binary logarithms of 1/16
+SLOWNESS = 32  # of linear predictors' training
 _COMPANDING = 32  # codes a doubling of 1 + |level|, in what networks see
 
 
@@ -75,6 +76,20 @@ class Coarser(NamedTuple):
     magnitudes: Tensor | None = None
 
 
+class LinearPredictor(ExactConv2d):
+    """A convolution whose optimizer's steps are 32 times smaller than those of the networks beside it.
+
+    Its weights are fitted before training; steps of the networks' size would undo that at once.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, **options: int) -> None:
+        super().__init__(inputs, outputs, kernel, bias=False, **options)
+        nn.init.zeros_(self.weight)
+
+    def kernel(self) -> Tensor:
+        return self.weight / SLOWNESS
+
+
 class PassNetwork(nn.Module):
     """The distributions of one pass: a mean and a magnitude, both linear in what is known, and what a network adds.
 
@@ -85,36 +100,27 @@ class PassNetwork(nn.Module):
 
     `coded` of the tensor's `channels` are coded. `neighbours` False: nothing of the tensor itself is known yet.
     `coarser_channels` are the next coarser tensor's, `features_in` the width of what else is known, 0: nothing. Of
-    very many channels nothing is predicted linearly. The
-    network's end starts at zero, and so do both linear parts but for the constant in m; see
-    `codec.entropy.priors.linear_start`, which fits them.
+    very many channels nothing is predicted linearly. The network's end starts at zero, and so do both linear parts
+    but for the constant in m; see `codec.entropy.priors.linear_start`, which fits them.
     """
 
     def __init__(
         self, channels: int, coded: int, features: int, neighbours: bool, coarser_channels: int, features_in: int
     ) -> None:
         super().__init__()
-
         self.kernel = 5 if channels <= _FEW else 3
-
-        def of_neighbours(outputs: int, reach: int) -> ExactConv2d:
-            return ExactConv2d(channels, outputs, self.kernel, stride=2, bias=False, reach=reach)
-
         self.mean = self.magnitude = self.first = self.coarser_magnitude = None
         if neighbours and channels <= MANY:
-            self.mean = of_neighbours(coded, _LARGEST_LEVEL)
-            self.magnitude = of_neighbours(coded, _LARGEST_MAGNITUDE)
+            self.mean = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_LEVEL)
+            self.magnitude = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_MAGNITUDE)
         if 0 < coarser_channels <= MANY:
-            self.coarser_magnitude = ExactConv2d(
-                coarser_channels, coded, 3, padding=1, bias=False, reach=_LARGEST_MAGNITUDE
+            self.coarser_magnitude = LinearPredictor(
+                coarser_channels, coded, 3, padding=1, reach=_LARGEST_MAGNITUDE
             )
-        for linear in (self.mean, self.magnitude, self.coarser_magnitude):
-            if linear is not None:
-                zero_(linear)
-        self.constant = ExactConv2d(KNOTS, coded, 1, bias=False, reach=KNOT_UNIT)
-        nn.init.constant_(self.constant.weight, 0.5 / KNOT_UNIT)
+        self.constant = LinearPredictor(KNOTS, coded, 1, reach=KNOT_UNIT)
+        nn.init.constant_(self.constant.weight, 0.5 * SLOWNESS / KNOT_UNIT)
         if neighbours:
-            self.first = of_neighbours(features, CODE_MAX)
+            self.first = ExactConv2d(channels, features, self.kernel, stride=2, bias=False)
         self.from_features = ExactConv2d(features_in, features, 1, bias=False) if features_in else None
         self.rate = zero_(ExactConv2d(KNOTS, features, 1, reach=KNOT_UNIT))
         self.middle = ExactConv2d(features, features, 1)

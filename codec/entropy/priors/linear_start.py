@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.entropy.priors.context import MANY, Coarser, ContextPrior, Known, Offset, PassNetwork, around
+from codec.entropy.priors.context import MANY, SLOWNESS, Coarser, ContextPrior, Known, Offset, PassNetwork, around
 
 _ROUNDS = 2
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
@@ -67,10 +67,10 @@ def _fit_pass(
             )
             magnitude = (magnitudes @ weights[k]).clamp(min=0)
     if network.mean is not None:
-        network.mean.weight.copy_(means.view_as(network.mean.weight))
+        network.mean.weight.copy_(SLOWNESS * means.view_as(network.mean.weight))
     parts = [p for p in (network.magnitude, network.coarser_magnitude, network.constant) if p is not None]
     for part, weight in zip(parts, weights.split([part.weight[0].numel() for part in parts], 1), strict=True):
-        part.weight.copy_(weight.reshape(part.weight.shape))
+        part.weight.copy_(SLOWNESS * weight.reshape(part.weight.shape))
 
 
 def _samples(
