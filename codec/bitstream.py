@@ -19,8 +19,8 @@ A varint is LEB128: seven bits a byte, the lowest first, the top bit set on ever
 written in the fewest bytes. A one-section file of an image up to 2,097,151 pixels a side costs at most 24
 bytes over its section, and 22 up to 16,383.
 
-A section that an EntropyBottleneck wrote is one string for every pass of its prior, each after its length in bytes, a
-varint (`pack_strings`). What else a section may hold is its scheme's.
+A section that an EntropyBottleneck wrote is one string for every pass of its prior, each after its length in
+bytes, a varint (`pack_strings`). What else a section may hold is its scheme's.
 """
 
 import struct
