@@ -2,7 +2,7 @@
 
     offset  bytes  field
     0       3      magic, ASCII "QNT"
-    3       1      format version, 1
+    3       1      format version, 2
     4       4      scheme tag, ASCII (`LearnedCodec.tag`)
     8       4      fingerprint: first bytes of the SHA-256 of the codec's weights and tables
     12      1–4    height in pixels, varint
@@ -18,6 +18,9 @@
 A varint is LEB128: seven bits a byte, the lowest first, the top bit set on every byte but the last; it is
 written in the fewest bytes. A one-section file of an image up to 2,097,151 pixels a side costs at most 24
 bytes over its section, and 22 up to 16,383.
+
+A section that an EntropyBottleneck wrote is one string for every pass of its prior, each after its length in
+bytes, a varint (`pack_strings`). What else a section may hold is its scheme's.
 """
 
 import struct
@@ -30,7 +33,7 @@ from codec.errors import EncodeError, UserError
 from codec.metadata import Metadata
 
 MAGIC = b"QNT"
-VERSION = 1
+VERSION = 2
 
 _FIXED = struct.Struct(">3sB4s4s")
 _CRC = struct.Struct(">I")

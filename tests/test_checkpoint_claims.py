@@ -30,7 +30,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "model.ckpt"
 
 
-WEIGHT, BUFFER, COUNTS = "g_a.0.0.weight", "g_a.0.1.running_var", "bottleneck.tables"
+WEIGHT, BUFFER, COUNTS = "encoder.0.0.weight", "encoder.0.1.running_var", "bottleneck.prior.models.0.tables"
 
 
 def changed(codec: LearnedCodec, name: str, tensor: Tensor) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def changed(codec: LearnedCodec, name: str, tensor: Tensor) -> dict[str, Tensor]
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-@pytest.mark.parametrize("name", [WEIGHT, BUFFER, "bottleneck.prior.biases.0"])
+@pytest.mark.parametrize("name", [WEIGHT, BUFFER, "bottleneck.prior.models.0.biases.0"])
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors"])
 def test_a_tensor_that_is_not_finite_is_refused_by_name(codec, path, name, value, kind):
     tensor = codec.state_dict()[name].clone()
