@@ -307,4 +307,4 @@ def _log2(m: Tensor, smooth: bool) -> Tensor:
         return torch.log2(m)
     steps = (SCALES // PER_OCTAVE - 1) * _SCALE_UNIT
     middles = 2.0 ** (LOWEST + (torch.arange(steps, dtype=torch.float64) + 0.5) / _SCALE_UNIT)
-    return LOWEST + torch.bucketize(m, middles.float().to(m.device)) / _SCALE_UNIT
+    return LOWEST + torch.bucketize(m.contiguous(), middles.float().to(m.device)) / _SCALE_UNIT
