@@ -166,7 +166,7 @@ def test_the_estimate_is_the_sum_of_named_parts_and_needs_no_synthesis(
     image = crop(photograph, 64, 64)
     with torch.no_grad():
         output = learned(learned.prepared(image))
-    assert all(re.fullmatch(r"[xyz]|skip_\d", part) for part in output.bits)
+    assert all(re.fullmatch(r"[xyz]|y_\d", part) for part in output.bits)
     assert all(bits.shape == (1,) and bits > 0 for bits in output.bits.values())
     torch.testing.assert_close(output.total_bits, torch.stack([*output.bits.values()]).sum(0))
     parts = output.bpp_by_part()
