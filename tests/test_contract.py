@@ -194,7 +194,8 @@ symbols, decompress = hashlib.sha256(), EntropyBottleneck.decompress
 
 def recorded(self, *arguments):
     y_hat = decompress(self, *arguments)
-    symbols.update(y_hat.numpy().tobytes())
+    for tensor in y_hat:
+        symbols.update(tensor.numpy().tobytes())
     return y_hat
 
 EntropyBottleneck.decompress = recorded
