@@ -9,6 +9,8 @@ import torch
 from codec.checkpoint import CheckpointError, build_codec, load_codec, save_weights
 from codec.learned_codec import LearnedCodec
 
+TABLES = "bottleneck.prior.models.0.tables"  # the name of that codec's only coding tables
+
 
 def config(**changes: Any) -> dict[str, Any]:
     """What a checkpoint says of its codec: a small one, but for `changes`."""

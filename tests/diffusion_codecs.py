@@ -5,6 +5,7 @@ from conftest import make_codec
 from codec.learned_codec import LearnedCodec
 
 DCT = "model.shortcut=dct"
+WAVELET = "model.shortcut=wavelet"
 ITERATIVE = "model.decoder=iterative"
 NO_SKIPS = "model.skips=none"
 

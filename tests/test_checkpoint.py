@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import config, made, refusal, save, save_tensors
+from bottlenecks import model_of
+from checkpoints import TABLES, config, made, refusal, save, save_tensors
 from torch import Tensor
 
 from codec.checkpoint import CheckpointError, build_codec, load_codec, start_from
@@ -38,7 +39,7 @@ def test_a_config_becomes_its_codec(codec):
     assert type(codec) is ConvBaseline
     assert codec.model_config == config()
     assert codec.stride == 4
-    assert codec.bottleneck.channels == 4
+    assert codec.bottleneck.channels == [4]
     assert codec.bottleneck.scale == 2**4
 
 
@@ -60,13 +61,13 @@ def test_a_loaded_codec_can_be_saved_and_loaded_again(codec, image, path):
 def test_a_loaded_codec_reads_the_tables_of_the_checkpoint(codec, image, path):
     """Other floats than the prior's, as another machine would have made: they are read, not recomputed."""
     state = codec.state_dict()
-    tables = state["bottleneck.tables"].clone()
+    tables = state[TABLES].clone()
     tables[:, 1] -= (tables[:, 1] > 1).int()
-    assert not torch.equal(tables, state["bottleneck.tables"])
-    state["bottleneck.tables"] = tables
+    assert not torch.equal(tables, state[TABLES])
+    state[TABLES] = tables
     loaded = load_codec(save(codec, path, state_dict=state))
     loaded.decode(loaded.encode(image))
-    assert torch.equal(loaded.bottleneck.tables, tables)
+    assert torch.equal(model_of(loaded.bottleneck).tables, tables)
     assert loaded.fingerprint() != codec.fingerprint()
 
 
@@ -80,13 +81,13 @@ def test_a_codec_loaded_under_inference_mode_works(codec, image, path):
 
 def test_saved_weights_decode_the_files_of_the_original_with_its_tables(codec, image, path):
     state = codec.state_dict()
-    tables = state["bottleneck.tables"].clone()
+    tables = state[TABLES].clone()
     tables[:, 1] -= (tables[:, 1] > 1).int()
-    trained = load_codec(save(codec, path, state_dict={**state, "bottleneck.tables": tables}))
+    trained = load_codec(save(codec, path, state_dict={**state, TABLES: tables}))
     loaded = load_codec(save_tensors(trained, path))
     file = trained.encode(image)
     assert torch.equal(loaded.decode(file), trained.decode(file))
-    assert torch.equal(loaded.bottleneck.tables, tables)
+    assert torch.equal(model_of(loaded.bottleneck).tables, tables)
     assert loaded.model_config == codec.model_config
 
 
@@ -141,8 +142,8 @@ def test_starting_from_a_run_of_other_bits_makes_tables_anew(
     finer = {**config()["bottleneck"], "bits": 6}
     started = other(1, bottleneck=finer)
     start_from(started, path)
-    assert started.bottleneck.current_tables().shape == (4, 66)
-    assert bool((started.bottleneck.current_tables()[:, -1] == 65536).all())
+    assert model_of(started.bottleneck).current_tables().shape == (4, 67)
+    assert bool((model_of(started.bottleneck).current_tables()[:, -1] == 65536).all())
     assert started.decode(started.encode(image)).shape == image.shape
 
 
@@ -163,12 +164,12 @@ def test_a_transform_s_steps_stay_those_of_its_own_bits(path: Path) -> None:
 def test_starting_takes_what_fits_and_says_how_much(codec: LearnedCodec, path: Path) -> None:
     save(codec, path)
     started = other(1, latent_channels=6)
-    kept = started.g_a[-1].weight.clone()
+    kept = started.encoder[-1].weight.clone()
     line = start_from(started, path)
     taken, total = map(int, re.search(r"(\d+) of (\d+) weights fit", line).groups())
     assert 0 < taken < total
-    assert torch.equal(started.g_a[0][0].weight, codec.g_a[0][0].weight)
-    assert torch.equal(started.g_a[-1].weight, kept)
+    assert torch.equal(started.encoder[0][0].weight, codec.encoder[0][0].weight)
+    assert torch.equal(started.encoder[-1].weight, kept)
 
 
 def test_starting_from_another_model_is_refused(codec: LearnedCodec, path: Path) -> None:

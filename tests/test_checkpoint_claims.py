@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import config, made, refusal, save, save_tensors
+from checkpoints import TABLES, config, made, refusal, save, save_tensors
 from conftest import make_codec
 from quantized_codecs import SMALL as SMALL_RESNET
 from safetensors.torch import save_file
@@ -30,7 +30,7 @@ def path(tmp_path) -> Path:
     return tmp_path / "model.ckpt"
 
 
-WEIGHT, BUFFER, COUNTS = "encoder.0.0.weight", "encoder.0.1.running_var", "bottleneck.prior.models.0.tables"
+WEIGHT, BUFFER = "encoder.0.0.weight", "encoder.0.1.running_var"
 
 
 def changed(codec: LearnedCodec, name: str, tensor: Tensor) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def test_floats_of_any_width_stand_for_the_model_s(codec, path, dtype):
 
 
 def test_kinds_of_tensors_that_are_not_ours_are_refused_by_name(codec, path):
-    weight, tables = codec.state_dict()[WEIGHT], codec.state_dict()[COUNTS]
+    weight, tables = codec.state_dict()[WEIGHT], codec.state_dict()[TABLES]
     refused = {
         "complex": (WEIGHT, weight.to(torch.complex64)),
         "sparse_coo": (WEIGHT, weight.to_sparse()),
@@ -76,8 +76,8 @@ def test_kinds_of_tensors_that_are_not_ours_are_refused_by_name(codec, path):
         "quantised": (WEIGHT, torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)),
         "int32: the model has float32": (WEIGHT, weight.int()),
         "bool: the model has float32": (WEIGHT, weight.bool()),
-        "float32: the model has int32": (COUNTS, tables.float()),
-        "int64: the model has int32": (COUNTS, tables.long()),
+        "float32: the model has int32": (TABLES, tables.float()),
+        "int64: the model has int32": (TABLES, tables.long()),
     }
     for kind, (name, tensor) in refused.items():
         text = refusal(save(codec, path, state_dict=changed(codec, name, tensor)))

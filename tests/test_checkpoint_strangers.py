@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import config, made, refusal, save, save_tensors
+from checkpoints import TABLES, config, made, refusal, save, save_tensors
 from safetensors.torch import save_file
 from weights_server import Executes
 
@@ -125,13 +125,13 @@ def test_a_config_reads_nothing_from_the_environment(codec, path, monkeypatch):
 @pytest.mark.parametrize(
     ("foreign", "state"),
     [
-        ({"_target_": "codec.entropy.FactorizedPrior", "channels": 2, "levels": 17}, "prior"),
+        ({"_target_": "codec.entropy.FactorizedPrior", "channels": [2], "reach": 8}, "prior"),
         ({**config(), "_partial_": True}, "none"),
         ({}, "none"),
     ],
 )
 def test_a_config_of_something_that_is_no_codec_is_refused(codec, path, foreign, state):
-    prior = EntropyBottleneck(2, 4, prior=build_codec(config()["bottleneck"]["prior"])).prior
+    prior = EntropyBottleneck([2], 4, prior=build_codec(config()["bottleneck"]["prior"])).prior
     state = prior.state_dict() if state == "prior" else {}
     refusal(save(codec, path, model_config=foreign, state_dict=state))
 
@@ -215,7 +215,7 @@ def test_a_checkpoint_without_weights_says_so(codec, path):
     assert "state_dict" in refusal(path)
 
 
-@pytest.mark.parametrize("state", [None, 3, [], "weights", {"bottleneck.tables": 3}])
+@pytest.mark.parametrize("state", [None, 3, [], "weights", {TABLES: 3}])
 def test_weights_that_are_no_tensors_are_refused(codec, path, state):
     refusal(save(codec, path, state_dict=state))
 
@@ -223,7 +223,7 @@ def test_weights_that_are_no_tensors_are_refused(codec, path, state):
 def test_weights_of_other_shapes_are_named(codec, path):
     text = refusal(save(codec, path, model_config=config(latent_channels=5)))
     assert gives_a_reason(text), text
-    assert re.search(r"g_a|g_s|bottleneck\.", text), f"names no weight: {text}"
+    assert re.search(r"encoder|decoder|bottleneck\.", text), f"names no weight: {text}"
 
 
 def test_a_missing_and_a_surplus_weight_are_named(codec, path):
@@ -231,8 +231,8 @@ def test_a_missing_and_a_surplus_weight_are_named(codec, path):
     state["surplus.weight"] = torch.zeros(1)
     assert "surplus.weight" in refusal(save(codec, path, state_dict=state))
     state = codec.state_dict()
-    del state["bottleneck.tables"]
-    assert "bottleneck.tables" in refusal(save(codec, path, state_dict=state))
+    del state[TABLES]
+    assert TABLES in refusal(save(codec, path, state_dict=state))
 
 
 def test_a_pickle_with_code_is_refused_without_advice_to_run_it_and_without_terminal_codes(codec, path, tmp_path):
@@ -245,10 +245,32 @@ def test_a_pickle_with_code_is_refused_without_advice_to_run_it_and_without_term
 def test_tables_that_are_no_cdfs_are_refused(codec, path, fault):
     """The coder trusts them: with these, what it decodes is not what it encoded."""
     state = codec.state_dict()
-    tables = state["bottleneck.tables"].clone()
+    tables = state[TABLES].clone()
     changed = {"zeros": torch.zeros_like(tables), "falling": tables.flip(-1), "too long": tables * 2}
-    state["bottleneck.tables"] = changed[fault]
+    state[TABLES] = changed[fault]
     refusal(save(codec, path, state_dict=state))
+
+
+def test_all_that_a_conditional_prior_decodes_with_is_checked(path: Path) -> None:
+    prior = {"_target_": "codec.entropy.priors.channel_context.ChannelContextPrior", "_partial_": True}
+    options = {"features": 4, "slices": 2, "hyper": True}
+    codec = build_codec(config(bottleneck={**config()["bottleneck"], "prior": {**prior, **options}}))
+    state = codec.state_dict()
+    assert isinstance(load_codec(save(codec, path)), LearnedCodec)
+    tables = [name for name in state if name.endswith(".tables")]
+    assert len(tables) == 2
+    exact = [
+        f"bottleneck.prior.{name}"
+        for name, _ in codec.bottleneck.prior.named_parameters()
+        if name.startswith("networks.") or ".expand." in name or ".ups." in name
+    ]
+    assert len(exact) > 20
+    forged = [(name, torch.zeros_like(state[name]), "not cumulative counts") for name in tables]
+    forged += [(f"{name}_of", state[f"{name}_of"] + 1, "not made from its prior") for name in tables]
+    forged += [(name, torch.full_like(state[name], 1e30), "not usable") for name in exact]
+    forged += [("bottleneck.prior.tables.shifts", torch.zeros(512, dtype=torch.int64), "shifts")]
+    for name, tensor, reason in forged:
+        assert re.search(reason, refusal(save(codec, path, state_dict={**state, name: tensor}))), name
 
 
 # ---- a stranger's safetensors

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_integers
-from codec.entropy.priors.prior import Prior, Size
+from codec.entropy.priors.prior import Prior, Size, check_exact
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import exact_kernels, whole
@@ -32,7 +32,7 @@ class EntropyBottleneck(nn.Module):
     quality, 0–100. `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5
     steps, or `straight_through` rounding whose gradient is the identity; then the prior sees rounded levels too.
     `prior` makes the probability model from the channels, the largest level within bounds, and `groups` (see
-    ChannelContextPrior).
+    ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.
 
     `shapes_latent` False stops the gradient of the bits at the latent: the prior still learns to describe it.
     """
@@ -59,6 +59,7 @@ class EntropyBottleneck(nn.Module):
         self.variable_rate = variable_rate
         self.shapes_latent = True
         self.prior = prior(self.channels, self.scale // 2, groups)
+        check_exact(self.prior)
 
     def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""

@@ -6,8 +6,10 @@ no sum needs more than the 24 bits a float32 holds. Whatever the order, threads 
 same to the last bit, at the speed of ordinary convolutions.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +33,39 @@ def exact_kernels(device_type: str) -> Iterator[None]:
         yield
 
 
-class ExactConv2d(nn.Conv2d):
+class _Exact(nn.Module):
+    """A convolution whose weights are rounded in evaluation mode: once, where no gradient is wanted of them."""
+
+    _kept: tuple[tuple, tuple[Tensor, Tensor | None]] | None = None
+
+    @abstractmethod
+    def as_is(self) -> tuple[Tensor, Tensor | None]:
+        """What is convolved with in training: weight and scaled bias."""
+
+    @abstractmethod
+    def rounded(self) -> tuple[Tensor, Tensor | None]:
+        """What is convolved with in evaluation mode. Raises ValueError if the weights are not usable."""
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None  # weight averaging swaps weights behind autograd's version counters
+        return super().train(mode)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        self._kept = None  # what is moved may come to lie where something else was
+        return super()._apply(*arguments, **options)
+
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        if self.training:
+            return self.as_is()
+        if torch.is_grad_enabled():
+            return self.rounded()
+        versions = tuple((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
+        if self._kept is None or self._kept[0] != versions:
+            self._kept = versions, self.rounded()
+        return self._kept[1]
+
+
+class ExactConv2d(_Exact, nn.Conv2d):
     """A convolution of integers, |x| ≤ `reach`; `scale` multiplies the bias.
 
     In evaluation mode weights and bias are those of `exact`, so that the output, a float32, is the exact sum.
@@ -45,13 +79,12 @@ class ExactConv2d(nn.Conv2d):
         _check_terms(self.weight[0].numel(), reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, *(self.as_is() if self.training else self.rounded()))
+        return self._conv_forward(x, *self._weights())
 
     def as_is(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), None if self.bias is None else self.scale * self.bias
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
-        """What is computed with in evaluation mode. Raises ValueError if the weights are not usable."""
         return exact(*self.as_is(), self.reach)
 
     def kernel(self) -> Tensor:
@@ -59,19 +92,21 @@ class ExactConv2d(nn.Conv2d):
         return self.weight
 
 
-class ExactUpConv2d(nn.ConvTranspose2d):
+class ExactUpConv2d(_Exact, nn.ConvTranspose2d):
     """A transposed convolution 4×4 of codes that doubles height and width, exact as ExactConv2d is."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (self.weight, CODE_UNIT * self.bias) if self.training else self.rounded()
+        weight, bias = self._weights()
         return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
 
+    def as_is(self) -> tuple[Tensor, Tensor | None]:
+        return self.weight, CODE_UNIT * self.bias
+
     def rounded(self) -> tuple[Tensor, Tensor | None]:
-        """As ExactConv2d's."""
-        return exact_transposed(self.weight, CODE_UNIT * self.bias, CODE_MAX, stride=2)
+        return exact_transposed(*self.as_is(), CODE_MAX, stride=2)
 
 
 def codes(x: Tensor) -> Tensor:

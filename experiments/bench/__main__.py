@@ -38,7 +38,7 @@ from torchvision.transforms.functional import resize
 
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
-from codec.entropy import EntropyBottleneck, coder, tables
+from codec.entropy import EntropyBottleneck, coder, tables, unbounded
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
@@ -50,9 +50,10 @@ from experiments.bench.training_speed import WARM_UP, clock, enough, training_sp
 
 CONF = conf_folder()
 REFERENCES = ("jpeg", "webp")
-# network: the scheme's transforms; quantiser: rounding, to and from the device; tables: CDFs, and the check that
-# they are current; format: what else a file needs - 8-bit conversion, padding, header, checksum, fingerprint.
-PARTS = ("network", "quantiser", "tables", "coder", "format")
+# network: the scheme's transforms; quantiser: rounding; prior: what is predicted between two passes; tables: CDFs,
+# and the check that they are current; format: what else a file needs - 8-bit conversion, padding, header, checksum,
+# fingerprint.
+PARTS = ("network", "quantiser", "prior", "tables", "coder", "format")
 
 
 class Parts:
@@ -90,15 +91,16 @@ def device_of(codec: ImageCodec) -> torch.device:
 def parts_of(codec: ImageCodec) -> Iterator[Parts]:
     """Inside, every call of `codec`'s encode and decode is taken apart."""
     parts = Parts(device_of(codec))
-    places: list[tuple[Any, str, str]] = [(EntropyBottleneck, "current_tables", "tables")]
+    places: list[tuple[Any, str, str]] = [(tables.CodingTables, "current_tables", "tables")]
     places += [(EntropyBottleneck, name, "quantiser") for name in ("compress", "decompress")]
     if isinstance(codec, LearnedCodec):
         places += [(codec, name, "network") for name in ("compress", "decompress")]
+        places += [(bottleneck.prior, "visit", "prior") for bottleneck in codec.bottlenecks()]
     for one in (codec, *vars(codec).values()):
         if isinstance(one, ImageCodec):  # JPEG inside a scheme is that scheme's coder
             part = "format" if isinstance(one, LearnedCodec) else "coder"
             places += [(one, name, part) for name in ("encode", "decode")]
-    functions = {coder.encode: "coder", coder.decode: "coder"}
+    functions = dict.fromkeys((coder.encode, coder.decode, unbounded.encode, unbounded.decode), "coder")
     functions |= {f: "tables" for f in vars(tables).values() if inspect.isfunction(f)}
     for module in [module for name, module in sys.modules.items() if name.startswith("codec.")]:
         found = {name: f for name, f in vars(module).items() if inspect.isfunction(f) and f in functions}

@@ -12,6 +12,7 @@ from conftest import ROOT, generator
 from priors import CHANNELS, PRIORS, SIZES, latent, make
 
 from codec.bitstream import BitstreamError
+from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.context import KNOTS, ContextPrior
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,7 +86,7 @@ def test_a_higher_quality_is_nearer_and_costs_more(name: str) -> None:
 
 def test_training_reaches_the_latent_and_every_weight(name: str) -> None:
     bottleneck = make(name, variable_rate=True).train()
-    y = [tensor.requires_grad_() for tensor in latent(batch=2, spread=20.0)]  # so far out that z is not 0
+    y = [tensor.requires_grad_() for tensor in latent(batch=2)]
     y_hat, bits = bottleneck(y, torch.tensor([30.0, 70.0]))
     assert [tensor.shape for tensor in y_hat] == [tensor.shape for tensor in y]
     (sum(bits.values()).sum() + sum(tensor.square().sum() for tensor in y_hat)).backward()
@@ -173,7 +174,7 @@ def test_what_is_coded_depends_on_no_vector_width() -> None:
             decoded = bottleneck.decompress(section, SIZES)
             digest = hashlib.sha256(section + b"".join(t.numpy().tobytes() for t in decoded))
             here[name] = digest.hexdigest()
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{ROOT}/tests/entropy"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     narrow = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**environment, **narrow}, capture_output=True, text=True, check=True
@@ -226,3 +227,16 @@ def test_what_is_not_decoded_yet_has_no_influence() -> None:
             assert all(map(torch.equal, seen[0][n], seen[1][n]))
         for n in range(2, len(seen[0])):
             assert not all(map(torch.equal, seen[0][n], seen[1][n]))
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_networks_without_features_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="features=0: allowed are the integers from 1"):
+        PRIORS[name](CHANNELS, 8, features=0)
+
+
+@pytest.mark.parametrize("coded", [[(0, 1)], [(0, 1), (2, 2)], [(0, 1, 2), (2,)], [(0, 1), (3,)]])
+def test_groups_that_are_not_all_channels_once_are_refused(coded: list[tuple[int, ...]]) -> None:
+    groups = [[((0, 1, 2, 3, 4), 2)], [(channels, 2) for channels in coded]]
+    with pytest.raises(ValueError, match="each of the channels 0 to 2 belongs to one"):
+        ChannelContextPrior(CHANNELS, 8, groups)

@@ -1,12 +1,15 @@
 """Convolutions of integers give the same bits whatever adds them up, and in whatever order."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import generator
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.networks.exact import CODE_MAX, ExactConv2d, ExactUpConv2d, codes, exact, exact_transposed
+from codec.networks.pixel_predictor import _DifferenceConv2d
 
 
 def integers(*shape: int, low: int = 0, high: int = CODE_MAX, seed: int = 0) -> Tensor:
@@ -66,6 +69,62 @@ def test_layers_are_exact_in_evaluation_and_learn_in_training() -> None:
         layer(x).sum().backward()
         assert all(parameter.grad.abs().max() > 0 for parameter in layer.parameters())
         assert torch.allclose(layer(x), single, atol=1)
+
+
+LAYERS = [
+    lambda: ExactConv2d(8, 4, 3, padding=1),
+    lambda: ExactUpConv2d(8, 4),
+    lambda: _DifferenceConv2d([0, 1, 2, 0, 1, 2, 0, 1], 4, bias=True),
+]
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return request.param().eval()
+
+
+@torch.no_grad()
+def test_weights_are_rounded_once_until_they_change(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rounded, roundings = integers(1, 8, 6, 6), type(layer).rounded, []
+    monkeypatch.setattr(type(layer), "rounded", lambda self: roundings.append(0) or rounded(self))
+
+    def swap_behind_versions() -> None:  # as weight averaging does, between one mode and the other
+        layer.train()
+        layer.weight.data.copy_(layer.weight * 3)
+        layer.eval()
+
+    def halve() -> None:
+        layer.half().float()
+
+    changes = [
+        lambda: layer.weight.mul_(2),
+        lambda: layer.bias.add_(1),
+        lambda: layer.load_state_dict({name: tensor / 3 for name, tensor in layer.state_dict().items()}),
+        swap_behind_versions,
+        halve,
+    ]
+    for n, change in enumerate(changes, 1):
+        before = layer(x)
+        assert torch.equal(layer(x), before)
+        assert len(roundings) == n
+        change()
+        fresh = copy.deepcopy(layer)
+        fresh._kept = None
+        assert not torch.equal(layer(x), before)
+        assert torch.equal(layer(x), fresh(x))
+        roundings.pop()  # the copy's
+
+
+def test_with_gradients_a_layer_gives_what_it_gives_without(layer: nn.Module) -> None:
+    with torch.inference_mode():
+        before = layer(integers(1, 8, 6, 6))
+    for _ in range(2):
+        x = integers(1, 8, 6, 6).requires_grad_()
+        y = layer(x)
+        assert torch.equal(y, before)
+        y.sum().backward()
+        assert bool(x.grad.any())
 
 
 def test_codes_round_and_clamp_and_pass_the_gradient_inside() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import composed, crop, generator, images
-from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
+from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, WAVELET, diffusion
 from torch import nn
 
 from codec import bitstream
@@ -41,10 +41,12 @@ def test_the_encoder_has_the_papers_shapes_at_256_by_256():
     }
     assert codec.stem[0].kernel_size == (7, 7)
     assert y.numel() == 131_072
-    assert [tuple(skip.shape[1:]) for skip in skips] == [(8, 64, 64), (2, 128, 128), (2, 128, 128)]
+    assert [tuple(skip.shape[1:]) for skip in skips] == [(8, 64, 64), (4, 128, 128)]
 
 
-@pytest.mark.parametrize("options", [(), (ITERATIVE,), (DCT,), (ITERATIVE, DCT, NO_SKIPS)])
+@pytest.mark.parametrize(
+    "options", [(), (ITERATIVE,), (DCT,), (ITERATIVE, DCT, NO_SKIPS), (WAVELET,), (ITERATIVE, WAVELET)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_comes_back_in_every_variant(options, channels, photograph):
     codec = diffusion(*options, "model.steps=2", channels=channels)
@@ -58,35 +60,44 @@ def test_the_skips_are_the_second_blocks_the_first_blocks_and_the_stems_features
     for module in (codec.stem, codec.encoder[0], codec.encoder[1]):
         module.register_forward_hook(lambda module, x, out: features.append(out.clone()))
     with torch.no_grad():
-        skips = codec.g_a(images(1, 3, 64, 64))[1:]
-        for skip, coded, feature in zip(skips, codec.skips, reversed(features), strict=True):
-            torch.testing.assert_close(skip, coded.project(feature) + 0.5)
+        _, quarter, half = codec.g_a(images(1, 3, 64, 64))
+        stem, first, second = features
+        torch.testing.assert_close(quarter, codec.skips[0].project(second))
+        finest = [codec.skips[1].project(first), codec.skips[2].project(stem)]
+        torch.testing.assert_close(half, torch.cat(finest, 1))
 
 
 # ---- honest files
 
 
-@pytest.mark.parametrize(("options", "sections"), [((), 4), ((NO_SKIPS,), 1), ((ITERATIVE, NO_SKIPS), 1)])
-def test_a_file_holds_a_section_for_the_latent_and_one_for_every_coded_skip(options, sections, photograph):
+def strings_of(section: bytes, count: int) -> list[bytes]:
+    reader = bitstream.StringReader(section)
+    strings = [reader.next() for _ in range(count)]
+    reader.end()
+    return strings
+
+
+@pytest.mark.parametrize(
+    ("options", "count"), [((), 3), ((NO_SKIPS,), 1), ((ITERATIVE, NO_SKIPS), 1), ((WAVELET,), 5)]
+)
+def test_a_file_holds_a_string_for_the_latent_and_one_for_the_skips_of_every_size(options, count, photograph):
     codec = diffusion(*options)
-    _, found = bitstream.unpack(codec.encode(crop(photograph)))
-    assert len(found) == codec.section_count == sections
-    assert all(len(section) > 0 for section in found)
+    _, (section,) = bitstream.unpack(codec.encode(crop(photograph)))
+    assert all(len(string) > 0 for string in strings_of(section, count))
+    assert len(codec.bottleneck.channels) == count
 
 
 @pytest.mark.parametrize("decoder", ["one_shot", "iterative"])
 @pytest.mark.parametrize("training", [False, True])
-def test_every_bottlenecks_bits_are_counted_for_every_image(decoder, training):
+def test_the_bits_of_the_latent_and_of_all_skips_are_counted_for_every_image(decoder, training):
     codec = diffusion(f"model.decoder={decoder}", "model.steps=2").train(training)
     outputs = []
-    for bottleneck in (codec.bottleneck, *(skip.bottleneck for skip in codec.skips)):
-        bottleneck.register_forward_hook(lambda module, y, out: outputs.append(out[1].detach()))
+    codec.bottleneck.register_forward_hook(lambda module, y, out: outputs.append(out[1]))
     output = codec(images(3, 3, 32, 32))
-    assert len(outputs) == 4
-    assert all(float(part.min()) > 0 for part in outputs)
-    assert list(output.bits) == ["y", "skip_0", "skip_1", "skip_2"]
-    for bits, part in zip(output.bits.values(), outputs, strict=True):
-        assert torch.equal(bits, part)
+    (told,) = outputs
+    assert list(output.bits) == ["y", "y_1", "y_2"]
+    assert all(bits.shape == (3,) and float(bits.min()) > 0 for bits in output.bits.values())
+    assert all(torch.equal(bits, told[part]) for part, bits in output.bits.items())
     assert output.total_bits.shape == (3,)
 
 
@@ -102,7 +113,7 @@ def must_not_run(*_: object) -> None:
     raise AssertionError("the encoder ran while decoding")
 
 
-@pytest.mark.parametrize("options", [(DCT,), (ITERATIVE, DCT), (NO_SKIPS,)])
+@pytest.mark.parametrize("options", [(DCT,), (ITERATIVE, DCT), (NO_SKIPS,), (WAVELET,)])
 def test_nothing_but_the_file_reaches_the_decoder(options, photograph):
     codec = diffusion(*options, "model.steps=2")
     data = codec.encode(crop(photograph))
@@ -118,21 +129,21 @@ def test_nothing_but_the_file_reaches_the_decoder(options, photograph):
     assert torch.equal(other.decode(data), wanted)
 
 
-@pytest.mark.parametrize("options", [(), (ITERATIVE,)])
-def test_every_section_changes_what_is_decoded(options, photograph):
+@pytest.mark.parametrize(("options", "count"), [((), 3), ((ITERATIVE,), 3), ((WAVELET,), 5)])
+def test_every_string_changes_what_is_decoded(options, count, photograph):
     codec = diffusion(*options, "model.steps=2")
     if codec.decode_options:
         nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
     x, other = crop(photograph)[None] / 255, images(1, 3, 64, 64)
     with torch.no_grad():
-        mine, theirs = codec.compress(x), codec.compress(other)
-        before = codec.decompress(mine, (64, 64))
-        for n in range(4):
-            mixed = [*mine[:n], theirs[n], *mine[n + 1 :]]
-            assert not torch.allclose(codec.decompress(mixed, (64, 64)), before, atol=1e-6), n
+        mine, theirs = (strings_of(codec.compress(image)[0], count) for image in (x, other))
+        before = codec.decompress([bitstream.pack_strings(mine)], (64, 64))
+        for n in range(count):
+            mixed = bitstream.pack_strings([*mine[:n], theirs[n], *mine[n + 1 :]])
+            assert not torch.allclose(codec.decompress([mixed], (64, 64)), before, atol=1e-6), n
 
 
-@pytest.mark.parametrize("options", [(), (ITERATIVE,), (DCT,)])
+@pytest.mark.parametrize("options", [(), (ITERATIVE,), (DCT,), (WAVELET,)])
 def test_what_is_decoded_is_what_validation_sees(options, photograph):
     codec = diffusion(*options, "model.steps=2")
     x = crop(photograph)[None] / 255
@@ -168,7 +179,7 @@ def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photogra
     ("override", "allowed"),
     [
         ("model.skips=some", "coded, none"),
-        ("model.shortcut=wavelet", "none, dct"),
+        ("model.shortcut=haar", "none, dct, wavelet"),
         ("model.decoder=two_shot", "one_shot, iterative"),
         ("model.skip_channels=[8,2]", "lists of 3 integers from 1"),
         ("model.skip_channels=[8,2,0]", "lists of 3 integers from 1"),
@@ -194,3 +205,8 @@ def test_a_wrong_argument_is_one_line_with_its_key_its_value_and_what_is_allowed
     assert "\n" not in said
     assert re.sub(r"[ \[\]]", "", said).startswith(re.sub(r"[ \[\]]", "", f"{key}={value}:"))
     assert said.endswith(f"allowed are {allowed}")
+
+
+def test_a_wavelet_without_skips_is_refused_since_they_are_its_details():
+    with pytest.raises(ConfigError, match="skips=none: with shortcut=wavelet allowed is coded"):
+        diffusion(WAVELET, NO_SKIPS)

@@ -147,7 +147,7 @@ def test_the_contexts_are_one_module_whose_defaults_are_the_paper_s() -> None:
     assert LosslessUNet(codec_bottleneck).levels == 0
 
 
-def codec_bottleneck(channels: int) -> EntropyBottleneck:
+def codec_bottleneck(channels: list[int]) -> EntropyBottleneck:
     return EntropyBottleneck(channels, prior=FactorizedPrior)
 
 
@@ -212,19 +212,24 @@ def test_a_checkpoint_with_other_tables_is_refused(codec: LosslessUNet, tmp_path
 
 
 @pytest.mark.parametrize("section", [0, 1])
-def test_sections_that_were_tampered_with_are_refused(
+def test_sections_that_were_tampered_with_are_refused_unless_it_changes_no_symbol(
     codec: LosslessUNet, photograph: Tensor, section: int
 ) -> None:
-    header, sections = bitstream.unpack(codec.encode(crop(photograph, 40, 40)))
+    image, same = crop(photograph, 40, 40), 0
+    header, sections = bitstream.unpack(codec.encode(image))
     for position in range(0, len(sections[section]), max(1, len(sections[section]) // 25)):
         changed = bytearray(sections[section])
         changed[position] ^= 0x55
         forged = [bytes(changed) if n == section else part for n, part in enumerate(sections)]
-        with pytest.raises(BitstreamError):
-            codec.decode(bitstream.pack(header, forged))
+        try:
+            assert torch.equal(codec.decode(bitstream.pack(header, forged)), image)
+            same += 1
+        except BitstreamError:
+            pass
         forged[section] = sections[section][:position]
         with pytest.raises(BitstreamError):
             codec.decode(bitstream.pack(header, forged))
+    assert same <= 1  # the last bits of a string may be any
 
 
 def test_an_evaluated_run_reports_bits_per_subpixel(tmp_path) -> None:

@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.checks import check_integer
 from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables
 from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.walk import Code
+from codec.errors import ArgumentError
 from codec.networks.blocks import zero_
 from codec.networks.exact import CODE_MAX, CODE_UNIT, ExactConv2d, ExactUpConv2d, codes, whole
 
@@ -180,6 +182,10 @@ class ContextPrior(Prior):
         self, channels: Sequence[int], groups: Sequence[Sequence[Group]], features: int, hyper: bool = False
     ) -> None:
         super().__init__()
+        check_integer("features", features, 1)
+        for count, of_tensor in zip(channels, groups, strict=True):
+            if sorted(c for group in of_tensor for c in group.channels) != list(range(count)):
+                raise ArgumentError("groups", of_tensor, f"each of the channels 0 to {count - 1} belongs to one")
         self.channels = list(channels)
         self.passes = [
             [(group.channels, offsets) for group in of_tensor for offsets in PHASES[group.phases]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.entropy.per_channel import ChannelTables, PerChannel
-from codec.entropy.priors.prior import Size
+from codec.entropy.priors.prior import EncoderOnly, Size
 from codec.entropy.walk import Code
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes
 
@@ -18,12 +18,12 @@ _REACH = 32
 class Hyper(nn.Module):
     """z of `features` channels at a quarter of a tensor's grid, and features of it on that grid.
 
-    `analysis` runs in an encoder only and may be inexact; what follows from z is exact.
+    What follows from z is exact.
     """
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
-        self.analysis = nn.Sequential(
+        self.analysis = EncoderOnly(
             nn.Conv2d(2 * channels, features, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(features, features, 5, stride=2, padding=2),

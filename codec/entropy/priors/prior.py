@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from codec.entropy.tables import CodingTables
 from codec.entropy.walk import Code
+from codec.networks.exact import ExactConv2d, ExactUpConv2d
 
 Size = tuple[int, int]
 
@@ -39,3 +41,25 @@ class Prior(nn.Module, ABC):
 
         A section that is shorter can be refused before memory is taken.
         """
+
+
+class EncoderOnly(nn.Sequential):
+    """A part of a prior that only an encoder runs: a decoder reads what came of it, so it may be inexact."""
+
+
+def check_exact(prior: nn.Module) -> None:
+    """Raises TypeError, naming the module, if one has weights that a decoder would not compute exactly with.
+
+    All of a prior's are those of exact convolutions (codec.networks.exact), of coding tables, or EncoderOnly.
+    """
+    if not isinstance(prior, Prior):
+        raise TypeError(f"{type(prior).__name__} is no Prior")
+    open_modules = [("prior", prior)]
+    while open_modules:
+        name, module = open_modules.pop()
+        if isinstance(module, ExactConv2d | ExactUpConv2d | CodingTables | EncoderOnly):
+            continue
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(tensor.is_floating_point() for tensor in own):
+            raise TypeError(f"{name} is a {type(module).__name__}, whose results differ between machines")
+        open_modules.extend((f"{name}.{child}", part) for child, part in module.named_children())

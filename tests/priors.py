@@ -25,7 +25,7 @@ SIZES = [(5, 7), (9, 14)]  # odd ones, the finer cropped from twice the coarser
 
 
 def make(name: str, **options: object) -> EntropyBottleneck:
-    """A bottleneck for a pyramid of two tensors, whose networks' ends are not zero."""
+    """A bottleneck for a pyramid of two tensors, whose networks' ends are not zero, nor z everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS[name], bounded=False, **options)
@@ -33,6 +33,9 @@ def make(name: str, **options: object) -> EntropyBottleneck:
             for parameter in bottleneck.prior.parameters():
                 if parameter.ndim == 4 and not parameter.any():
                     parameter.normal_(std=0.3 / parameter[0].numel())
+            for name, parameter in bottleneck.prior.named_parameters():
+                if name.endswith("analysis.4.weight"):
+                    parameter *= 20
     return bottleneck
 
 
