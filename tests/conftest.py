@@ -1,11 +1,14 @@
 """What tests share: photographs, small codecs, and the commands run as a user runs them."""
 
+import atexit
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from warm_python import Fork, WarmPython
 
 from codec.checkpoint import build_codec
 from codec.data.image_file import read_image
@@ -81,19 +85,41 @@ def crop(photograph: Tensor, height: int = 64, width: int = 64) -> Tensor:
 def run_python(
     *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:
-    """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails.
+
+    A script's has torch imported already. `-c` and `-m` have nothing, as their tests are about imports or options.
+    """
+    command = [*map(str, arguments)]
+    if command[0].endswith(".py"):
+        with TemporaryDirectory() as folder:
+            files = Path(folder, "out"), Path(folder, "err")
+            status = warm_python().start(command, cwd, {**os.environ, **environment}, *files).wait()
+            done = subprocess.CompletedProcess(command, status, *(file.read_text() for file in files))
+    else:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
     if check and done.returncode != 0:
         pytest.fail(f"{arguments} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
+
+
+@cache
+def warm_python() -> WarmPython:
+    python = WarmPython()
+    atexit.register(python.stop)
+    return python
+
+
+def start_script(*command: str | Path, cwd: Path, log: Path, **environment: str) -> Fork:
+    """`python COMMAND` in the background, where COMMAND begins with a script; all its output goes to `log`."""
+    return warm_python().start([*map(str, command)], cwd, {**os.environ, **environment}, log, log)
 
 
 def untaught(codec: LearnedCodec, side: int) -> set[str]:
@@ -124,7 +150,7 @@ def folder_of(runs: Path, name: str) -> Path:
     return found
 
 
-def wait_for(there: Callable[[], Any], process: subprocess.Popen, log: Path | None = None) -> Any:
+def wait_for(there: Callable[[], Any], process: subprocess.Popen | Fork, log: Path | None = None) -> Any:
     """What `there` gives as soon as that is true of what a process in the background does.
 
     If it ends before, or ten minutes pass, the test fails with its output, from its pipes or the file `log`.

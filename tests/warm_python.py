@@ -1,0 +1,131 @@
+"""Scripts run as processes of their own without each paying 6 CPU-seconds for the import of torch and Lightning.
+
+One process, started by the first test that wants it, has imported the packages of others that training needs, and
+forks itself for every script. All of our own code is imported by the fork, as in a process started afresh. It must
+never compute with tensors itself: threads do not survive a fork.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "hydra.main",
+    "lightning",
+    "rich",
+    "tifffile",
+    "torch",
+    "torchmetrics",
+    "torchvision.transforms.v2",
+    "wandb",
+)
+SECONDS = 900  # longer, and a script is stuck
+
+
+class WarmPython:
+    """Starts scripts as forks of one process; `stop` ends that."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> "Fork":
+        """`python ARGUMENTS`, the first of which is a script's absolute path, with its output in two files."""
+        return Fork(self, arguments, self.ask(arguments, str(cwd), environment, str(out), str(err)))
+
+    def ask(self, *request: Any) -> Any:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Fork:
+    """A script that runs: what tests use of `subprocess.Popen`."""
+
+    def __init__(self, parent: WarmPython, arguments: list[str], pid: int) -> None:
+        self.parent, self.args, self.pid = parent, arguments, pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self._ended(os.WNOHANG)
+
+    def wait(self) -> int:
+        return self._ended(0)
+
+    def _ended(self, how: int) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.parent.ask(self.pid, how)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def serve() -> None:
+    """Forks for the requests on standard input, until that ends."""
+    for package in PACKAGES:
+        importlib.import_module(package)
+    gc.freeze()
+    for line in sys.stdin:
+        match json.loads(line):
+            case [int(pid), how]:
+                ended, status = os.waitpid(pid, how)
+                answer = os.waitstatus_to_exitcode(status) if ended else None
+            case [arguments, cwd, environment, out, err]:
+                answer = os.fork()
+                if answer == 0:
+                    os._exit(become(arguments, cwd, environment, out, err))
+        print(json.dumps(answer), flush=True)
+
+
+def become(arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> int:
+    """What the interpreter does before a script, the script, and what the interpreter does after it: its status."""
+    write = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # both may be one file
+    for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, write), (2, err, write)):
+        os.dup2(os.open(path, mode), descriptor)
+    # Where the tests run in the background of a script, they were started with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(SECONDS)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.path[0] = str(Path(arguments[0]).parent)
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        status = 1 if isinstance(end.code, str) else end.code or 0
+    except BaseException:
+        status = 1
+        traceback.print_exc()
+    else:
+        status = 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    return status
+
+
+if __name__ == "__main__":
+    serve()
