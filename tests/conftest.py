@@ -87,10 +87,10 @@ def run_python(
 ) -> subprocess.CompletedProcess:
     """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails.
 
-    A script's has torch imported already. `-c` and `-m` have nothing, as their tests are about imports or options.
+    A script or module finds torch imported already; what is given with `-c` does not.
     """
     command = [*map(str, arguments)]
-    if command[0].endswith(".py"):
+    if command[0] != "-c":
         with TemporaryDirectory() as folder:
             files = Path(folder, "out"), Path(folder, "err")
             status = warm_python().start(command, cwd, {**os.environ, **environment}, *files).wait()
@@ -118,7 +118,7 @@ def warm_python() -> WarmPython:
 
 
 def start_script(*command: str | Path, cwd: Path, log: Path, **environment: str) -> Fork:
-    """`python COMMAND` in the background, where COMMAND begins with a script; all its output goes to `log`."""
+    """`python COMMAND` in the background, COMMAND being a script or module; all its output goes to `log`."""
     return warm_python().start([*map(str, command)], cwd, {**os.environ, **environment}, log, log)
 
 

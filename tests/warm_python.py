@@ -1,7 +1,7 @@
-"""Scripts run as processes of their own without each paying 6 CPU-seconds for the import of torch and Lightning.
+"""Programs run as processes of their own without each paying 6 CPU-seconds for the import of torch and Lightning.
 
 One process, started by the first test that wants it, has imported the packages of others that training needs, and
-forks itself for every script. All of our own code is imported by the fork, as in a process started afresh. It must
+forks itself for every program. All of our own code is imported by the fork, as in a process started afresh. It must
 never compute with tensors itself: threads do not survive a fork.
 """
 
@@ -29,11 +29,11 @@ PACKAGES = (
     "torchvision.transforms.v2",
     "wandb",
 )
-SECONDS = 900  # longer, and a script is stuck
+SECONDS = 900  # longer, and a program is stuck
 
 
 class WarmPython:
-    """Starts scripts as forks of one process; `stop` ends that."""
+    """Starts programs as forks of one process; `stop` ends that."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -41,7 +41,7 @@ class WarmPython:
         )
 
     def start(self, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> "Fork":
-        """`python ARGUMENTS`, the first of which is a script's absolute path, with its output in two files."""
+        """`python ARGUMENTS`, a script or `-m` and a module, with its output in two files."""
         return Fork(self, arguments, self.ask(arguments, str(cwd), environment, str(out), str(err)))
 
     def ask(self, *request: Any) -> Any:
@@ -55,7 +55,7 @@ class WarmPython:
 
 
 class Fork:
-    """A script that runs: what tests use of `subprocess.Popen`."""
+    """A program that runs: what tests use of `subprocess.Popen`."""
 
     def __init__(self, parent: WarmPython, arguments: list[str], pid: int) -> None:
         self.parent, self.args, self.pid = parent, arguments, pid
@@ -98,7 +98,7 @@ def serve() -> None:
 
 
 def become(arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> int:
-    """What the interpreter does before a script, the script, and what the interpreter does after it: its status."""
+    """What the interpreter does before a program, the program, what the interpreter does after; the exit status."""
     write = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # both may be one file
     for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, write), (2, err, write)):
         os.dup2(os.open(path, mode), descriptor)
@@ -108,10 +108,15 @@ def become(arguments: list[str], cwd: str, environment: dict[str, str], out: str
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = arguments
-    sys.path[0] = str(Path(arguments[0]).parent)
+    module = arguments[1] if arguments[0] == "-m" else None
+    sys.argv = arguments[1:] if module else arguments
+    more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:1] = [cwd if module else str(Path(arguments[0]).resolve().parent), *more]
     try:
-        runpy.run_path(arguments[0], run_name="__main__")
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -216,7 +216,7 @@ DDP = (
     "strategy.devices=2",
     "data.eval_crop=64",
     "name=ddp",
-    "epochs=1",
+    *("name=ddp", "epochs=1"),
 )
 
 
