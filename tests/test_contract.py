@@ -14,7 +14,7 @@ from codec.checkpoint import save_weights
 from codec.image_codec import ImageCodec, NamedImage
 from codec.learned_codec import LearnedCodec
 
-SIZES = [(1, 1), (7, 5), (63, 64), (65, 97), (300, 1), (300, 451)]
+SIZES = [(1, 1), (7, 5), (63, 64), (65, 97), (300, 1), (150, 226)]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -125,7 +125,8 @@ def test_bits_are_counted_on_the_whole_file(codec: ImageCodec, photograph: Tenso
 
 
 def test_the_estimate_is_the_size_of_the_real_file(learned: LearnedCodec, photographs: list[Tensor]) -> None:
-    for image in photographs:
+    for photograph in photographs:
+        image = crop(photograph, 200, 300)
         size, estimate = 8 * len(learned.encode(image)), learned.estimated_bits(image)
         header = 8 * (24 + 4 * learned.section_count)
         assert abs(size - estimate) <= 0.02 * estimate + header
