@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -90,21 +90,19 @@ def run_python(
     A script or module finds torch imported already; what is given with `-c` does not.
     """
     command = [*map(str, arguments)]
-    if command[0] != "-c":
-        with TemporaryDirectory() as folder:
-            files = Path(folder, "out"), Path(folder, "err")
-            status = warm_python().start(command, cwd, {**os.environ, **environment}, *files).wait()
-            done = subprocess.CompletedProcess(command, status, *(file.read_text() for file in files))
-    else:
+    environment = {**os.environ, **environment}
+    if command[0] == "-c":
         done = subprocess.run(
             [sys.executable, *command],
             cwd=cwd,
-            env={**os.environ, **environment},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=900,
             check=False,
         )
+    else:
+        done = run_warm(command, cwd, environment)
     if check and done.returncode != 0:
         pytest.fail(f"{arguments} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
@@ -117,9 +115,26 @@ def warm_python() -> WarmPython:
     return python
 
 
+def run_warm(command: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """`python COMMAND`, COMMAND being a script or module, with no more in its environment than is given."""
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        status = warm_python().start(command, cwd, environment, out.fileno(), err.fileno()).wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
+
+
 def start_script(*command: str | Path, cwd: Path, log: Path, **environment: str) -> Fork:
     """`python COMMAND` in the background, COMMAND being a script or module; all its output goes to `log`."""
-    return warm_python().start([*map(str, command)], cwd, {**os.environ, **environment}, log, log)
+    with log.open("a") as file:
+        files = file.fileno(), file.fileno()
+        return warm_python().start([*map(str, command)], cwd, {**os.environ, **environment}, *files)
+
+
+def popen_warm(command: list[str | Path], env: dict[str, str], **_: object) -> Fork:
+    """`subprocess.Popen` of a Python script, in the current folder and with the output of this process."""
+    assert command[0] == sys.executable
+    return warm_python().start([*map(str, command[1:])], Path.cwd(), env, 1, 2)
 
 
 def untaught(codec: LearnedCodec, side: int) -> set[str]:

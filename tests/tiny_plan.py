@@ -1,8 +1,10 @@
 """What tests of tables share: a plan of one small table, and a place where it is the only one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import popen_warm
 
 from experiments.tables import __main__ as tables
 from experiments.tables import plan as planning
@@ -50,5 +52,6 @@ def only_tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(planning, "PLANS", folder)
     monkeypatch.setattr(report, "PAPER_FIGURES", tmp_path / "figures.csv")
     monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "subprocess", SimpleNamespace(Popen=popen_warm))
     monkeypatch.chdir(tmp_path)
     return folder

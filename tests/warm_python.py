@@ -12,12 +12,13 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 PACKAGES = (
     "hydra.main",
@@ -36,21 +37,21 @@ class WarmPython:
     """Starts programs as forks of one process; `stop` ends that."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, __file__, str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
-    def start(self, arguments: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> "Fork":
-        """`python ARGUMENTS`, a script or `-m` and a module, with its output in two files."""
-        return Fork(self, arguments, self.ask(arguments, str(cwd), environment, str(out), str(err)))
+    def start(self, arguments: list[str], cwd: Path, environment: dict[str, str], out: int, err: int) -> "Fork":
+        """`python ARGUMENTS`, a script or `-m` and a module, with its output in two file descriptors."""
+        return Fork(self, arguments, self.ask([arguments, str(cwd), environment], [out, err]))
 
-    def ask(self, *request: Any) -> Any:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+    def ask(self, request: list, descriptors: Sequence[int] = ()) -> int | None:
+        socket.send_fds(self.socket, [json.dumps(request).encode()], descriptors)
+        return json.loads(self.socket.recv(64))
 
     def stop(self) -> None:
-        self.process.stdin.close()
+        self.socket.close()
         self.process.wait()
 
 
@@ -69,7 +70,7 @@ class Fork:
 
     def _ended(self, how: int) -> int | None:
         if self.returncode is None:
-            self.returncode = self.parent.ask(self.pid, how)
+            self.returncode = self.parent.ask([self.pid, how])
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -79,29 +80,41 @@ class Fork:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def __enter__(self) -> "Fork":
+        return self
 
-def serve() -> None:
-    """Forks for the requests on standard input, until that ends."""
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+
+def serve(asked: socket.socket) -> None:
+    """Forks for every request, until there is nobody to ask."""
     for package in PACKAGES:
         importlib.import_module(package)
     gc.freeze()
-    for line in sys.stdin:
-        match json.loads(line):
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 2)
+        if not request:
+            return
+        match json.loads(request):
             case [int(pid), how]:
                 ended, status = os.waitpid(pid, how)
                 answer = os.waitstatus_to_exitcode(status) if ended else None
-            case [arguments, cwd, environment, out, err]:
+            case [arguments, cwd, environment]:
                 answer = os.fork()
                 if answer == 0:
-                    os._exit(become(arguments, cwd, environment, out, err))
-        print(json.dumps(answer), flush=True)
+                    asked.close()
+                    os._exit(become(arguments, cwd, environment, *descriptors))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        asked.send(json.dumps(answer).encode())
 
 
-def become(arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str) -> int:
+def become(arguments: list[str], cwd: str, environment: dict[str, str], out: int, err: int) -> int:
     """What the interpreter does before a program, the program, what the interpreter does after; the exit status."""
-    write = os.O_WRONLY | os.O_CREAT | os.O_APPEND  # both may be one file
-    for descriptor, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, write), (2, err, write)):
-        os.dup2(os.open(path, mode), descriptor)
+    for to, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
+        os.dup2(descriptor, to)
+        os.close(descriptor)
     # Where the tests run in the background of a script, they were started with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(SECONDS)
@@ -133,4 +146,4 @@ def become(arguments: list[str], cwd: str, environment: dict[str, str], out: str
 
 
 if __name__ == "__main__":
-    serve()
+    serve(socket.socket(fileno=int(sys.argv[1])))
