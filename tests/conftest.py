@@ -1,6 +1,7 @@
 """What tests share: photographs, small codecs, and the commands run as a user runs them."""
 
 import atexit
+import copy
 import os
 import subprocess
 import sys
@@ -37,9 +38,18 @@ os.environ["WANDB_MODE"] = "offline"
 
 def composed(config_name: str, overrides: list[str], hydra: bool = False, conf: Path = ROOT / "conf") -> DictConfig:
     """The config that the command line would compose, with or without Hydra's own part."""
+    if hydra or conf != ROOT / "conf":
+        return _composed(config_name, tuple(overrides), hydra, conf)
+    return copy.deepcopy(_composed_once(config_name, tuple(overrides), hydra, conf))
+
+
+def _composed(config_name: str, overrides: tuple[str, ...], hydra: bool, conf: Path) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(config_name, overrides, return_hydra_config=hydra)
+        return compose(config_name, list(overrides), return_hydra_config=hydra)
+
+
+_composed_once = cache(_composed)  # a composition takes 0.1 s, and most are asked for by many tests
 
 
 def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:
@@ -116,7 +126,7 @@ def warm_python() -> WarmPython:
 
 
 def run_warm(command: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """`python COMMAND`, COMMAND being a script or module, with no more in its environment than is given."""
+    """`python COMMAND` where torch is imported already, with no more in its environment than is given."""
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
         status = warm_python().start(command, cwd, environment, out.fileno(), err.fileno()).wait()
         for file in (out, err):

@@ -25,7 +25,7 @@ trainings:
 evaluations:
   - {{codec: tiny, setting: small, run: first, data: [samples]}}
   - {{codec: tiny, setting: smaller, run: second, data: [samples]}}
-  - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 5, 20, 60, 90]}}, data: [samples]}}
+  - {{codec: jpeg, model: jpeg, sweep: {{model.quality: [2, 20, 90]}}, data: [samples]}}
   - {{codec: png, model: png, data: [samples]}}
 anchor: jpeg
 notes: [JPEG is only here to be beaten.]

@@ -43,7 +43,7 @@ class WarmPython:
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
     def start(self, arguments: list[str], cwd: Path, environment: dict[str, str], out: int, err: int) -> "Fork":
-        """`python ARGUMENTS`, a script or `-m` and a module, with its output in two file descriptors."""
+        """`python ARGUMENTS`, a script or what `-c` or `-m` gives, with its output in two file descriptors."""
         return Fork(self, arguments, self.ask([arguments, str(cwd), environment], [out, err]))
 
     def ask(self, request: list, descriptors: Sequence[int] = ()) -> int | None:
@@ -115,21 +115,25 @@ def become(arguments: list[str], cwd: str, environment: dict[str, str], out: int
     for to, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), out, err)):
         os.dup2(descriptor, to)
         os.close(descriptor)
+    atexit._clear()  # of what packages registered when imported: wandb would remove a folder that all forks share
     # Where the tests run in the background of a script, they were started with interrupts ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(SECONDS)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    module = arguments[1] if arguments[0] == "-m" else None
-    sys.argv = arguments[1:] if module else arguments
-    more = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:1] = [cwd if module else str(Path(arguments[0]).resolve().parent), *more]
+    first, *rest = arguments
+    path = str(Path(first).resolve().parent) if first not in ("-c", "-m") else cwd
+    sys.path[:1] = [path, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv = rest if first == "-m" else [first, *rest[1:]] if first == "-c" else arguments
     try:
-        if module:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(arguments[0], run_name="__main__")
+        match first:
+            case "-c":
+                exec(rest[0], {"__name__": "__main__"})  # noqa: S102
+            case "-m":
+                runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+            case _:
+                runpy.run_path(first, run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
