@@ -36,9 +36,9 @@ def test_without_its_package_a_table_is_made_of_all_other_codecs(
     stated |= {"trainings": {}, "evaluations": [jpeg, {**jpeg, "codec": "jpegxl", "model": "jpegxl"}, png]}
     (plans / "tiny.yaml").write_text(yaml.safe_dump(stated))
     code = (
-        f"{WITHOUT_JPEG_XL}from pathlib import Path; from experiments import plan, tables\n"
-        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = tables.TABLES = ['tiny']\n"
-        "tables.RESULTS = Path('results'); sys.exit(tables.main(['tiny']))\n"
+        f"{WITHOUT_JPEG_XL}from pathlib import Path; from experiments.tables import make, plan\n"
+        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = make.TABLES = ['tiny']\n"
+        "make.RESULTS = Path('results'); sys.exit(make.main(['tiny']))\n"
     )
     done = run_code(code, cwd=tmp_path)
     said = [line for line in done.stdout.splitlines() if "jpegxl" in line]
