@@ -1,11 +1,15 @@
 """What tests share: photographs, small codecs, and the commands run as a user runs them."""
 
+import atexit
+import copy
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from warm_python import Fork, WarmPython
 
 from codec.checkpoint import build_codec
 from codec.data.image_file import read_image
@@ -33,9 +38,18 @@ os.environ["WANDB_MODE"] = "offline"
 
 def composed(config_name: str, overrides: list[str], hydra: bool = False, conf: Path = ROOT / "conf") -> DictConfig:
     """The config that the command line would compose, with or without Hydra's own part."""
+    if hydra or conf != ROOT / "conf":
+        return _composed(config_name, tuple(overrides), hydra, conf)
+    return copy.deepcopy(_composed_once(config_name, tuple(overrides), hydra, conf))
+
+
+def _composed(config_name: str, overrides: tuple[str, ...], hydra: bool, conf: Path) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(config_name, overrides, return_hydra_config=hydra)
+        return compose(config_name, list(overrides), return_hydra_config=hydra)
+
+
+_composed_once = cache(_composed)  # a composition takes 0.1 s, and most are asked for by many tests
 
 
 def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:
@@ -82,16 +96,24 @@ def crop(photograph: Tensor, height: int = 64, width: int = 64) -> Tensor:
 def run_python(
     *arguments: str | Path, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:
-    """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    """A Python process in `cwd`, as a user would start it; its output is part of the failure if it fails.
+
+    A script or module finds torch imported already; what is given with `-c` does not.
+    """
+    command = [*map(str, arguments)]
+    environment = {**os.environ, **environment}
+    if command[0] == "-c":
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+    else:
+        done = run_warm(command, cwd, environment)
     if check and done.returncode != 0:
         pytest.fail(f"{arguments} exited with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
@@ -101,6 +123,35 @@ def terms(loss: RateDistortionLoss, codec: LearnedCodec, x: Tensor) -> LossTerms
     """The loss of what `codec` makes of `x`."""
     output = codec(x)
     return loss(output.x_hat, output.total_bits, x)
+
+
+@cache
+def warm_python() -> WarmPython:
+    python = WarmPython()
+    atexit.register(python.stop)
+    return python
+
+
+def run_warm(command: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """`python COMMAND` where torch is imported already, with no more in its environment than is given."""
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        status = warm_python().start(command, cwd, environment, out.fileno(), err.fileno()).wait()
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
+
+
+def start_script(*command: str | Path, cwd: Path, log: Path, **environment: str) -> Fork:
+    """`python COMMAND` in the background, COMMAND being a script or module; all its output goes to `log`."""
+    with log.open("a") as file:
+        files = file.fileno(), file.fileno()
+        return warm_python().start([*map(str, command)], cwd, {**os.environ, **environment}, *files)
+
+
+def popen_warm(command: list[str | Path], env: dict[str, str], **_: object) -> Fork:
+    """`subprocess.Popen` of a Python script, in the current folder and with the output of this process."""
+    assert command[0] == sys.executable
+    return warm_python().start([*map(str, command[1:])], Path.cwd(), env, 1, 2)
 
 
 def untaught(codec: LearnedCodec, side: int) -> set[str]:
@@ -131,7 +182,7 @@ def folder_of(runs: Path, name: str) -> Path:
     return found
 
 
-def wait_for(there: Callable[[], Any], process: subprocess.Popen, log: Path | None = None) -> Any:
+def wait_for(there: Callable[[], Any], process: subprocess.Popen | Fork, log: Path | None = None) -> Any:
     """What `there` gives as soon as that is true of what a process in the background does.
 
     If it ends before, or ten minutes pass, the test fails with its output, from its pipes or the file `log`.

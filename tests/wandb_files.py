@@ -4,12 +4,12 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+from conftest import run_warm
 from wandb.proto.wandb_internal_pb2 import Record
 
 
@@ -25,16 +25,7 @@ def environment_without_key(cwd: Path) -> dict[str, str]:
 
 def run_without_key(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """A Python process that finds no W&B key, no W&B settings and no keyboard."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**environment_without_key(cwd), **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    return run_warm([*map(str, arguments)], cwd, {**environment_without_key(cwd), **environment})
 
 
 def records(path: Path) -> Iterator[Record]:

@@ -164,7 +164,7 @@ def draw_figures(plan: Plan, folder: Path, changed: bool) -> None:
         if out.is_file() and (needs_runs or not changed):
             continue
         try:
-            importlib.import_module(f"experiments.{figure.tool}").main(figure.arguments(out))
+            importlib.import_module(f"experiments.plots.{figure.tool}").main(figure.arguments(out))
         except SystemExit as error:  # of its own parser, which has said why
             raise PlanError(f"{out.name} could not be drawn, for the reason above") from error
 

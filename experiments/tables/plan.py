@@ -112,7 +112,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class PlannedFigure:
-    """A figure that `experiments.<tool>` draws of the runs of these trainings; `file` is its name."""
+    """A figure that `experiments.plots.<tool>` draws of the runs of these trainings; `file` is its name."""
 
     file: str
     tool: str

@@ -1,9 +1,12 @@
 """The demo shows what is there, trains, shows what it trained, and fails where that is worse than it should be."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from conftest import composed
+from conftest import composed, popen_warm
+from warm_python import Fork
 
 from codec.data.image_file import read_image
 from codec.training.results import read_results
@@ -18,9 +21,15 @@ TINY = [
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp"}
 
 
+def run_shown(command: list[str], check: bool) -> Fork:
+    with popen_warm(command, dict(os.environ)) as done:
+        return done
+
+
 def test_the_demo_trains_what_it_forecasts_and_fails_on_a_codec_that_is_worse_than_expected(
-    here: Path, capfd: pytest.CaptureFixture[str]
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run_shown))
     assert demo.main(TINY) == 1
     said = capfd.readouterr()
     out = said.out.splitlines()

@@ -1,10 +1,12 @@
 """What only an extra brings is missed by what needs it alone, and that says what to install."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, run_python
+from conftest import ROOT, run_warm
 from tiny_plan import PLAN, only_tiny
 
 from experiments.points import read_points
@@ -13,10 +15,14 @@ WITHOUT_JPEG_XL = "import sys; sys.modules['pillow_jxl'] = None\n"  # as Python 
 SAID = "JPEG XL needs pillow-jxl-plugin: pip install 'quintet-codec[jpegxl]'"
 
 
+def run_code(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    return run_warm(["-c", code, *arguments], cwd, {**os.environ, "PYTHONPATH": str(ROOT)})
+
+
 def test_without_its_package_the_jpeg_xl_baseline_says_what_to_install(tmp_path: Path) -> None:
     code = f"{WITHOUT_JPEG_XL}from codec.training.evaluate import main; main()"
     options = ("model=jpegxl", "data=samples", "data.limit=1", "logger=none")
-    done = run_python("-c", code, *options, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    done = run_code(code, *options, cwd=tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: model: {SAID}")
     assert not (tmp_path / "runs").exists()
 
@@ -30,11 +36,11 @@ def test_without_its_package_a_table_is_made_of_all_other_codecs(
     stated |= {"trainings": {}, "evaluations": [jpeg, {**jpeg, "codec": "jpegxl", "model": "jpegxl"}, png]}
     (plans / "tiny.yaml").write_text(yaml.safe_dump(stated))
     code = (
-        f"{WITHOUT_JPEG_XL}from pathlib import Path; from experiments import plan, tables\n"
-        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = tables.TABLES = ['tiny']\n"
-        "tables.RESULTS = Path('results'); sys.exit(tables.main(['tiny']))\n"
+        f"{WITHOUT_JPEG_XL}from pathlib import Path; from experiments.tables import make, plan\n"
+        f"plan.PLANS = Path({str(plans)!r}); plan.TABLES = make.TABLES = ['tiny']\n"
+        "make.RESULTS = Path('results'); sys.exit(make.main(['tiny']))\n"
     )
-    done = run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = run_code(code, cwd=tmp_path)
     said = [line for line in done.stdout.splitlines() if "jpegxl" in line]
     assert said == [f"tiny: without jpegxl: {SAID}"]
     points = read_points(tmp_path / "results/points.csv")
@@ -43,6 +49,6 @@ def test_without_its_package_a_table_is_made_of_all_other_codecs(
 
 def test_without_its_package_the_dashboard_says_what_to_install(tmp_path: Path) -> None:
     code = "import runpy, sys; sys.modules['wandb_workspaces'] = None\nrunpy.run_module('experiments.dashboard')"
-    done = run_python("-c", code, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    done = run_code(code, cwd=tmp_path)
     said = "error: a dashboard needs wandb-workspaces: pip install 'quintet-codec[dashboard]'\n"
     assert (done.returncode, done.stderr) == (1, said)

@@ -5,14 +5,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from functools import partial
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import LEARNED, ROOT, folder_of, run_python, wait_for
+from conftest import LEARNED, ROOT, folder_of, run_python, start_script, wait_for
 from torchvision.transforms.v2.functional import center_crop
 
 from codec.checkpoint import load_codec
@@ -194,14 +192,9 @@ def last_checkpoint(folder: Path) -> dict:
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_killed_training_resumes_to_the_same_weights(torn: bool, uninterrupted: dict, tmp_path: Path) -> None:
     """SIGKILL after the first epoch's checkpoint; then the same command, to bitwise the same result."""
-    process = subprocess.Popen(
-        [sys.executable, TRAIN, *KILLED],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    (last,) = wait_for(lambda: list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")), process)
+    log = tmp_path / "log"
+    process = start_script(TRAIN, *KILLED, cwd=tmp_path, log=log)
+    (last,) = wait_for(lambda: list(tmp_path.glob("runs/killed-*/checkpoints/last.ckpt")), process, log)
     process.send_signal(signal.SIGKILL)
     process.wait()
     if torn:
@@ -217,17 +210,44 @@ def test_a_killed_training_resumes_to_the_same_weights(torn: bool, uninterrupted
     )
 
 
+DDP = (
+    "strategy=ddp",
+    "strategy.accelerator=cpu",
+    "strategy.devices=2",
+    "data.eval_crop=64",
+    "name=ddp",
+    *("name=ddp", "epochs=1"),
+)
+
+
+def test_training_starts_a_second_process_for_a_second_device(tmp_path: Path) -> None:
+    run_python(TRAIN, *SMALL, *NARROW, *DDP, cwd=tmp_path)
+    check_one_set_of_results(tmp_path / "runs")
+
+
 @pytest.mark.parametrize("model", LEARNED)
 def test_two_processes_train_one_run_with_one_set_of_results(model: str, tmp_path: Path) -> None:
-    ddp = ("strategy=ddp", "strategy.accelerator=cpu", "strategy.devices=2", "name=ddp", "epochs=1")
-    run_python(TRAIN, *SMALL, f"model={model}", *OFFLINE.get(model, ()), *ddp, cwd=tmp_path)
-    run = folder_of(tmp_path / "runs", "ddp")
+    """Of every model, as a parameter that no loss reaches would stop them. A cluster has started both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        cluster = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "NODE_RANK": "0"}
+    command = (TRAIN, *SMALL, f"model={model}", *OFFLINE.get(model, ()), *DDP)
+    logs = [tmp_path / f"log_{rank}" for rank in range(2)]
+    processes = [
+        start_script(*command, cwd=tmp_path, log=log, LOCAL_RANK=str(rank), **cluster)
+        for rank, log in enumerate(logs)
+    ]
+    assert [process.wait() for process in processes] == [0, 0], "\n".join(log.read_text()[-6000:] for log in logs)
+    check_one_set_of_results(tmp_path / "runs")
+
+
+def check_one_set_of_results(runs: Path) -> None:
+    (run,) = runs.iterdir()
     assert json.loads((run / "results.json").read_text())["images"] == 3
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     with (run / "metrics/version_0/metrics.csv").open() as file:
         steps = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert checkpoint["global_step"] == len(steps)
-    assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
 def test_pretrained_weights_that_cannot_be_fetched_stop_a_run_before_its_data(tmp_path: Path) -> None:
@@ -292,11 +312,8 @@ def test_a_debug_option_runs(option: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut"]
-    with (tmp_path / "log").open("w") as log:
-        # Where the tests run in the background of a script, they were started with interrupts ignored.
-        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, preexec_fn=heed)
+    command = (TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut")
+    process = start_script(*command, cwd=tmp_path, log=tmp_path / "log")
     wait_for(lambda: list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")), process, tmp_path / "log")
     process.send_signal(cut)
     assert process.wait() == 130
@@ -306,11 +323,9 @@ def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tm
 
 def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
     command = [TRAIN, *SMALL, *NARROW, "epochs=100000", "name=busy"]
-    process = subprocess.Popen(
-        [sys.executable, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_script(*command, cwd=tmp_path, log=tmp_path / "log")
     try:
-        wait_for(lambda: list(tmp_path.glob("runs/busy-*/checkpoints/last.ckpt")), process)
+        wait_for(lambda: list(tmp_path.glob("runs/busy-*/checkpoints/last.ckpt")), process, tmp_path / "log")
         second = run_python(*command, cwd=tmp_path, check=False)
     finally:
         process.kill()

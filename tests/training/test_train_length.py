@@ -3,13 +3,11 @@
 import csv
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import folder_of, run_python, wait_for
+from conftest import folder_of, run_python, start_script, wait_for
 from sweeping import TINY, TRAIN
 
 from codec.checkpoint import load_codec
@@ -45,11 +43,10 @@ def test_a_longer_training_that_is_cut_off_costs_the_finished_one_nothing(tmp_pa
     run_python(*command, cwd=tmp_path)
     run = folder_of(tmp_path / "runs", "cut")
     results = (run / "results.json").read_text()
-    arguments = [sys.executable, *map(str, command), "more_epochs=400"]
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: epochs_in(run / "checkpoints/last.ckpt") > 2, process)
+    process = start_script(*command, "more_epochs=400", cwd=tmp_path, log=tmp_path / "log")
+    wait_for(lambda: epochs_in(run / "checkpoints/last.ckpt") > 2, process, tmp_path / "log")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.wait()
     assert (run / "results.json").read_text() == results
     assert "is done" in run_python(*command, cwd=tmp_path).stdout
     refused = run_python(*command, "more_epochs=2", cwd=tmp_path, check=False)
