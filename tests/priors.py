@@ -10,8 +10,10 @@ from torch import Tensor
 from codec.entropy import EntropyBottleneck
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.checkerboard import CheckerboardPrior
+from codec.entropy.priors.context import SLOWNESS, LinearPredictor
 from codec.entropy.priors.factorized import FactorizedPrior
 from codec.entropy.priors.hyperprior import HyperpriorPrior
+from codec.networks.exact import ExactConv2d
 
 PRIORS: dict[str, Callable] = {
     "factorized": functools.partial(FactorizedPrior, filters=[3]),
@@ -30,9 +32,10 @@ def make(name: str, **options: object) -> EntropyBottleneck:
         torch.manual_seed(0)
         bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS[name], bounded=False, **options)
         with torch.no_grad():
-            for parameter in bottleneck.prior.parameters():
-                if parameter.ndim == 4 and not parameter.any():
-                    parameter.normal_(std=0.3 / parameter[0].numel())
+            for module in bottleneck.prior.modules():
+                if isinstance(module, ExactConv2d) and not module.weight.any():
+                    unit = SLOWNESS if isinstance(module, LinearPredictor) else 1
+                    module.weight.normal_(std=0.3 * unit / module.weight[0].numel())
             for name, parameter in bottleneck.prior.named_parameters():
                 if name.endswith("analysis.4.weight"):
                     parameter *= 20
