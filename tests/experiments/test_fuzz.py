@@ -52,9 +52,9 @@ TINY = {
         lambda: tiny("quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=16"),
     ),
     "conv_baseline, hyperprior": (500, lambda: tiny("conv_baseline", "prior=hyperprior", "prior.features=8")),
-    "conv_enhanced, checkerboard": (300, lambda: tiny("conv_enhanced", "prior=checkerboard", "prior.features=8")),
+    "conv_enhanced, checkerboard": (200, lambda: tiny("conv_enhanced", "prior=checkerboard", "prior.features=8")),
     "conv_enhanced, channel_context": (
-        300,
+        100,
         lambda: tiny("conv_enhanced", "prior=channel_context", "prior.slices=2"),
     ),
     "diffusion": (400, lambda: tiny("diffusion")),
