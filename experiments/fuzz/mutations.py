@@ -225,4 +225,26 @@ def _double(sections: list[bytes], rng: Random, _: list[bytes]) -> list[bytes]:
     return [*sections, rng.choice(sections)] if rng.randrange(2) else sections * 200
 
 
-_SECTION_EDITS = (_edit_one, _edit_one, _edit_one, _replace_one, _move_boundary, _shuffle, _drop, _double)
+def _edit_strings(sections: list[bytes], rng: Random, others: list[bytes]) -> list[bytes]:
+    """One of the above, done to the coded strings of one section, if it consists of such."""
+    at = rng.randrange(len(sections))
+    strings = _strings_of(sections[at])
+    if not strings:
+        return _edit_one(sections, rng, others)
+    packed = bitstream.pack_strings(rng.choice(_EDITS_OF_SEVERAL)(strings, rng, strings))
+    return [packed if n == at else part for n, part in enumerate(sections)]
+
+
+def _strings_of(section: bytes) -> list[bytes]:
+    """The strings of `pack_strings`; none of a section that is made another way."""
+    reader, strings = bitstream.StringReader(section), []
+    try:
+        while bitstream.pack_strings(strings) != section:
+            strings.append(reader.next())
+    except bitstream.BitstreamError:
+        return []
+    return strings
+
+
+_EDITS_OF_SEVERAL = (_edit_one, _edit_one, _edit_one, _replace_one, _move_boundary, _shuffle, _drop, _double)
+_SECTION_EDITS = (*_EDITS_OF_SEVERAL, *(_edit_strings,) * 4)

@@ -51,6 +51,12 @@ TINY = {
         400,
         lambda: tiny("quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=16"),
     ),
+    "conv_baseline, hyperprior": (200, lambda: tiny("conv_baseline", "prior=hyperprior", "prior.features=8")),
+    "conv_enhanced, checkerboard": (100, lambda: tiny("conv_enhanced", "prior=checkerboard", "prior.features=8")),
+    "conv_enhanced, channel_context": (
+        60,
+        lambda: tiny("conv_enhanced", "prior=channel_context", "prior.slices=2"),
+    ),
     "diffusion": (200, lambda: tiny("diffusion")),
     "diffusion_iterative": (120, lambda: tiny("diffusion_iterative", "model.steps=1")),
     "comcnn_reccnn": (800, lambda: small("model.train_quality=[5,60]")),
