@@ -89,6 +89,7 @@ def set_quality(codec: ImageCodec, quality: int) -> None:
         raise ConfigError(
             "quality",
             quality,
-            "only a run of model=comcnn_reccnn takes it, and pretrained=NAME; JPEG and the like have model.quality",
+            "only a run of model=comcnn_reccnn or bottleneck.variable_rate=true takes it, and pretrained=NAME; "
+            "JPEG and the like have model.quality",
         )
     codec.set_quality(quality)
