@@ -264,8 +264,8 @@ class Jpeg2000(PillowCodec):
     """JPEG 2000 in a JP2 file, with the colour transform.
 
     `ratio`, a number from 1, is the size of the samples over the size of the file: the file has 8·C / ratio
-    bits per pixel, by the irreversible wavelet. None is lossless, by the reversible one. What other codecs have a
-    quality for, this one has its ratio.
+    bits per pixel, by the irreversible wavelet. None is lossless, by the reversible one. The ratio is this codec's
+    quality, the only one whose files become smaller as it rises.
     """
 
     format = "JPEG2000"

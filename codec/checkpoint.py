@@ -240,7 +240,9 @@ def _check_target(target: Any) -> None:
         and issubclass(found, nn.Module | ImageCodec)
         and found.__module__.startswith("codec.")
     ):
-        raise CheckpointError(f"_target_={target!r}: only neural modules of the package codec's models are allowed")
+        raise CheckpointError(
+            f"_target_={target!r}: only codecs and neural modules of the package codec are allowed"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -53,14 +53,15 @@ class FaultsError(ConfigError):
     """Several faults at once, a line each."""
 
     def __init__(self, faults: Sequence[UserError]) -> None:
-        super().__init__(faults)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.faults))
+        super().__init__("\n".join(map(str, faults)))
+        self._faults = list(faults)
 
     @property
     def faults(self) -> list[UserError]:
-        return list(self.args[0])
+        return list(self._faults)
+
+    def below(self, key: str) -> "FaultsError":
+        return FaultsError([fault.below(key) for fault in self._faults])
 
 
 class MissingPackageError(ConfigError):

@@ -70,7 +70,7 @@ def test_a_target_that_is_no_module_of_ours_is_refused_by_name(codec, path, targ
 def test_a_module_that_is_no_model_s_is_not_even_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "codec.cli.__main__", raising=False)
     target = "codec.cli.__main__.X"  # whose import runs the command
-    assert "only neural modules" in refusal(save(made(), path, model_config=config(_target_=target)))
+    assert "only codecs and neural modules" in refusal(save(made(), path, model_config=config(_target_=target)))
     assert "codec.cli.__main__" not in sys.modules
 
 

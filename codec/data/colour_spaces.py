@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from codec.data.icc_profile import BT709_CURVE, SRGB_CURVE, profile
-from codec.data.loss import Loss
+from codec.data.not_kept import Loss
 
 Profile = tuple[bytes | None, list[Loss]]  # None where none is needed, or where none can be made: that is a loss
 

@@ -12,7 +12,7 @@ from PIL import Image
 from codec.data import colour_spaces
 from codec.data import deep_samples as deep
 from codec.data.image_formats import FOOTER, FORMATS, readable
-from codec.data.loss import Loss
+from codec.data.not_kept import Loss
 from codec.data.png_chunks import SIGNATURE, read_png
 from codec.data.tiff_tags import exif_from_tiff
 from codec.metadata import LARGEST_PART, Metadata, is_exif

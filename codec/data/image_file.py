@@ -14,7 +14,7 @@ from torch import Tensor
 from codec.data import image_decoder
 from codec.data.image_formats import INSTALL_JXL, writable
 from codec.data.image_list import printable
-from codec.data.loss import Loss
+from codec.data.not_kept import Loss
 from codec.data.save_options import save_options
 from codec.errors import UserError
 from codec.metadata import Metadata

@@ -10,7 +10,7 @@ import zlib
 from typing import BinaryIO, NamedTuple
 
 from codec.data import colour_spaces
-from codec.data.loss import Loss
+from codec.data.not_kept import Loss
 from codec.metadata import LARGEST_PART, Metadata, inflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from codec.checkpoint import CheckpointError
+from codec.errors import CheckpointError
 from codec.sweeps.record import FILE as SWEEP_FILE
 from codec.sweeps.record import INTERRUPTED, Sweep
 from codec.sweeps.slurm import ENDED, states, submitted

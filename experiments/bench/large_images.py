@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from codec.checkpoint import CheckpointError, load_codec
+from codec.checkpoint import load_codec
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
+from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 
 SIZES = (0.1, 0.4, 1.5, 6.0, 24.0)

@@ -37,7 +37,7 @@ def draw(
     """Writes quality over bpp, a panel each, to `out` and as SVG beside it; returns the paths.
 
     `curves` and `published`, which are drawn thin and grey behind, are `{name: points}`. `qualities` are keys of
-    `qualities.LABELS`, by default all that some curve has; `label` is a key whose value is written beside each
+    `points.LABELS`, by default all that some curve has; `label` is a key whose value is written beside each
     point; `log` is for the bpp. Lossless points are left out. Raises ValueError where nothing is left to draw.
     """
     curves = {name: lossy(points) for name, points in curves.items()}

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from codec.checkpoint import CheckpointError, load_codec
+from codec.checkpoint import load_codec
 from codec.data.image_file import ImageFileError, read_image
+from codec.errors import CheckpointError
 from experiments.plots.comparison import Panel, coded, middle, save_comparison
 from experiments.plots.figures import figure_file
 from experiments.run_folders import find_runs

@@ -12,9 +12,10 @@ from rich.progress import track
 from torch import Tensor
 
 from codec.baselines import Jpeg
-from codec.checkpoint import CheckpointError, load_codec
+from codec.checkpoint import load_codec
 from codec.data.image_file import ImageFileError, read_image
 from codec.data.image_list import list_images, printable
+from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.run_names import without_hash
 from experiments.plots.comparison import Panel, coded, difference, middle, nearest, save_comparison
