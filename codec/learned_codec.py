@@ -1,50 +1,27 @@
-"""LearnedCodec: what the five schemes share - training, validation, padding, whole files."""
+"""LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning import LightningModule
 from PIL import Image
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.checks import check_channels
-from codec.data.image_file import NamedImage
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
-from codec.measure import Row, measure, warm_up
 from codec.metadata import Metadata
-from codec.metrics import image_quality, mean_of_rows
+from codec.rate_distortion_module import RateDistortionModule, Reconstruction, to_uint8
 
 
-class Reconstruction(NamedTuple):
-    """What `forward` gives: `x_hat` `[B, C, H, W]`, about [0, 1], and `bits` as `LearnedCodec.analyse` has them."""
-
-    x_hat: Tensor
-    bits: dict[str, Tensor]
-
-    @property
-    def total_bits(self) -> Tensor:
-        """Of the whole file, `[B]`."""
-        return sum(self.bits.values())
-
-    def bpp_by_part(self) -> dict[str, Tensor]:
-        """`bpp_<part>`, means over the batch, where a file has more than one part."""
-        pixels = self.x_hat.shape[-2] * self.x_hat.shape[-1]
-        parts = self.bits if len(self.bits) > 1 else {}
-        return {f"bpp_{part}": bits.detach().mean() / pixels for part, bits in parts.items()}
-
-
-class LearnedCodec(ImageCodec, LightningModule):
+class LearnedCodec(ImageCodec, RateDistortionModule):
     """An ImageCodec that is trained. A scheme sets the attributes below and writes the four parts of this drawing.
 
         training   uint8 batch ── /255 ── pad ── analyse ── y_hat, bits ── g_s ── x_hat, bits ── loss
@@ -55,8 +32,6 @@ class LearnedCodec(ImageCodec, LightningModule):
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
     strings in a file. `rate_tells`: of an image that the codec is not made for, files are much larger; where they
     are not, as their latent has bounds that most images reach, only its decoded image shows it.
-
-    `Trainer.test` measures as `codec.measure` does, on the files of whole images, and logs the means as `test/*`.
     """
 
     tag: ClassVar[str]
@@ -69,14 +44,7 @@ class LearnedCodec(ImageCodec, LightningModule):
         super().__init__()
         check_channels("image_channels", image_channels)
         self.image_channels = image_channels
-        # What rebuilds this codec from a checkpoint (plain containers); set by codec.checkpoint.build_codec.
-        self.model_config: dict[str, Any] | None = None
-        self._loss: RateDistortionLoss | None = None
-        self._optimizer: Callable[..., Optimizer] | None = None
-        self._scheduler: Callable[..., LRScheduler] | None = None
-        self._prior_lr_factor = 1.0
         self._fingerprint: tuple[tuple, bytes] | None = None
-        self._rows: list[Row] = []
 
     @property
     def qualities(self) -> range | tuple[float, float] | None:
@@ -277,98 +245,6 @@ class LearnedCodec(ImageCodec, LightningModule):
         finally:
             for module, training in modes:  # not train(True): a part may have been frozen by itself
                 module.training = training
-
-    def bottlenecks(self) -> list[EntropyBottleneck]:
-        """All of the codec, in the order in which the scheme made them."""
-        return [module for module in self.modules() if isinstance(module, EntropyBottleneck)]
-
-    # ---- training
-
-    def prepare_training(
-        self,
-        loss: RateDistortionLoss,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
-        prior_lr_factor: float = 1.0,
-    ) -> None:
-        """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch.
-
-        The priors learn at `prior_lr_factor` times the optimizer's rate.
-        """
-        self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
-        self._prior_lr_factor = prior_lr_factor
-        for bottleneck in self.bottlenecks():
-            bottleneck.shapes_latent = loss.rate_weight > 0
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        priors = [p for bottleneck in self.bottlenecks() for p in bottleneck.prior.parameters()]
-        others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
-        optimizer = self._optimizer([{"params": others}, {"params": priors}])
-        optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
-        chosen: dict[str, Any] = {"optimizer": optimizer}
-        if self._scheduler is not None:
-            chosen["lr_scheduler"] = {"scheduler": self._scheduler(optimizer), "monitor": "val/loss"}
-            if isinstance(chosen["lr_scheduler"]["scheduler"], ReduceLROnPlateau):  # asked where there is a new one
-                chosen["lr_scheduler"]["frequency"] = self.trainer.check_val_every_n_epoch or 1
-        return chosen
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """`batch` is uint8 `[B, C, H, W]`."""
-        x = self.pad(batch.float() / 255)
-        output = self(x)
-        terms = self._loss(output.x_hat, output.total_bits, x)
-        shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
-        self.log_dict({f"train/{name}": value.detach() for name, value in shown.items()}, batch_size=len(batch))
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
-        self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
-        return {"loss": terms.loss, "distortion": terms.distortion.detach(), "bpp": terms.bpp.detach()}
-
-    def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:
-        """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means."""
-        height, width = item.image.shape[-2:]
-        x = item.image[None].float() / 255
-        padded = self(self.pad(x))
-        output = padded._replace(x_hat=padded.x_hat[..., :height, :width].float())
-        terms = self._loss(output.x_hat, output.total_bits, x)
-        values = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
-        decoded = to_uint8(output.x_hat[0])
-        self._rows.append({name: v.item() for name, v in values.items()} | image_quality(decoded, item.image))
-        return decoded
-
-    def on_validation_epoch_start(self) -> None:
-        self._rows = []
-
-    def on_validation_epoch_end(self) -> None:
-        rows = self._rows
-        if torch.distributed.is_initialized():  # ranks may see unequal numbers of images: gather, then average
-            gathered: list[list] = [[]] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        for name, mean in mean_of_rows(rows).items():
-            self.log(f"val/{name}", mean, sync_dist=True)
-
-    def on_test_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise RuntimeError("real files are measured on one device: test with strategy=auto")
-        self._rows = []
-
-    def test_step(self, item: NamedImage, batch_idx: int) -> None:
-        if batch_idx == 0:
-            warm_up(self, item.image)
-        self._rows.append(measure(self, item).row)
-
-    def on_test_epoch_end(self) -> None:
-        self.log_dict({f"test/{name}": mean for name, mean in mean_of_rows(self._rows).items()})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["model_config"] = self.model_config
-        val_loss = self.trainer.callback_metrics.get("val/loss")
-        checkpoint["val_loss"] = None if val_loss is None else float(val_loss)
-
-
-def to_uint8(x: Tensor) -> Tensor:
-    """[0, 1] floats → uint8 of the same shape, clamped and rounded."""
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _round_up(size: int, stride: int) -> int:

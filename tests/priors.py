@@ -10,9 +10,9 @@ from torch import Tensor
 from codec.entropy import EntropyBottleneck
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.checkerboard import CheckerboardPrior
-from codec.entropy.priors.context import SLOWNESS, LinearPredictor
 from codec.entropy.priors.factorized import FactorizedPrior
 from codec.entropy.priors.hyperprior import HyperpriorPrior
+from codec.entropy.priors.pass_network import SLOWNESS, LinearPredictor
 from codec.networks.exact import ExactConv2d
 
 PRIORS: dict[str, Callable] = {

@@ -7,8 +7,9 @@ from lightning import Trainer
 from torch.utils.data import DataLoader
 
 from codec.data.image_file import NamedImage
-from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
+from codec.rate_distortion_module import Reconstruction
 
 SMALL = {
     "conv_baseline": ("model.widths=[8,8]", "model.latent_channels=4"),

@@ -24,8 +24,9 @@ from codec.baselines import Jpeg, Jpeg2000, PillowCodec, WebP
 from codec.bitstream import BitstreamError
 from codec.checks import check_choice, check_integer
 from codec.errors import ArgumentError, ConfigError
-from codec.learned_codec import LearnedCodec, Reconstruction, to_uint8
+from codec.learned_codec import LearnedCodec
 from codec.networks import ComCNN, DCTRate, RecCNN
+from codec.rate_distortion_module import Reconstruction, to_uint8
 
 THREADS = min(16, os.cpu_count() or 1)
 

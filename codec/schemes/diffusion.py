@@ -17,7 +17,7 @@ from torch import Tensor, cat, nn
 from codec.checks import check_choice, check_integer, check_integers, check_positive
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
-from codec.learned_codec import LearnedCodec, Reconstruction
+from codec.learned_codec import LearnedCodec
 from codec.networks import (
     NETWORK_SHARE,
     SKIP_WIDTHS,
@@ -30,6 +30,7 @@ from codec.networks import (
     Wavelet,
     zero_,
 )
+from codec.rate_distortion_module import Reconstruction
 
 LATENT_CHANNELS = 128
 _WAVELET_LEVELS = 5

@@ -13,7 +13,8 @@ from priors import CHANNELS, PRIORS, SIZES, latent, make
 
 from codec.bitstream import BitstreamError
 from codec.entropy.priors.channel_context import ChannelContextPrior
-from codec.entropy.priors.context import KNOTS, ContextPrior
+from codec.entropy.priors.context import ContextPrior
+from codec.entropy.priors.pass_network import KNOTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONTEXT = [name for name in PRIORS if name != "factorized"]

@@ -223,7 +223,10 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
         (["model=conv_baseline", "data=samples"], r"error: model: a learned codec is measured once it is trained"),
         (["model=jpeg", "data=samples", "device=tpu"], r"error: device=tpu: allowed are auto, cpu"),
         (["model=jpeg", "data=kodak", "data.test.root=nowhere", "device=tpu"], r"error: device=tpu: "),
-        (["model=jpeg", "data=samples", "quality=30"], r"error: quality=30: only a run of model=comcnn_reccnn or bottleneck"),
+        (
+            ["model=jpeg", "data=samples", "quality=30"],
+            r"error: quality=30: only a run of .* or bottleneck",
+        ),
         (
             ["model=jpeg", "data=kodak", "data.test.root=nowhere"],
             r"error: data\.test\.root=nowhere: no such folder",

@@ -9,20 +9,25 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.checks import check_integer
-from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables
+from codec.entropy.laplace import Laplace, LaplaceTables
 from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
+from codec.entropy.priors.pass_network import (
+    KNOT_UNIT,
+    KNOTS,
+    Coarser,
+    CoarserFeatures,
+    Known,
+    Offset,
+    PassNetwork,
+    spread,
+)
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.walk import Code
 from codec.errors import ArgumentError
-from codec.networks.blocks import zero_
-from codec.networks.exact import CODE_MAX, CODE_UNIT, ExactConv2d, ExactUpConv2d, codes, whole
-
-Offset = tuple[int, int]
 
 # The offsets, (row, column) modulo 2, that are coded at a time; with two, a checkerboard (He et al. 2021,
 # https://arxiv.org/abs/2103.15306).
@@ -32,143 +37,12 @@ PHASES: dict[int, tuple[tuple[Offset, ...], ...]] = {
     4: (((0, 0),), ((1, 1),), ((0, 1),), ((1, 0),)),
 }
 
-KNOTS = 6  # qualities 0, 20, … 100, between which what depends on the rate is interpolated
-KNOT_UNIT = 256
-# Up to so many channels a neighbourhood is 5×5, else 3×3; from more than so many nothing is predicted linearly.
-_FEW, MANY = 16, 256
-_LARGEST_MAGNITUDE = 255  # in linear predictions; larger levels count as this
-_LARGEST_LEVEL = 2047
-_MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
-_SCALE_UNIT = 16  # ... and their binary logarithms of 1/16
-SLOWNESS = 32  # of linear predictors' training
-_COMPANDING = 32  # codes a doubling of 1 + |level|, in what networks see
-
 
 class Group(NamedTuple):
     """Channels of a tensor that are coded together, in `phases` (1, 2 or 4) passes over the positions."""
 
     channels: tuple[int, ...]
     phases: int
-
-
-class Known(NamedTuple):
-    """What of one tensor is known so far, `[B, C, H, W]`, unknown levels being 0, in forms that predictors take."""
-
-    magnitudes: Tensor
-    levels: Tensor
-    companded: Tensor
-
-    @classmethod
-    def of(cls, levels: Tensor) -> "Known":
-        return cls(
-            levels.abs().clamp(max=_LARGEST_MAGNITUDE),
-            levels.clamp(-_LARGEST_LEVEL, _LARGEST_LEVEL),
-            companded(levels),
-        )
-
-
-class Coarser(NamedTuple):
-    """What is known of everything coarser than a tensor.
-
-    `features` are codes `[B, F, H, W]` on the tensor's own grid; `magnitudes` are the next coarser tensor's, on a
-    grid of half that size, repeated where its own is coarser still.
-    """
-
-    features: Tensor | None = None
-    magnitudes: Tensor | None = None
-
-
-class LinearPredictor(ExactConv2d):
-    """A convolution whose optimizer's steps are 32 times smaller than those of the networks beside it.
-
-    Its weights are fitted before training; steps of the networks' size would undo that at once.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, **options: int) -> None:
-        super().__init__(inputs, outputs, kernel, bias=False, **options)
-        nn.init.zeros_(self.weight)
-
-    def kernel(self) -> Tensor:
-        return self.weight / SLOWNESS
-
-
-class PassNetwork(nn.Module):
-    """The distributions of one pass: a mean and a magnitude, both linear in what is known, and what a network adds.
-
-        magnitudes of the neighbourhood, of what is coarser ── linear ── m ─┐
-        companded magnitudes, features of what is coarser ── 3 layers ─┬─ u ┴→ scale = m · 2^u
-                                                                       └─ v ┬→ mean
-        levels of the neighbourhood ── linear ──────────────────────────────┘
-
-    `coded` of the tensor's `channels` are coded. `neighbours` False: nothing of the tensor itself is known yet.
-    `coarser_channels` are the next coarser tensor's, `features_in` the width of what else is known, 0: nothing. Of
-    very many channels nothing is predicted linearly. The network's end starts at zero, and so do both linear parts
-    but for the constant in m; see `codec.entropy.priors.linear_start`, which fits them.
-    """
-
-    def __init__(
-        self, channels: int, coded: int, features: int, neighbours: bool, coarser_channels: int, features_in: int
-    ) -> None:
-        super().__init__()
-        self.kernel = 5 if channels <= _FEW else 3
-        self.mean = self.magnitude = self.first = self.coarser_magnitude = None
-        if neighbours and channels <= MANY:
-            self.mean = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_LEVEL)
-            self.magnitude = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_MAGNITUDE)
-        if 0 < coarser_channels <= MANY:
-            self.coarser_magnitude = LinearPredictor(
-                coarser_channels, coded, 3, padding=1, reach=_LARGEST_MAGNITUDE
-            )
-        self.constant = LinearPredictor(KNOTS, coded, 1, reach=KNOT_UNIT)
-        nn.init.constant_(self.constant.weight, 0.5 * SLOWNESS / KNOT_UNIT)
-        if neighbours:
-            self.first = ExactConv2d(channels, features, self.kernel, stride=2, bias=False)
-        self.from_features = ExactConv2d(features_in, features, 1, bias=False) if features_in else None
-        self.rate = zero_(ExactConv2d(KNOTS, features, 1, reach=KNOT_UNIT))
-        self.middle = ExactConv2d(features, features, 1)
-        self.last = zero_(ExactConv2d(features, 2 * coded, 1))
-
-    def forward(
-        self, known: Known, coarser: Coarser, knots: Tensor, offset: Offset, size: Size
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and binary logarithm of the scale, `[B, coded, h, w]`, at every other position from `offset` on.
-
-        `size` is (h, w), `knots` as ContextPrior's.
-        """
-        row, column = offset
-        height, width = size
-        m = whole(self.constant(knots), _MAGNITUDE_UNIT)
-        h = whole(self.rate(knots))
-        mean = 0
-        if self.mean is not None:
-            mean = whole(self.mean(around(known.levels, offset, self.kernel)), FRACTIONS)
-            m = m + whole(self.magnitude(around(known.magnitudes, offset, self.kernel)), _MAGNITUDE_UNIT)
-        if self.first is not None:
-            h = h + whole(self.first(around(known.companded, offset, self.kernel)))
-        if self.coarser_magnitude is not None:
-            m = m + whole(self.coarser_magnitude(coarser.magnitudes), _MAGNITUDE_UNIT)[..., :height, :width]
-        if self.from_features is not None:
-            h = h + whole(self.from_features(coarser.features[..., row::2, column::2]))
-        u, v = (self.last(codes(self.middle(codes(h)))) / CODE_UNIT).chunk(2, 1)
-        shape = (len(u), u.shape[1], height, width)
-        log_scale = _log2(m.clamp(min=2.0**LOWEST), self.training) + whole(u, _SCALE_UNIT)
-        return (mean + whole(v, FRACTIONS)).expand(shape), log_scale.expand(shape)
-
-
-class CoarserFeatures(nn.Module):
-    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer."""
-
-    def __init__(self, channels: int, features: int, first: bool) -> None:
-        super().__init__()
-        self.levels = ExactConv2d(2 * channels, features, 3, padding=1)
-        self.before = None if first else ExactConv2d(features, features, 1, bias=False)
-        self.to_next = ExactUpConv2d(features, features)
-
-    def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
-        h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
-        if self.before is not None:
-            h = h + whole(self.before(before))
-        return _spread(codes(self.to_next(codes(h))), size)
 
 
 class ContextPrior(Prior):
@@ -227,7 +101,7 @@ class ContextPrior(Prior):
             if n:
                 features = self.features[n - 1](decoded[-1], features, (height, width))
                 told.append(features)
-                magnitudes = _spread(Known.of(decoded[-1]).magnitudes, (-(-height // 2), -(-width // 2)))
+                magnitudes = spread(Known.of(decoded[-1]).magnitudes, (-(-height // 2), -(-width // 2)))
             if self.hypers is not None:
                 told.append(self.hypers[n].visit(levels and levels[n], sizes[n], code, not self.training))
             coarser = Coarser(torch.cat(told, 1) if told else None, magnitudes)
@@ -279,38 +153,3 @@ class ContextPrior(Prior):
         at = torch.arange(KNOTS, device=quality.device) * (100 / (KNOTS - 1))
         nearness = 1 - (quality[:, None] - at).abs() / (100 / (KNOTS - 1))
         return torch.floor(nearness.clamp(min=0) * KNOT_UNIT + 0.5)[..., None, None]
-
-
-def companded(levels: Tensor) -> Tensor:
-    """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
-    if levels.requires_grad:
-        return codes(_COMPANDING * torch.log2(1 + levels.abs()))
-    table = torch.log2(1.0 + torch.arange(257, dtype=torch.float64)) * _COMPANDING
-    table = table.round().clamp(max=CODE_MAX).float().to(levels.device)
-    return table[levels.abs().clamp(max=256).long()]
-
-
-def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
-    """`x` padded so that a convolution of stride 2 is centred on every other position from `offset` on."""
-    margins = []
-    radius = kernel // 2
-    for size, first in zip(reversed(x.shape[-2:]), reversed(offset), strict=True):
-        count = -(-(size - first) // 2)
-        margins += [radius - first, 2 * count - 1 + radius - size + first]
-    return F.pad(x, margins)
-
-
-def _spread(x: Tensor, size: Size) -> Tensor:
-    """`x` on a grid of `size` (H, W): each position repeated as often as it takes, and what is too much cut off."""
-    height, width = size
-    x = x.repeat_interleave(-(-height // x.shape[-2]), -2)[..., :height, :]
-    return x.repeat_interleave(-(-width // x.shape[-1]), -1)[..., :width]
-
-
-def _log2(m: Tensor, smooth: bool) -> Tensor:
-    """log2(m); in steps of 1/16 of a doubling, by comparisons only, where it must be the same on every machine."""
-    if smooth:
-        return torch.log2(m)
-    steps = (SCALES // PER_OCTAVE - 1) * _SCALE_UNIT
-    middles = 2.0 ** (LOWEST + (torch.arange(steps, dtype=torch.float64) + 0.5) / _SCALE_UNIT)
-    return LOWEST + torch.bucketize(m.contiguous(), middles.float().to(m.device)) / _SCALE_UNIT

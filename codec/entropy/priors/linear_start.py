@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.entropy.priors.context import MANY, SLOWNESS, Coarser, ContextPrior, Known, Offset, PassNetwork, around
+from codec.entropy.priors.context import ContextPrior
+from codec.entropy.priors.pass_network import MANY, SLOWNESS, Coarser, Known, Offset, PassNetwork, around
 
 _ROUNDS = 2
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
