@@ -18,6 +18,11 @@ def check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
         raise ArgumentError(key, value, f"allowed are {', '.join(allowed)}")
 
 
+def check_flag(key: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise ArgumentError(key, value, "allowed are true and false")
+
+
 def check_integer(key: str, value: Any, lowest: int, highest: int | None = None) -> None:
     """`value` is an integer from `lowest` to `highest` (None: without end)."""
     if type(value) is not int or value < lowest or (highest is not None and value > highest):

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck
+from codec.entropy.tables import CodingTables
 from codec.losses import RateDistortionLoss
 from codec.measure import Row, measure, warm_up
 from codec.metrics import image_quality, mean_of_rows
@@ -63,7 +64,7 @@ class RateDistortionModule(LightningModule):
     ) -> None:
         """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch.
 
-        The priors learn at `prior_lr_factor` times the optimizer's rate.
+        The distributions of the priors learn at `prior_lr_factor` times the optimizer's rate.
         """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
         self._prior_lr_factor = prior_lr_factor
@@ -71,7 +72,7 @@ class RateDistortionModule(LightningModule):
             bottleneck.shapes_latent = loss.rate_weight > 0
 
     def configure_optimizers(self) -> dict[str, Any]:
-        priors = [p for bottleneck in self.bottlenecks() for p in bottleneck.prior.parameters()]
+        priors = [p for module in self.modules() if isinstance(module, CodingTables) for p in module.parameters()]
         others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
         optimizer = self._optimizer([{"params": others}, {"params": priors}])
         optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
@@ -94,7 +95,10 @@ class RateDistortionModule(LightningModule):
         return {"loss": terms.loss, "distortion": terms.distortion.detach(), "bpp": terms.bpp.detach()}
 
     def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:
-        """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means."""
+        """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means.
+
+        Where the rate varies it is that of the quality in use, 50 unless another was set.
+        """
         height, width = item.image.shape[-2:]
         x = item.image[None].float() / 255
         padded = self(self.pad(x))

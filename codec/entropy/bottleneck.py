@@ -1,12 +1,15 @@
 """EntropyBottleneck: quantiser, prior and arithmetic coder for one latent, which may be a pyramid of tensors."""
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, pack_strings
-from codec.checks import check_bottleneck, check_integers
+from codec.checks import check_bottleneck, check_flag, check_integers
+from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
@@ -15,6 +18,9 @@ from codec.networks.exact import exact_kernels, whole
 # A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
 QUALITIES = (0.0, 100.0)
 OCTAVES = 5.5
+_MOST_CHANNELS = 1 << 14
+# Where levels have no bounds, or a quality widens them, alphabets end here: what lies outside is escaped.
+_WIDEST_REACH = 512
 # A file holds its quality in one byte, in halves.
 _QUALITY_UNIT = 2
 
@@ -31,7 +37,7 @@ class EntropyBottleneck(nn.Module):
     (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(5.5 · (½ − quality / 100)), of each image's own
     quality, 0–100. `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5
     steps, or `straight_through` rounding whose gradient is the identity; then the prior sees rounded levels too.
-    `prior` makes the probability model from the channels, the largest level within bounds, and `groups` (see
+    `prior` makes the probability model from the channels, the largest level of an alphabet, and `groups` (see
     ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.
 
     `shapes_latent` False stops the gradient of the bits at the latent: the prior still learns to describe it.
@@ -49,6 +55,9 @@ class EntropyBottleneck(nn.Module):
     ) -> None:
         super().__init__()
         check_integers("channels", channels, lowest=1)
+        if sum(channels) > _MOST_CHANNELS:  # counted before anything of their number is made
+            raise ArgumentError("channels", channels, f"allowed are {_MOST_CHANNELS} in all")
+        check_flag("variable_rate", variable_rate)
         check_bottleneck(bits, noise)
         if prior is None:
             raise ArgumentError("prior", prior, "a bottleneck needs one, e.g. prior=factorized")
@@ -58,7 +67,10 @@ class EntropyBottleneck(nn.Module):
         self.bounded = bounded
         self.variable_rate = variable_rate
         self.shapes_latent = True
-        self.prior = prior(self.channels, self.scale // 2, groups)
+        reach = self.scale // 2
+        if variable_rate or not bounded:
+            reach = max(reach, min(_WIDEST_REACH, reach * 2 ** math.ceil(OCTAVES / 2)))
+        self.prior = prior(self.channels, reach, groups)
         check_exact(self.prior)
 
     def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
@@ -69,8 +81,8 @@ class EntropyBottleneck(nn.Module):
                 code = Measure()
                 levels = self._visit([torch.floor(e + 0.5) for e in exact], code, quality)
             else:
-                code = Train(self.noise != "straight_through", self.shapes_latent)
-                self._visit(exact, code, quality)
+                code = Train(self.noise != "straight_through")
+                self._visit([e if self.shapes_latent else e.detach() for e in exact], code, quality)
                 levels = [self._noisy(e) for e in exact]
             step = self.step(quality)
             return [tensor * step for tensor in levels], dict(code.bits)
@@ -78,12 +90,15 @@ class EntropyBottleneck(nn.Module):
     def compress(self, y: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
         """The latent of one image → its section, at a `quality` `[1]` that a file can hold where it varies.
 
-        Raises EncodeError if the latent holds nan.
+        Raises EncodeError if the latent holds nan or numbers that no latent has.
         """
-        if any(bool(torch.isnan(tensor).any()) for tensor in y):
-            raise EncodeError("the latent holds nan: the weights or the image are not usable")
+        levels = [torch.floor(exact + 0.5) for exact in self._exact_levels(y, quality)]
+        if not all(bool((tensor.abs() < unbounded.LIMIT).all()) for tensor in levels):  # nan is not smaller either
+            raise EncodeError(
+                "the latent holds nan or far too large numbers: the weights or the image are not usable"
+            )
         code = Write()
-        self._visit([torch.floor(e + 0.5) for e in self._exact_levels(y, quality)], code, quality)
+        self._visit(levels, code, quality)
         head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
         return head + pack_strings(code.strings)
 
@@ -136,7 +151,7 @@ class EntropyBottleneck(nn.Module):
 
     def _visit(self, levels: Sequence[Tensor], code: Code, quality: Tensor | None) -> list[Tensor]:
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
-        with exact_kernels(levels[0].device.type):
+        with nullcontext() if self.training else exact_kernels(levels[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
 
     def _exact_levels(self, y: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:

@@ -5,6 +5,8 @@ eighths. Scales and means that come from exact arithmetic (codec.networks.exact)
 so is what is coded with them.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -54,9 +56,12 @@ class LaplaceTables(CodingTables):
         """Bits of every level, which need not be whole; `log_scale` is a binary logarithm. All of one shape."""
         share, narrow, wide = self._shape_at(log_scale)
         distance = (levels - mean).abs()
-        mass = share * _mass(distance, torch.exp2(narrow)) + (1 - share) * _mass(distance, torch.exp2(wide))
-        total = 1 << PRECISION
-        return -torch.log2((mass * (total - 2 * _REACH - 2) + 1) / total)
+        first = torch.log2(share) + _log_mass(distance, torch.exp2(narrow))
+        second = torch.log2(1 - share) + _log_mass(distance, torch.exp2(wide))
+        bits = -torch.logaddexp2(first, second)
+        # A level that no table has costs the escape and a code that grows with the logarithm of its distance.
+        far = bits - PRECISION
+        return torch.where(far < 0, bits, PRECISION + 2 * torch.log2(1 + far.clamp(min=0)))
 
     def _cumulative(self, x: Tensor, log_scale: Tensor) -> Tensor:
         share, narrow, wide = (value.double() for value in self._shape_at(log_scale.float()))
@@ -85,10 +90,7 @@ class Laplace:
     def file_bits(self, levels: Tensor) -> Tensor:
         middle, index = self._rows()
         tables, shifts = self.model.current_tables(), self.model.shifts
-        integers = levels.long().flatten() - middle
-        symbols = unbounded.symbols_of(integers, index, tables, shifts)
-        counts = tables[index, symbols + 1] - tables[index, symbols]
-        bits = PRECISION - torch.log2(counts.float()) + unbounded.plain_bits(integers, index, tables, shifts)
+        bits = unbounded.file_bits(levels.long().flatten() - middle, index, tables, shifts)
         return bits.view(len(levels), -1).sum(1)
 
     def encode(self, levels: Tensor) -> bytes:
@@ -111,10 +113,12 @@ class Laplace:
         return middle.flatten(), index.flatten()
 
 
-def _mass(distance: Tensor, width: Tensor) -> Tensor:
-    """A Laplace distribution's mass on [d − ½, d + ½], d ≥ 0, without differences of numbers near 1."""
-    near, far = torch.exp(-(distance - 0.5).abs() / width), torch.exp(-(distance + 0.5) / width)
-    return torch.where(distance < 0.5, 1 - 0.5 * (near + far), 0.5 * (near - far))
+def _log_mass(distance: Tensor, width: Tensor) -> Tensor:
+    """The binary logarithm of a Laplace distribution's mass on [d − ½, d + ½], d ≥ 0: no difference underflows."""
+    near, far = (distance - 0.5).abs() / width, (distance + 0.5) / width
+    inside = torch.log2(1 - 0.5 * (torch.exp(-near) + torch.exp(-far)))
+    outside = math.log2(0.5) + torch.log2(-torch.expm1(-1 / width)) - near * math.log2(math.e)
+    return torch.where(distance < 0.5, inside, outside)
 
 
 def _below(x: Tensor, width: Tensor) -> Tensor:

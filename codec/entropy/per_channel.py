@@ -95,9 +95,7 @@ class PerChannel:
     def file_bits(self, levels: Tensor) -> Tensor:
         tables, shifts = self.model.current_tables(), self._shifts()
         integers, index = levels.long().flatten(), self._index().to(levels.device)
-        symbols = unbounded.symbols_of(integers, index, tables, shifts)
-        counts = tables[index, symbols + 1] - tables[index, symbols]
-        bits = PRECISION - torch.log2(counts.float()) + unbounded.plain_bits(integers, index, tables, shifts)
+        bits = unbounded.file_bits(integers, index, tables, shifts)
         return bits.view(len(levels), -1).sum(1)
 
     def encode(self, levels: Tensor) -> bytes:

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.entropy import coder
+from codec.entropy.tables import PRECISION
 
 # What lies further away than 2^this is none of the integers that a latent has.
 _LARGEST_EXPONENT = 30
+LIMIT = 1 << _LARGEST_EXPONENT
 
 
 def encode(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> bytes:
@@ -43,6 +45,13 @@ def decode(data: bytes, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor
         beyond, used = _read_escape(plain, used)
         high[n] = beyond + reach if beyond > 0 else beyond - reach
     return (high << shift) + torch.from_numpy(low) - ((1 << shift) >> 1)
+
+
+def file_bits(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
+    """How many bits of a coded string each of `integers` takes, float `[N]`."""
+    symbols = symbols_of(integers, index, tables, shifts)
+    counts = tables[index, symbols + 1] - tables[index, symbols]
+    return PRECISION - torch.log2(counts.float()) + plain_bits(integers, index, tables, shifts)
 
 
 def plain_bits(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:

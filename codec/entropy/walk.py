@@ -37,30 +37,30 @@ Code = Callable[[str, Distribution, Tensor | None], Tensor]
 class Train:
     """Sums the bits by part, of levels with U(−½, ½) added if `noisy`, else of whole ones; differentiable.
 
-    What follows is told whole ones, whose gradient is the identity. `shapes_latent` False stops the gradient of the
-    bits at the levels: the prior still learns to describe them.
+    What follows is told whole ones, whose gradient is the identity.
     """
 
-    def __init__(self, noisy: bool, shapes_latent: bool = True) -> None:
+    def __init__(self, noisy: bool) -> None:
         self.bits: dict[str, Tensor] = defaultdict(float)
         self.noisy = noisy
-        self.shapes_latent = shapes_latent
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
-        seen = levels if self.shapes_latent else levels.detach()
-        levels = whole(seen)
-        self.bits[part] += distribution.bits(seen + torch.rand_like(seen) - 0.5 if self.noisy else levels)
-        return levels
+        told = whole(levels)
+        self.bits[part] += distribution.bits(levels + torch.rand_like(levels) - 0.5 if self.noisy else told)
+        return told
 
 
 class Measure:
-    """Sums, by part, the bits that a file takes."""
+    """Sums, by part, the bits that a file takes; nan where a level is not finite."""
 
     def __init__(self) -> None:
         self.bits: dict[str, Tensor] = defaultdict(float)
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
-        self.bits[part] += distribution.file_bits(levels)
+        finite = torch.isfinite(levels)
+        levels = torch.where(finite, levels, 0.0)
+        bits = distribution.file_bits(levels)
+        self.bits[part] += torch.where(finite.flatten(1).all(1), bits, torch.nan)
         return levels
 
 

@@ -29,8 +29,13 @@ _LARGEST_WEIGHT = 1 << 20
 @contextmanager
 def exact_kernels(device_type: str) -> Iterator[None]:
     """Full precision, and no cuDNN, which may convolve by methods that round between integers."""
-    with torch.autocast(device_type, enabled=False), torch.backends.cudnn.flags(enabled=False):
-        yield
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device_type, enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 class _Exact(nn.Module):

@@ -117,6 +117,8 @@ class DiffusionAutoencoder(LearnedCodec):
                     overlap=4,
                 )
         self.iterative = decoder == "iterative"
+        if self.iterative and self.bottleneck.variable_rate:
+            raise ArgumentError("decoder", decoder, "with a variable rate allowed are one_shot and none")
         self.decoder = None
         if decoder == "none":
             return

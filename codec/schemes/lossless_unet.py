@@ -110,6 +110,8 @@ class LosslessUNet(LearnedCodec):
 
         self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
         self.bottleneck = bottleneck([latent_channels])
+        if self.bottleneck.variable_rate:
+            raise ArgumentError("variable_rate", True, "a lossless codec has one rate")
         reach = self.bottleneck.scale // 2
         self.expand = ExactConv2d(latent_channels, features, 3, padding=1, reach=reach)
         # Features are wanted from the core resolution up to the finest grid that pixels are predicted on.

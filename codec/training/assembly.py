@@ -96,7 +96,7 @@ def load_inputs(config: DictConfig, parts: TrainingParts, resumed_from: Path | N
             build.attempt("data", lambda: parts.data.setup(None if config.test else "fit"))
     if rank_zero_only.rank == 0:
         _check_shares(config, parts)
-        if resumed_from is None and config.start_from is None:  # further processes get the first one's weights
+        if resumed_from is None:  # further processes get the first one's weights
             parts.codec.fit_priors(_some_batches(parts.data))
     return said
 

@@ -180,7 +180,7 @@ def test_every_row_holds_the_papers_ratios_beside_the_one_of_real_files(photogra
     [
         ("model.skips=some", "coded, none"),
         ("model.shortcut=haar", "none, dct, wavelet"),
-        ("model.decoder=two_shot", "one_shot, iterative"),
+        ("model.decoder=two_shot", "one_shot, iterative, none"),
         ("model.skip_channels=[8,2]", "lists of 3 integers from 1"),
         ("model.skip_channels=[8,2,0]", "lists of 3 integers from 1"),
         ("model.skip_channels=[8,2,2.5]", "lists of 3 integers from 1"),

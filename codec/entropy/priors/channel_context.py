@@ -10,9 +10,10 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from codec.checks import check_choice, check_integer
+from codec.checks import check_choice, check_flag, check_integer
 from codec.entropy.priors.context import PHASES, ContextPrior, Group
 from codec.entropy.priors.linear_start import fit_linear
+from codec.entropy.priors.pass_network import LinearPredictor
 
 
 class ChannelContextPrior(ContextPrior):
@@ -21,7 +22,7 @@ class ChannelContextPrior(ContextPrior):
     `groups`, (channels, phases) of each tensor in coding order, are those that a transform knows of its
     coefficients; without them the channels are cut into `slices` equal groups of `phases` passes each. `features`
     are the networks' width, and z's channels if there is one (`hyper`). With `linear_start` training begins at a
-    linear context model, which is fitted to some of the images.
+    linear context model, which is fitted to some of the images unless `start_from` has brought one.
     """
 
     def __init__(
@@ -37,17 +38,26 @@ class ChannelContextPrior(ContextPrior):
     ) -> None:
         check_integer("slices", slices, 1)
         check_choice("phases", phases, tuple(PHASES))
+        check_flag("hyper", hyper)
+        check_flag("linear_start", linear_start)
         if groups is None:
             groups = [[(part, phases) for part in _cut(count, slices)] for count in channels]
         super().__init__(
             channels, [[Group(*group) for group in of_tensor] for of_tensor in groups], features, hyper
         )
-        self.can_be_fitted = linear_start
+        self.linear_start = linear_start
+
+    @property
+    def can_be_fitted(self) -> bool:
+        """Whether it shall be and has not been, here or where its weights come from."""
+        linear = [m for m in self.modules() if isinstance(m, LinearPredictor) and m.kernel_size != (1, 1)]
+        return self.linear_start and not any(bool(m.weight.any()) for m in linear)
 
     def fit(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> None:
         fit_linear(self, levels, quality)
 
 
 def _cut(count: int, slices: int) -> list[tuple[int, ...]]:
+    slices = min(slices, count)
     ends = [count * n // slices for n in range(slices + 1)]
     return [tuple(range(first, end)) for first, end in pairwise(ends) if end > first]

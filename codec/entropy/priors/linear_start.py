@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.entropy.priors.context import ContextPrior
-from codec.entropy.priors.pass_network import MANY, SLOWNESS, Coarser, Known, Offset, PassNetwork, around
+from codec.entropy.priors.pass_network import MANY, SLOWNESS, Coarser, Known, Offset, PassNetwork, around, spread
 
 _ROUNDS = 2
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
@@ -31,11 +31,18 @@ def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | 
     for n, tensor in enumerate(levels):
         if tensor.shape[1] > MANY:
             continue
-        coarser = Coarser(magnitudes=Known.of(levels[n - 1]).magnitudes if n else None)
+        height, width = tensor.shape[-2:]
+        coarser = Coarser()
+        if n:
+            coarser = Coarser(
+                magnitudes=spread(Known.of(levels[n - 1]).magnitudes, (-(-height // 2), -(-width // 2)))
+            )
         known = torch.zeros_like(tensor)
         for (channels, offsets), network in zip(prior.passes[n], prior.networks[n], strict=True):
-            _fit_pass(network, Known.of(known), coarser, knots, tensor[:, channels], offsets, rows)
-            for row, column in offsets:
+            there = [(row, column) for row, column in offsets if row < height and column < width]
+            if there:
+                _fit_pass(network, Known.of(known), coarser, knots, tensor[:, channels], there, rows)
+            for row, column in there:
                 known[:, channels, row::2, column::2] = tensor[:, channels, row::2, column::2]
 
 
@@ -45,7 +52,7 @@ def _fit_pass(
     coarser: Coarser,
     knots: Tensor,
     coded: Tensor,
-    offsets: tuple[Offset, ...],
+    offsets: Sequence[Offset],
     rows: int,
 ) -> None:
     rows = min(rows, _MOST_VALUES // (known.levels.shape[1] * network.kernel**2))
@@ -79,18 +86,21 @@ def _samples(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Regressors of the mean and of the magnitude, and the coded values, at some of the positions: `[rows, …]`."""
     row, column = offset
-    values = coded[..., row::2, column::2].flatten(2)
-    count = values.shape[2]
+    coded = coded[..., row::2, column::2].flatten(2)
+    count = coded.shape[2]
     chosen = torch.randperm(count)[: max(1, rows // len(coded))]
-    levels = F.unfold(around(known.levels, offset, network.kernel), network.kernel, stride=2)
-    magnitudes = []
-    if network.magnitude is not None:
-        magnitudes.append(F.unfold(around(known.magnitudes, offset, network.kernel), network.kernel, stride=2))
-    if coarser.magnitudes is not None:
-        magnitudes.append(F.unfold(coarser.magnitudes, 3, padding=1))
-    magnitudes.append(knots.flatten(2).expand(-1, -1, count))
-    table = torch.cat([part[..., :count] for part in magnitudes], 1)
-    return tuple(part[..., chosen].transpose(1, 2).flatten(0, 1) for part in (levels, table, values))
+    samples = []
+    for n in range(len(coded)):  # one image at a time, for memory's sake
+        levels, magnitudes = (
+            around(x[n : n + 1], offset, network.kernel) for x in (known.levels, known.magnitudes)
+        )
+        levels, magnitudes = (F.unfold(x, network.kernel, stride=2)[0][:, chosen] for x in (levels, magnitudes))
+        told = [magnitudes] if network.magnitude is not None else []
+        if network.coarser_magnitude is not None:
+            told.append(F.unfold(coarser.magnitudes[n : n + 1], 3, padding=1)[0][:, :count][:, chosen])
+        told.append(knots[n].flatten(1).expand(-1, len(chosen)))
+        samples.append((levels.T, torch.cat(told).T, coded[n][:, chosen].T))
+    return tuple(torch.cat(of) for of in zip(*samples, strict=True))
 
 
 def _least_squares(regressors: Tensor, values: Tensor, importance: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ class Coarser(NamedTuple):
 class LinearPredictor(ExactConv2d):
     """A convolution whose optimizer's steps are 32 times smaller than those of the networks beside it.
 
-    Its weights are fitted before training; steps of the networks' size would undo that at once.
+    Its weights are small, and fitted before training where a prior begins so: steps of the networks' size would
+    undo that at once.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, **options: int) -> None:
