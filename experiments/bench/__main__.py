@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         results["coding"][name] = coding_speed(codec, image, options.seconds)
         for way, settings in ways_to_train(precision.name).items() if isinstance(codec, LearnedCodec) else ():
             print(f"{name}: training, {way} ...", file=sys.stderr, flush=True)
-            speed = training_speed(codec, config, *settings, options.seconds)
+            speed = training_speed(codec.train(), config, *settings, options.seconds)
             results["training"].setdefault(name, {})[way] = speed
     print(f"\n{report(results)}\n")
     title = re.sub(r"[^\w.,=+-]", "-", "_".join([*options.overrides, device.type]))

@@ -81,7 +81,7 @@ def test_the_config_holds_the_model_summary(trained: SimpleNamespace) -> None:
     config = trained.wandb.config
     codec = load_codec(trained.run)
     assert config["parameters"] == sum(parameter.numel() for parameter in codec.parameters())
-    for part in ("g_a", "bottleneck", "g_s", "Conv2d", "Total params"):
+    for part in ("encoder", "bottleneck", "decoder", "Conv2d", "Total params"):
         assert part in config["model_summary"]
 
 
