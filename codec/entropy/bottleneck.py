@@ -13,7 +13,7 @@ from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
-from codec.networks.exact import exact_kernels, whole
+from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
 
 # A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
 QUALITIES = (0.0, 100.0)
@@ -77,17 +77,17 @@ class EntropyBottleneck(nn.Module):
         """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""
         with torch.autocast(y[0].device.type, enabled=False):
             exact = self._exact_levels(y, quality)
-            if not self.training and not all(bool(torch.isfinite(p).all()) for p in self.prior.parameters()):
-                # A training that has gone wrong is told so by its loss; there are no tables to measure with.
-                levels, bits = [torch.floor(e + 0.5) for e in exact], y[0].new_full((len(y[0]),), torch.nan)
-                return [tensor * self.step(quality) for tensor in levels], {"y": bits}
-            if not self.training:
-                code = Measure()
-                levels = self._visit([torch.floor(e + 0.5) for e in exact], code, quality)
-            else:
+            if self.training:
                 code = Train(self.noise != "straight_through")
                 self._visit([e if self.shapes_latent else e.detach() for e in exact], code, quality)
                 levels = [self._noisy(e) for e in exact]
+            else:
+                code = Measure()
+                levels = [torch.floor(e + 0.5) for e in exact]
+                try:
+                    self._visit(levels, code, quality)
+                except UnusableWeightsError:  # a training that went wrong is told so by its loss
+                    code.bits = {"y": levels[0].new_full((len(levels[0]),), torch.nan)}
             step = self.step(quality)
             return [tensor * step for tensor in levels], dict(code.bits)
 

@@ -6,6 +6,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from codec.networks.exact import UnusableWeightsError
+
 PRECISION = 16  # torchac's: cumulative counts run from 0 to 2**16
 
 
@@ -23,7 +25,9 @@ def cdf_from_pmf(pmf: Tensor) -> Tensor:
     pmf = pmf.detach().to("cpu", torch.float64)
     mass = pmf.sum(-1, keepdim=True)
     if not bool(torch.isfinite(pmf).all()) or bool((pmf < 0).any()) or bool((mass <= 0).any()):
-        raise ValueError("a prior's probabilities are not finite, non-negative numbers with a positive sum")
+        raise UnusableWeightsError(
+            "a prior's probabilities are not finite, non-negative numbers with a positive sum"
+        )
     share = pmf / mass * (total - symbols)
     counts = share.floor().to(torch.int64) + 1
     # The counts that flooring lost go to the symbols that lost most; a stable sort makes ties repeatable.

@@ -26,6 +26,10 @@ WEIGHT_STEPS = 1 << 20
 _LARGEST_WEIGHT = 1 << 20
 
 
+class UnusableWeightsError(ValueError):
+    """Weights that no file can be coded with, as where a training went wrong."""
+
+
 @contextmanager
 def exact_kernels(device_type: str) -> Iterator[None]:
     """Full precision, and no cuDNN, which may convolve by methods that round between integers."""
@@ -146,7 +150,7 @@ def integers_of(weight: Tensor) -> Tensor:
     """`weight` in steps of 2^-20, int64 on the CPU: their sums depend on no order. Raises ValueError as `exact`."""
     values = weight.detach().cpu().double()  # not every device has float64
     if not bool((values.abs() < _LARGEST_WEIGHT).all()):  # nan is not smaller than anything
-        raise ValueError("the weights hold nan, inf or numbers from a million: they are not usable")
+        raise UnusableWeightsError("the weights hold nan, inf or numbers from a million: they are not usable")
     return (values * WEIGHT_STEPS).round().long()
 
 
