@@ -45,25 +45,25 @@ def tiny(model: str, *overrides: str) -> LearnedCodec:
 
 
 TINY = {
-    "conv_baseline": (800, lambda: tiny("conv_baseline", "model.widths=[8,8]", "model.latent_channels=4")),
-    "conv_enhanced": (400, lambda: tiny("conv_enhanced", "model.widths=[8,8,8]", "model.skip_channels=[1,2]")),
+    "conv_baseline": (400, lambda: tiny("conv_baseline", "model.widths=[8,8]", "model.latent_channels=4")),
+    "conv_enhanced": (200, lambda: tiny("conv_enhanced", "model.widths=[8,8,8]", "model.skip_channels=[1,2]")),
     "quantized_autoencoder": (
-        400,
+        200,
         lambda: tiny("quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=16"),
     ),
-    "conv_baseline, hyperprior": (200, lambda: tiny("conv_baseline", "prior=hyperprior", "prior.features=8")),
-    "conv_enhanced, checkerboard": (100, lambda: tiny("conv_enhanced", "prior=checkerboard", "prior.features=8")),
+    "conv_baseline, hyperprior": (100, lambda: tiny("conv_baseline", "prior=hyperprior", "prior.features=8")),
+    "conv_enhanced, checkerboard": (60, lambda: tiny("conv_enhanced", "prior=checkerboard", "prior.features=8")),
     "conv_enhanced, channel_context": (
         60,
         lambda: tiny("conv_enhanced", "prior=channel_context", "prior.slices=2"),
     ),
-    "diffusion": (200, lambda: tiny("diffusion")),
-    "diffusion_iterative": (120, lambda: tiny("diffusion_iterative", "model.steps=1")),
-    "comcnn_reccnn": (800, lambda: small("model.train_quality=[5,60]")),
-    "comcnn_reccnn, WebP": (400, lambda: small("model.codec=webp")),
-    "comcnn_reccnn, JPEG 2000": (400, lambda: small("model.codec=jpeg2000")),
-    "lossless_unet": (250, lambda: lossless(NONE)),
-    "lossless_unet_polyphase": (150, lambda: lossless(POLYPHASE)),
+    "diffusion": (100, lambda: tiny("diffusion")),
+    "diffusion_iterative": (60, lambda: tiny("diffusion_iterative", "model.steps=1")),
+    "comcnn_reccnn": (400, lambda: small("model.train_quality=[5,60]")),
+    "comcnn_reccnn, WebP": (200, lambda: small("model.codec=webp")),
+    "comcnn_reccnn, JPEG 2000": (200, lambda: small("model.codec=jpeg2000")),
+    "lossless_unet": (120, lambda: lossless(NONE)),
+    "lossless_unet_polyphase": (80, lambda: lossless(POLYPHASE)),
 }
 
 
