@@ -25,7 +25,8 @@ _KNOTS = 9
 class LaplaceTables(CodingTables):
     """P(level | mean, scale): two Laplace distributions around the mean, whose shares and widths follow the scale.
 
-    Starts as a single one. `scale` is the mean magnitude of (level − mean).
+    Starts nearly as a single one: in equal shares, of widths 2^±0.3 times `scale`, which is the mean magnitude of
+    (level − mean).
     """
 
     shifts: Tensor

@@ -12,6 +12,7 @@ from conftest import ROOT, generator
 from priors import CHANNELS, PRIORS, SIZES, latent, make
 
 from codec.bitstream import BitstreamError
+from codec.entropy import EntropyBottleneck
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.context import ContextPrior
 from codec.entropy.priors.pass_network import KNOTS
@@ -241,3 +242,18 @@ def test_groups_that_are_not_all_channels_once_are_refused(coded: list[tuple[int
     groups = [[((0, 1, 2, 3, 4), 2)], [(channels, 2) for channels in coded]]
     with pytest.raises(ValueError, match="each of the channels 0 to 2 belongs to one"):
         ChannelContextPrior(CHANNELS, 8, groups)
+
+
+@torch.no_grad()
+def test_a_linear_start_makes_files_smaller_and_is_made_once() -> None:
+    """On grids of odd sizes too, where what is coarser is wider than a pass."""
+    bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS["channel_context"], bounded=False).eval()
+    assert bottleneck.prior.can_be_fitted
+    one = latent()
+    before = len(bottleneck.compress(one))
+    bottleneck.fit_prior(latent(batch=6))
+    section = bottleneck.compress(one)
+    assert len(section) < 0.8 * before
+    assert all(map(torch.equal, bottleneck.decompress(section, SIZES), bottleneck(one)[0]))
+    assert not bottleneck.prior.can_be_fitted
+    assert not make("hyperprior").prior.can_be_fitted

@@ -86,9 +86,10 @@ def _samples(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Regressors of the mean and of the magnitude, and the coded values, at some of the positions: `[rows, …]`."""
     row, column = offset
-    coded = coded[..., row::2, column::2].flatten(2)
-    count = coded.shape[2]
-    chosen = torch.randperm(count)[: max(1, rows // len(coded))]
+    coded = coded[..., row::2, column::2]
+    height, width = coded.shape[-2:]
+    coded = coded.flatten(2)
+    chosen = torch.randperm(height * width)[: max(1, rows // len(coded))]
     samples = []
     for n in range(len(coded)):  # one image at a time, for memory's sake
         levels, magnitudes = (
@@ -97,7 +98,9 @@ def _samples(
         levels, magnitudes = (F.unfold(x, network.kernel, stride=2)[0][:, chosen] for x in (levels, magnitudes))
         told = [magnitudes] if network.magnitude is not None else []
         if network.coarser_magnitude is not None:
-            told.append(F.unfold(coarser.magnitudes[n : n + 1], 3, padding=1)[0][:, :count][:, chosen])
+            around_each = F.unfold(coarser.magnitudes[n : n + 1], 3, padding=1)[0]
+            grid = around_each.unflatten(1, coarser.magnitudes.shape[-2:])  # of an odd size, wider than the pass
+            told.append(grid[:, :height, :width].flatten(1)[:, chosen])
         told.append(knots[n].flatten(1).expand(-1, len(chosen)))
         samples.append((levels.T, torch.cat(told).T, coded[n][:, chosen].T))
     return tuple(torch.cat(of) for of in zip(*samples, strict=True))
