@@ -16,14 +16,17 @@ class ImageCodec(ABC):
 
     `suffix` is what is added to an image's name for its file. Where `lossless` is true, every image comes back
     exactly. `qualities` are those that files may be written at: a range of integers, or a pair (lowest, highest) of
-    all numbers between; None: there is one rate. `quality` is the one in use. `decode_options` are by name the
-    integers that `set_decoding` takes.
+    all numbers between; None: there is one rate. `quality` is the one in use. `efforts` are how much work may be
+    put into writing a file, None: there is no choice; `effort` is the one in use, None: the codec's own.
+    `decode_options` are by name the integers that `set_decoding` takes.
     """
 
     suffix: str = ".qnt"
     lossless: bool = False
     qualities: range | tuple[float, float] | None = None
     quality: float | None = None
+    efforts: range | None = None
+    effort: int | None = None
     decode_options: Mapping[str, range] = MappingProxyType({})
 
     @abstractmethod
@@ -40,6 +43,13 @@ class ImageCodec(ABC):
             raise ArgumentError("quality", quality, "this codec has one rate only")
         check_within("quality", quality, self.qualities)
         self.quality = quality
+
+    def set_effort(self, effort: int) -> None:
+        """Has another of `efforts` put into files from now on. Raises ArgumentError."""
+        if self.efforts is None:
+            raise ArgumentError("effort", effort, "this codec has no such choice")
+        check_within("effort", effort, self.efforts)
+        self.effort = effort
 
     def set_decoding(self, **options: int) -> None:
         """Has files decoded with other values of `decode_options` from now on. Raises ArgumentError."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.checks import check_channels
+from codec.effort import EFFORTS, improved
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, check_image
@@ -38,6 +39,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     rate_tells: ClassVar[bool] = True
     stride: int
     section_count: int = 1
+    efforts: range | None = EFFORTS
     bottleneck: EntropyBottleneck
 
     def __init__(self, image_channels: int) -> None:
@@ -95,7 +97,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        return [self.bottleneck.compress(self.latent(x), self._qualities(1))]
+        return [self.bottleneck.compress(self._coded_latent(x), self._qualities(1))]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
@@ -178,7 +180,11 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
-            _, bits = self.analyse(self.prepared(image), self._qualities(1))
+            x, quality = self.prepared(image), self._qualities(1)
+            if self.efforts is None:
+                _, bits = self.analyse(x, quality)
+            else:
+                _, bits = self.bottleneck(self._coded_latent(x), quality)
             return sum(part.item() for part in bits.values())
 
     def prepared(self, image: Tensor) -> Tensor:
@@ -208,6 +214,12 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
                 digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
             self._fingerprint = (versions, digest.digest()[:4])
         return self._fingerprint[1]
+
+    def _coded_latent(self, x: Tensor) -> list[Tensor]:
+        latent, quality = self.latent(x), self._qualities(1)
+        # Weights of a variable rate were trained for coarser steps than those in use, too.
+        effort = int(quality is not None) if self.effort is None else self.effort
+        return improved(self, x, latent, quality, effort) if effort else latent
 
     def _qualities(self, count: int) -> Tensor | None:
         """Of so many images, `[count]`: in training random ones, else the one in use; None if there is one rate."""

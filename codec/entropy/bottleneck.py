@@ -11,6 +11,7 @@ from codec.bitstream import BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
+from codec.entropy.rdoq import BitsAhead, Choose
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
@@ -76,7 +77,7 @@ class EntropyBottleneck(nn.Module):
     def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""
         with torch.autocast(y[0].device.type, enabled=False):
-            exact = self._exact_levels(y, quality)
+            exact = self.exact_levels(y, quality)
             if self.training:
                 code = Train(self.noise != "straight_through")
                 self._visit([e if self.shapes_latent else e.detach() for e in exact], code, quality)
@@ -88,15 +89,14 @@ class EntropyBottleneck(nn.Module):
                     self._visit(levels, code, quality)
                 except UnusableWeightsError:  # a training that went wrong is told so by its loss
                     code.bits = {"y": levels[0].new_full((len(levels[0]),), torch.nan)}
-            step = self.step(quality)
-            return [tensor * step for tensor in levels], dict(code.bits)
+            return self.dequantised(levels, quality), dict(code.bits)
 
     def compress(self, y: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
         """The latent of one image → its section, at a `quality` `[1]` that a file can hold where it varies.
 
         Raises EncodeError if the latent holds nan or numbers that no latent has.
         """
-        levels = [torch.floor(exact + 0.5) for exact in self._exact_levels(y, quality)]
+        levels = [torch.floor(exact + 0.5) for exact in self.exact_levels(y, quality)]
         if not all(bool((tensor.abs() < unbounded.LIMIT).all()) for tensor in levels):  # nan is not smaller either
             raise EncodeError(
                 "the latent holds nan or far too large numbers: the weights or the image are not usable"
@@ -120,8 +120,37 @@ class EntropyBottleneck(nn.Module):
         with exact_kernels(next(self.prior.buffers()).device.type):
             levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
         code.strings.end()
+        return self.dequantised(levels, quality)
+
+    def exact_levels(self, y: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
+        """What is rounded to levels: the latent, clamped if bounded, in steps."""
+        step = self.step(quality)
+        return [(_Clamp.apply(tensor.float()) if self.bounded else tensor.float()) / step for tensor in y]
+
+    def dequantised(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
+        """The latent that levels stand for."""
         step = self.step(quality)
         return [tensor * step for tensor in levels]
+
+    def choose(
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None = None
+    ) -> list[Tensor]:
+        """Whole levels near `targets`, at which squared error and bits cost least together.
+
+        `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
+        """
+        targets = self.exact_levels(self.dequantised(targets, quality), quality)
+        pairs = zip(targets, worth, strict=True)
+        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
+        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
+        with exact_kernels(targets[0].device.type):
+            return self.prior.visit(told, sizes, Choose(), quality)
+
+    def bits_ahead(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> Tensor:
+        """Bits of all symbols together, differentiable in what they are predicted from. See BitsAhead."""
+        code = BitsAhead()
+        self._visit(levels, code, quality)
+        return code.bits
 
     @staticmethod
     def coded_quality(quality: float) -> float:
@@ -134,7 +163,7 @@ class EntropyBottleneck(nn.Module):
 
     def fit_prior(self, y: Sequence[Tensor], quality: Tensor | None = None) -> None:
         """Starts the prior, if it can be fitted, by the latents of several images; see `forward` for both."""
-        self.prior.fit([torch.floor(exact + 0.5) for exact in self._exact_levels(y, quality)], quality)
+        self.prior.fit([torch.floor(exact + 0.5) for exact in self.exact_levels(y, quality)], quality)
 
     def check_length(self, section: bytes, sizes: Sequence[Size]) -> None:
         """Raises BitstreamError if the section is shorter than any latent of `sizes` takes."""
@@ -157,11 +186,6 @@ class EntropyBottleneck(nn.Module):
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
         with nullcontext() if self.training else exact_kernels(levels[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
-
-    def _exact_levels(self, y: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
-        """What is rounded to levels."""
-        step = self.step(quality)
-        return [(_Clamp.apply(tensor.float()) if self.bounded else tensor.float()) / step for tensor in y]
 
     def _noisy(self, levels: Tensor) -> Tensor:
         if self.noise == "straight_through":

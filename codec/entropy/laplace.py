@@ -91,8 +91,7 @@ class Laplace:
     def file_bits(self, levels: Tensor) -> Tensor:
         middle, index = self._rows()
         tables, shifts = self.model.current_tables(), self.model.shifts
-        bits = unbounded.file_bits(levels.long().flatten() - middle, index, tables, shifts)
-        return bits.view(len(levels), -1).sum(1)
+        return unbounded.file_bits(levels.long().flatten() - middle, index, tables, shifts).view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:
         middle, index = self._rows()

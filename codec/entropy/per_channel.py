@@ -95,8 +95,7 @@ class PerChannel:
     def file_bits(self, levels: Tensor) -> Tensor:
         tables, shifts = self.model.current_tables(), self._shifts()
         integers, index = levels.long().flatten(), self._index().to(levels.device)
-        bits = unbounded.file_bits(integers, index, tables, shifts)
-        return bits.view(len(levels), -1).sum(1)
+        return unbounded.file_bits(integers, index, tables, shifts).view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:
         return unbounded.encode(levels.long().flatten(), self._index(), self.model.current_tables(), self._shifts())

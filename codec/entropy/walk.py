@@ -22,7 +22,7 @@ class Distribution(Protocol):
         """Bits of each image, `[B]`, of levels that need not be whole; differentiable."""
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        """Bits of each image, `[B]`, from the integer counts that the coder uses."""
+        """Bits of each level, `[B, C, h, w]`, from the integer counts that the coder uses."""
 
     def encode(self, levels: Tensor) -> bytes:
         """The levels of one image, B = 1, as a coded string."""
@@ -59,7 +59,7 @@ class Measure:
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
         finite = torch.isfinite(levels)
         levels = torch.where(finite, levels, 0.0)
-        bits = distribution.file_bits(levels)
+        bits = distribution.file_bits(levels).flatten(1).sum(1)
         self.bits[part] += torch.where(finite.flatten(1).all(1), bits, torch.nan)
         return levels
 

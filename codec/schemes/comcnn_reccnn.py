@@ -78,6 +78,7 @@ class ComRec(LearnedCodec):
     """
 
     tag = "COMR"
+    efforts = None
     qualities = range(0)  # set for each, by its codec and its training
 
     def __init__(

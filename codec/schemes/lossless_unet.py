@@ -65,6 +65,7 @@ class LosslessUNet(LearnedCodec):
     """
 
     tag = "LOSS"
+    efforts = None
     stride = 1
     section_count = 2
     lossless = True

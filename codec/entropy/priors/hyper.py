@@ -39,6 +39,7 @@ class Hyper(nn.Module):
         batch, height, width = size
         z = None
         if levels is not None:
+            levels = levels.real if levels.is_complex() else levels
             signed = torch.cat([levels.clamp(min=0), -levels.clamp(max=0)], 1)
             z = self.analysis(torch.log2(1 + signed))
             z = torch.floor(z + 0.5) if whole_levels else z

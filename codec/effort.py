@@ -1,0 +1,86 @@
+"""What an encoder may do for a smaller file of the same format: look for better levels than the nearest ones.
+
+With D the squared error of the decoded image and R the bits of the file, levels are sought that make D + λ·R small.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from codec.learned_codec import LearnedCodec
+
+EFFORTS = range(10)
+# λ over the squared error of one level. High-rate theory, D = step²/12 · 4^-bits, gives 0.116; measured best is less.
+_BIT = 0.08
+
+
+@torch.no_grad()
+def improved(
+    codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int
+) -> list[Tensor]:
+    """The latent of `x`, both B = 1, moved to the levels that `effort`, from 1 on, finds for its `quality`.
+
+    1 is rate-distortion-optimised quantisation: every symbol in coding order takes that of its two nearest levels
+    which costs least, as if no other level mattered to its error. Further steps do so again, towards where the
+    gradient of D + λ·R points, through the decoder and through what is predicted from each level, and keep what is
+    better, or go half as far. (Yang, Bamler and Mandt 2020, https://arxiv.org/abs/2006.04240, descend the gradient of
+    a relaxed quantiser.)
+    """
+    bottleneck = codec.bottleneck
+    exact = bottleneck.exact_levels(latent, quality)
+    nearest = [torch.floor(tensor + 0.5) for tensor in exact]
+    worth = _worth_of_levels(codec, nearest, quality)
+    bit = _BIT * _mean_where_not_zero(worth, nearest)
+    in_bits = [tensor / bit for tensor in worth]
+    best = bottleneck.choose(exact, in_bits, quality)
+    lowest, share = None, 1.0
+    for _ in range(effort - 1):
+        if lowest is None:
+            lowest, slopes = _cost_and_slopes(codec, x, best, quality, bit)
+        moves = zip(best, slopes, worth, strict=True)
+        targets = [level - share * slope / (2 * w) for level, slope, w in moves]
+        found = bottleneck.choose(targets, in_bits, quality)
+        if _cost(codec, x, found, quality, bit) < lowest:
+            best, lowest = found, None
+        else:
+            share /= 2
+    return bottleneck.dequantised(best, quality)
+
+
+def _worth_of_levels(codec: "LearnedCodec", levels: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
+    """The mean squared length of what a step of each channel does to the image, `[1, C, 1, 1]` each.
+
+    By one product of the decoder's Jacobian with noise, whose expectation this is.
+    """
+    with torch.enable_grad():
+        levels = [tensor.clone().requires_grad_() for tensor in levels]
+        x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality))
+        noise = torch.randn(x_hat.shape, generator=torch.Generator().manual_seed(0)).to(x_hat.device)
+        products = torch.autograd.grad((x_hat * noise).sum(), levels)
+    return [product.square().mean((0, 2, 3), keepdim=True).clamp(min=1e-12) for product in products]
+
+
+def _mean_where_not_zero(worth: Sequence[Tensor], levels: Sequence[Tensor]) -> Tensor:
+    coded = [(tensor != 0).float().sum((0, 2, 3), keepdim=True) + 1e-6 for tensor in levels]
+    total = sum((w * count).sum() for w, count in zip(worth, coded, strict=True))
+    return total / sum(count.sum() for count in coded)
+
+
+def _cost(
+    codec: "LearnedCodec", x: Tensor, levels: Sequence[Tensor], quality: Tensor | None, bit: Tensor
+) -> Tensor:
+    """D + λ·R; its gradient is that of D, and of what other symbols cost by a level."""
+    x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality))
+    return (x_hat - x).square().sum() + bit * codec.bottleneck.bits_ahead(levels, quality)
+
+
+def _cost_and_slopes(
+    codec: "LearnedCodec", x: Tensor, levels: Sequence[Tensor], quality: Tensor | None, bit: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    with torch.enable_grad():
+        levels = [tensor.clone().requires_grad_() for tensor in levels]
+        cost = _cost(codec, x, levels, quality, bit)
+        return cost.detach(), torch.autograd.grad(cost, levels)

@@ -1,0 +1,37 @@
+"""Rate-distortion-optimised quantisation: what an encoder codes need not be the nearest level.
+
+Two more things that can be done on the way through a prior (see codec.entropy.walk), by an encoder only.
+"""
+
+import torch
+from torch import Tensor
+
+from codec.entropy.walk import Distribution
+
+
+class Choose:
+    """Takes for every symbol that of its two nearest levels which costs least, squared error and bits together.
+
+    Levels are complex: what the latent is in steps, not rounded, and, as the imaginary part, what a squared error
+    of one step costs there, in bits. A symbol is charged what it takes in the file, not what follows from it. Side
+    information, which is real, stays as it is.
+    """
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        if not levels.is_complex():
+            return levels
+        target, worth = levels.real, levels.imag
+        low, high = torch.floor(target), torch.ceil(target)
+        costs = [worth * (target - level) ** 2 + distribution.file_bits(level) for level in (low, high)]
+        return torch.where(costs[1] < costs[0], high, low)
+
+
+class BitsAhead:
+    """Sums what all symbols cost, differentiable in those levels that they are predicted from, not in their own."""
+
+    def __init__(self) -> None:
+        self.bits: Tensor | float = 0.0
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        self.bits = self.bits + distribution.bits(levels.detach()).sum()
+        return levels

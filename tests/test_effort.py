@@ -1,0 +1,91 @@
+"""What an encoder may do for a smaller file: better levels than the nearest, in the same format."""
+
+import pytest
+import torch
+from conftest import composed, crop
+from torch import Tensor
+
+from codec.checkpoint import load_pretrained
+from codec.learned_codec import LearnedCodec
+from codec.training.config import Builder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def wavelet() -> LearnedCodec:
+    """A wavelet codec of all rates, whose prior has just been fitted, so that it predicts well."""
+    torch.manual_seed(0)
+    with Builder(composed("train", ["experiment=diffusion_wavelet"])) as build:
+        codec = build.codec("model")
+    return codec
+
+
+@pytest.fixture(scope="module")
+def fitted(wavelet: LearnedCodec, photograph: Tensor) -> LearnedCodec:
+    wavelet.fit_priors([crop(photograph, 96, 96)[None], crop(photograph.flip(2), 96, 96)[None]])
+    return wavelet.eval()
+
+
+def cost(codec: LearnedCodec, image: Tensor, effort: int, quality: float) -> tuple[int, float]:
+    """Bytes and squared error."""
+    codec.set_quality(quality)
+    codec.set_effort(effort)
+    data = codec.encode(image)
+    return len(data), float(((codec.decode(data).float() - image.float()) / 255).square().sum())
+
+
+@pytest.mark.parametrize("quality", [20, 50, 80])
+def test_optimised_levels_are_worth_what_they_cost(
+    fitted: LearnedCodec, photograph: Tensor, quality: float
+) -> None:
+    image = crop(photograph, 96, 128)
+    size, error = cost(fitted, image, 0, quality)
+    smaller, larger_error = cost(fitted, image, 1, quality)
+    assert smaller < 0.97 * size
+    assert larger_error > error
+    # Plain rounding of a coarser quality with as few bytes has a greater error.
+    coarser = next(q for q in torch.arange(quality, 0, -0.5).tolist() if cost(fitted, image, 0, q)[0] <= smaller)
+    assert larger_error < 0.99 * cost(fitted, image, 0, coarser)[1]
+
+
+def test_a_variable_rate_is_optimised_by_default(fitted: LearnedCodec, photograph: Tensor) -> None:
+    image = crop(photograph, 64, 64)
+    fitted.set_quality(50)
+    fitted.set_effort(1)
+    optimised = fitted.encode(image)
+    fitted.effort = None
+    assert fitted.encode(image) == optimised
+
+
+def test_further_effort_costs_no_more_than_it_gains(photograph: Tensor) -> None:
+    """Under a decoder that is not linear, levels are moved by gradients, and only where that is better."""
+    codec = load_pretrained("diffusion_dct", 1)
+    image = crop(photograph, 96, 128)
+    files = {}
+    for effort in (1, 4):
+        codec.set_effort(effort)
+        files[effort] = codec.encode(image)
+    errors = {e: float(((codec.decode(f).float() - image.float()) / 255).square().sum()) for e, f in files.items()}
+    assert files[4] != files[1]
+    assert errors[4] < errors[1]
+    assert len(files[4]) < 1.02 * len(files[1])
+
+
+@pytest.mark.parametrize("prior", ["factorized", "hyperprior", "checkerboard", "channel_context"])
+def test_every_prior_tells_the_bits_of_what_was_chosen(prior: str, photograph: Tensor) -> None:
+    torch.manual_seed(0)
+    with Builder(composed("train", ["model=diffusion", "model.shortcut=dct", f"prior={prior}"])) as build:
+        codec = build.codec("model").eval()
+    image = crop(photograph, 64, 64)
+    for effort in (0, 1, 2):
+        codec.set_effort(effort)
+        size = 8 * len(codec.encode(image))
+        assert size == pytest.approx(codec.estimated_bits(image), rel=0.02, abs=8 * 60)
+
+
+def test_what_has_no_latent_of_its_own_has_no_effort() -> None:
+    with Builder(composed("train", ["model=lossless_unet"])) as build:
+        codec = build.codec("model")
+    with pytest.raises(ValueError, match="effort=1"):
+        codec.set_effort(1)
