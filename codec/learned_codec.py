@@ -63,8 +63,11 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent."""
         raise NotImplementedError
 
-    def g_s(self, y_hat: Any) -> Tensor:
-        """The synthesis transform: the quantised latent → `x_hat` `[B, C, H, W]`."""
+    def g_s(self, y_hat: Any, quality: Tensor | None = None) -> Tensor:
+        """The synthesis transform: the quantised latent → `x_hat` `[B, C, H, W]`.
+
+        `quality` `[B]` is what it was quantised at, 0–100; None: there is one rate.
+        """
         raise NotImplementedError
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -89,7 +92,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         """`x` as `analyse` takes it; in training of a variable rate, each image at a quality drawn at random."""
         quality = self._qualities(len(x))
         y_hat, bits = self.analyse(x, quality)
-        x_hat = self.g_s(y_hat)
+        x_hat = self.g_s(y_hat, quality)
         if self.training and quality is not None:
             # A bit is worth what the squared step is: where steps are large, distortion weighs less.
             x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / self.bottleneck.relative_step(quality) ** 2
@@ -101,7 +104,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
-        return self.g_s(self.bottleneck.decompress(sections[0], self.latent_sizes(size)))
+        y_hat = self.bottleneck.decompress(sections[0], self.latent_sizes(size))
+        return self.g_s(y_hat, self.bottleneck.quality_of(sections[0]))
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).

@@ -13,18 +13,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def wavelet() -> LearnedCodec:
+def fitted(photograph: Tensor) -> LearnedCodec:
     """A wavelet codec of all rates, whose prior has just been fitted, so that it predicts well."""
     torch.manual_seed(0)
     with Builder(composed("train", ["experiment=diffusion_wavelet"])) as build:
         codec = build.codec("model")
-    return codec
-
-
-@pytest.fixture(scope="module")
-def fitted(wavelet: LearnedCodec, photograph: Tensor) -> LearnedCodec:
-    wavelet.fit_priors([crop(photograph, 96, 96)[None], crop(photograph.flip(2), 96, 96)[None]])
-    return wavelet.eval()
+    codec.fit_priors([crop(photograph, 96, 96)[None], crop(photograph.flip(2), 96, 96)[None]])
+    return codec.eval()
 
 
 def cost(codec: LearnedCodec, image: Tensor, effort: int, quality: float) -> tuple[int, float]:

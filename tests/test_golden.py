@@ -27,6 +27,7 @@ TINY = {
     ),
     "diffusion_wavelet": (
         "data.channels=1",
+        "model.decoder=none",
         "prior=channel_context",
         "prior.features=4",
         "bottleneck.variable_rate=true",

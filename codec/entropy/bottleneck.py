@@ -112,10 +112,8 @@ class EntropyBottleneck(nn.Module):
         Raises BitstreamError as `check_length` does, before memory is taken.
         """
         self.check_length(section, sizes)
-        quality = None
-        if self.variable_rate:
-            quality = self._quality_of(section)
-            section = section[1:]
+        quality = self.quality_of(section)
+        section = section[self.variable_rate :]
         code = Read(section)
         with exact_kernels(next(self.prior.buffers()).device.type):
             levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
@@ -177,7 +175,10 @@ class EntropyBottleneck(nn.Module):
             return 1 / self.scale
         return self.relative_step(quality) / self.scale
 
-    def _quality_of(self, section: bytes) -> Tensor:
+    def quality_of(self, section: bytes) -> Tensor | None:
+        """The quality `[1]` that a section was written at; None if there is one rate. Raises BitstreamError."""
+        if not self.variable_rate:
+            return None
         if not section or section[0] > QUALITIES[1] * _QUALITY_UNIT:
             raise BitstreamError("the section does not begin with a quality")
         return torch.tensor([section[0] / _QUALITY_UNIT], device=next(self.prior.buffers()).device)

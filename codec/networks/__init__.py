@@ -7,6 +7,7 @@ from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
 from codec.networks.wavelet import Wavelet
+from codec.networks.wavelet_unet import WaveletUNet
 
 __all__ = [
     "NETWORK_SHARE",
@@ -22,5 +23,6 @@ __all__ = [
     "UNetDecoder",
     "Upsample",
     "Wavelet",
+    "WaveletUNet",
     "zero_",
 ]

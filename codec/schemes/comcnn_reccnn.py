@@ -154,7 +154,7 @@ class ComRec(LearnedCodec):
         y_hat, bits = self._coded(self.com(x, self._told(x, self.quality)), [self.quality] * len(x))
         return y_hat, {"y": bits}
 
-    def g_s(self, y_hat: Tensor) -> Tensor:
+    def g_s(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
         """Decoded compact images `[B, C, h, w]` → `x_hat` `[B, C, H, W]`."""
         return self.rec(y_hat, self._told(y_hat, self.quality))
 

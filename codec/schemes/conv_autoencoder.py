@@ -60,7 +60,7 @@ class ConvBaseline(LearnedCodec):
     def g_a(self, x: Tensor) -> list[Tensor]:
         return [self.encoder(x)]  # (B, M, H/16, W/16)
 
-    def g_s(self, y_hat: list[Tensor]) -> Tensor:
+    def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         return self.decoder(y_hat[0])
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -125,7 +125,7 @@ class ConvEnhanced(LearnedCodec):
             features.append(down(features[-1]))
         return [self.project[str(n)](features[n]) for n in self.coded]
 
-    def g_s(self, y_hat: list[Tensor]) -> Tensor:
+    def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""
         decoded = dict(zip(self.coded, y_hat, strict=True))
         h = decoded.pop(len(self.up))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, cat, nn
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
-from codec.entropy import EntropyBottleneck
+from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import (
@@ -28,6 +28,7 @@ from codec.networks import (
     ResidualBlock,
     UNetDecoder,
     Wavelet,
+    WaveletUNet,
     zero_,
 )
 from codec.rate_distortion_module import Reconstruction
@@ -53,10 +54,11 @@ class DiffusionAutoencoder(LearnedCodec):
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
     encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
-    working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels instead: y
-    is the details of 1/8, the skips are those of 1/4 and 1/2, two coarser tensors come before them, and the decoder
-    sees the approximation too; the quantiser's bits set its rate. "none" is the paper's. `decoder` "none" leaves
-    the networks out: transform, quantiser and prior are the whole codec.
+    working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels instead of
+    an encoder: y is the details of 1/8, the skips are those of 1/4 and 1/2, two coarser tensors come before, and
+    the quantiser's bits set its rate. The noise that its one-shot decoder undoes is the quantiser's own, as large
+    as the quality says (see WaveletUNet). "none" is the paper's. `decoder` "none" leaves the networks out:
+    transform, quantiser and prior are the whole codec.
     """
 
     tag = "DIFF"
@@ -119,28 +121,29 @@ class DiffusionAutoencoder(LearnedCodec):
         self.iterative = decoder == "iterative"
         if self.iterative and self.bottleneck.variable_rate:
             raise ArgumentError("decoder", decoder, "with a variable rate allowed are one_shot and none")
-        self.decoder = None
+        self.encoder = self.decoder = None
         if decoder == "none":
             return
+        if shortcut == "wavelet" and not self.iterative:
+            self.decoder = WaveletUNet(image_channels)
+            return
 
-        self.stem = ConvBlock(image_channels, 64, kernel=7, stride=2)
-        self.encoder = nn.ModuleList(
-            [
-                ResidualBlock(64),
-                nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
-                nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
-            ]
-        )
         if shortcut == "wavelet":
             self.from_latent = nn.Conv2d(y_channels + image_channels, LATENT_CHANNELS, 1)
-        self.to_latent = nn.Conv2d(128, y_channels, 1)
+        else:
+            self.stem = ConvBlock(image_channels, 64, kernel=7, stride=2)
+            self.encoder = nn.ModuleList(
+                [
+                    ResidualBlock(64),
+                    nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
+                    nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
+                ]
+            )
+            self.to_latent = nn.Conv2d(128, y_channels, 1)
+            if shortcut == "dct":
+                zero_(self.to_latent)
         coded = zip(skip_channels, SKIP_WIDTHS, strict=True) if has_skips else ()
-        self.skips = nn.ModuleList(_CodedSkip(width, few) for few, width in coded)
-        if shortcut != "none":
-            zero_(self.to_latent)
-        if shortcut == "wavelet":
-            for skip in self.skips:
-                zero_(skip.project)
+        self.skips = nn.ModuleList(_CodedSkip(width, few, shortcut != "wavelet") for few, width in coded)
         # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
         if self.iterative:
@@ -170,7 +173,7 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]` and, if coded, the skips at 1/4 and 1/2; or the pyramid."""
-        if self.decoder is None:
+        if self.encoder is None:
             y = self.shortcut.analysis(x)
             return y if isinstance(self.shortcut, Wavelet) else [y]
         stem = self.stem(x)  # (B, 64, H/2, W/2)
@@ -179,18 +182,16 @@ class DiffusionAutoencoder(LearnedCodec):
         latent = [self.to_latent(self.encoder[2](quarter))]  # (B, 128, H/8, W/8)
         features = (quarter, half, stem)[: len(self.skips)]
         coded = [skip.project(h) for skip, h in zip(self.skips, features, strict=True)]
-        if isinstance(self.shortcut, Wavelet):
-            *coarser, y, skip, finest = self.shortcut.analysis(x)
-            latent = [y + self.share * latent[0], skip + self.share * coded[0]]
-            return [*coarser, *latent, finest + self.share * (coded[1] + coded[2])]
         if self.shortcut is not None:
             latent[0] = self.shortcut.analysis(x) + self.share * latent[0]
         return [*latent, coded[0], cat(coded[1:], 1)] if coded else latent
 
-    def g_s(self, y_hats: list[Tensor]) -> Tensor:
+    def g_s(self, y_hats: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The decoded latents, in the order of `g_a` → `x_hat` `[B, C, H, W]`."""
         if self.decoder is None:
             return self.shortcut.synthesis(y_hats if isinstance(self.shortcut, Wavelet) else y_hats[0])
+        if isinstance(self.decoder, WaveletUNet):
+            return self._quantisation_undone(y_hats, quality)
         y, base, skips = self._conditions(y_hats)
         if not self.iterative:
             if self.training and self.max_t > 0:
@@ -203,6 +204,12 @@ class DiffusionAutoencoder(LearnedCodec):
             lambda x_t, t: (2 * self._denoise(x_t, t, y, base, skips) - 1).clamp(-1, 1), noise, self.steps
         )
         return (sample + 1) / 2
+
+    def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
+        base, step = self.shortcut.synthesis(y_hats), self.bottleneck.step(quality)
+        if quality is None:
+            quality = base.new_full((len(base),), sum(QUALITIES) / 2)
+        return base + self.decoder(base, [tensor / step for tensor in y_hats], step, quality)
 
     def _denoise(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: list[Tensor]) -> Tensor:
         return base + self.share * self.decoder(x_t, t, y, base, skips)
@@ -235,11 +242,11 @@ class DiffusionAutoencoder(LearnedCodec):
 
 
 class _CodedSkip(nn.Module):
-    """A skip connection that is part of the file: 1×1 convolutions to few channels and back."""
+    """A skip connection that is part of the file: 1×1 convolutions to few channels, if it `projects`, and back."""
 
-    def __init__(self, width: int, few: int) -> None:
+    def __init__(self, width: int, few: int, projects: bool) -> None:
         super().__init__()
-        self.project = nn.Conv2d(width, few, 1)
+        self.project = nn.Conv2d(width, few, 1) if projects else None
         self.expand = nn.Conv2d(few, width, 1)
 
 

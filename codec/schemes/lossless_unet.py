@@ -156,7 +156,7 @@ class LosslessUNet(LearnedCodec):
     def latent(self, x: Tensor) -> list[Tensor]:
         return [self.g_a(to_integers(x))]
 
-    def g_s(self, x: Tensor) -> Tensor:
+    def g_s(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
         return x
 
     def _bits(self, image: Tensor, channels: int | None = None) -> dict[str, Tensor]:

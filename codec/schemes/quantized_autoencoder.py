@@ -105,7 +105,7 @@ class QuantizedAutoencoder(LearnedCodec):
             y = self.shortcut.analysis(x) + NETWORK_SHARE * y
         return [y]
 
-    def g_s(self, y_hat: list[Tensor]) -> Tensor:
+    def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """`y_hat` `[B, 512, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
         if self.shortcut is None:

@@ -17,7 +17,6 @@ from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
 from codec.entropy.priors.pass_network import (
     KNOT_UNIT,
-    KNOTS,
     Coarser,
     CoarserFeatures,
     Known,
@@ -28,6 +27,7 @@ from codec.entropy.priors.pass_network import (
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.walk import Code
 from codec.errors import ArgumentError
+from codec.networks.rate import nearness_to_knots
 
 # The offsets, (row, column) modulo 2, that are coded at a time; with two, a checkerboard (He et al. 2021,
 # https://arxiv.org/abs/2103.15306).
@@ -150,6 +150,4 @@ class ContextPrior(Prior):
         """How near each image's quality, 0–100, is to each knot's: whole numbers 0…256, `[B, KNOTS, 1, 1]`."""
         if quality is None:
             quality = self.tables.shape.new_full((batch,), 50.0)
-        at = torch.arange(KNOTS, device=quality.device) * (100 / (KNOTS - 1))
-        nearness = 1 - (quality[:, None] - at).abs() / (100 / (KNOTS - 1))
-        return torch.floor(nearness.clamp(min=0) * KNOT_UNIT + 0.5)[..., None, None]
+        return torch.floor(nearness_to_knots(quality) * KNOT_UNIT + 0.5)

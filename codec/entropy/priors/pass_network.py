@@ -10,10 +10,10 @@ from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES
 from codec.entropy.priors.prior import Size
 from codec.networks.blocks import zero_
 from codec.networks.exact import CODE_MAX, CODE_UNIT, ExactConv2d, ExactUpConv2d, codes, whole
+from codec.networks.rate import KNOTS
 
 Offset = tuple[int, int]
 
-KNOTS = 6  # qualities 0, 20, … 100, between which what depends on the rate is interpolated
 KNOT_UNIT = 256
 # Up to so many channels a neighbourhood is 5×5, else 3×3; from more than so many nothing is predicted linearly.
 _FEW, MANY = 16, 256

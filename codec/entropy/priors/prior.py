@@ -16,8 +16,8 @@ class Prior(nn.Module, ABC):
     """The probability model of a latent, which is one tensor or a pyramid of them, coarse to fine.
 
     What it is told of a latent stands in its order: `levels`, whole numbers in float `[B, C, H, W]` (in training:
-    not rounded yet; complex where an encoder chooses them, see codec.entropy.rdoq), or None to a decoder; `sizes`, (B, H, W) of each; `quality`, `[B]`, 0–100, or None where there
-    is one rate.
+    not rounded yet; complex where an encoder chooses them, see codec.entropy.rdoq), or None to a decoder; `sizes`,
+    (B, H, W) of each; `quality`, `[B]`, 0–100, or None where there is one rate.
     """
 
     can_be_fitted = False
