@@ -18,11 +18,11 @@ _ROUNDS = 2
 _SMALLEST = 0.2  # of a level: what is added to the magnitude that errors are relative to
 _RIDGE = 1e-3  # of each regressor's square
 _MOST = 160  # regressors, those that correlate most
-_MOST_VALUES = 60_000_000  # of all regressors of a pass, for memory's sake
+_MOST_VALUES = 12_000_000  # of all regressors of a pass, for memory's sake
 
 
 @torch.no_grad()
-def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | None, rows: int = 60_000) -> None:
+def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | None, rows: int = 24_000) -> None:
     """Sets the linear weights of `prior` by `levels`, whole numbers `[B, C, H, W]` a tensor, of several images.
 
     `quality` is as in Prior; at most about `rows` positions of each pass are looked at, drawn at random.

@@ -1,0 +1,145 @@
+"""The priors side by side on one fixed set of latents, after equal training: bits on Kodak at several rates.
+
+  python -m experiments.priors                                  writes experiments/results/priors.md
+  python -m experiments.priors --steps 20 --images 2 --out x.md quickly, to see that it runs
+
+The latents are those of the package's `diffusion_dct`, whose transform stays as it is; each number of bits is a
+step of the quantiser, so a rate. Of every training image the middle is encoded once; each prior then learns from
+the same batches in the same order. Bits are those of the files' tables.
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from codec.checkpoint import load_pretrained
+from codec.data.image_file import read_image
+from codec.entropy import EntropyBottleneck
+from codec.entropy.tables import CodingTables
+from codec.learned_codec import LearnedCodec
+from codec.training.config import Builder
+from codec.training.faults import user_errors
+from codec.training.run_folder import hardware
+from codec.whole_file import whole_file
+from experiments.compose import composed
+
+PRIORS = ("factorized", "hyperprior", "checkerboard", "channel_context")
+BITS = (5, 6, 8)
+_BATCH, _CROP = 8, 128
+# A prior's own distributions learn faster than the networks around them, as prior_lr_factor has it in training.
+_RATE, _RATE_OF_TABLES = 1e-3, 2e-2
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.priors", description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=400, help="of training, of each prior at each rate; 400")
+    parser.add_argument("--images", type=int, default=None, help="how many of Kodak's images are measured; all")
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/priors.md"))
+    options = parser.parse_args(arguments)
+    codec = load_pretrained("diffusion_dct", 3)
+    training = list(encoded(codec, training_crops(), "encoding the training crops"))
+    kodak = [image[None] for image in images_of("kodak", "test")][: options.images]
+    pixels = sum(image.shape[-2] * image.shape[-1] for image in kodak)
+    measured = list(encoded(codec, kodak, "encoding Kodak"))
+    bpp = {}
+    for bits in BITS:
+        for prior in PRIORS:
+            bottleneck = trained(bottleneck_of(prior, bits), training, options.steps, f"{prior}, {bits} bits")
+            bpp[prior, bits] = sum(file_bits(bottleneck, y) for y in measured) / pixels
+            print(f"{prior} at {bits} bits: {bpp[prior, bits]:.4f} bpp", flush=True)
+    with whole_file(options.out) as out:
+        out.write(page(bpp, options.steps, len(training), len(kodak), arguments).encode())
+    print(options.out)
+
+
+def images_of(data: str, split: str) -> Iterator[Tensor]:
+    """The images of a data group of conf/data, uint8 `[3, H, W]`."""
+    with composed("train", [f"data={data}"]) as config, Builder(config) as build:
+        module = build.part("data")
+    for path in module.sources[split].images(split):
+        yield read_image(path, channels=3)
+
+
+def training_crops() -> list[Tensor]:
+    """The middle of each of BSDS300's training images, uint8 `[1, 3, 128, 128]`."""
+    crops = []
+    for image in images_of("bsd300", "train"):
+        top, left = (image.shape[1] - _CROP) // 2, (image.shape[2] - _CROP) // 2
+        crops.append(image[None, :, top : top + _CROP, left : left + _CROP])
+    return crops
+
+
+@torch.no_grad()
+def encoded(codec: LearnedCodec, images: Sequence[Tensor], said: str) -> Iterator[Tensor]:
+    for image in track(images, said):
+        (y,) = codec.latent(codec.pad(image.float() / 255))
+        yield y
+
+
+def bottleneck_of(prior: str, bits: int) -> EntropyBottleneck:
+    torch.manual_seed(0)
+    overrides = ["experiment=diffusion_dct_bsd300", f"prior={prior}", f"quantization={bits}bit"]
+    with composed("train", overrides) as config, Builder(config) as build:
+        return build.codec("model").bottleneck
+
+
+def trained(bottleneck: EntropyBottleneck, latents: Sequence[Tensor], steps: int, said: str) -> EntropyBottleneck:
+    """The bottleneck, after its prior has been fitted, if it can be, and trained on batches of `latents`."""
+    if bottleneck.prior.can_be_fitted:
+        bottleneck.eval().fit_prior([torch.cat(list(latents[:96]))])
+    tables = [p for m in bottleneck.modules() if isinstance(m, CodingTables) for p in m.parameters()]
+    others = [p for p in bottleneck.parameters() if not any(p is table for table in tables)]
+    groups = [{"params": others, "lr": _RATE}, {"params": tables, "lr": _RATE_OF_TABLES}]
+    optimizer = torch.optim.Adam([group for group in groups if group["params"]])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 0.5 + 0.5 * math.cos(math.pi * n / steps))
+    generator = torch.Generator().manual_seed(0)
+    bottleneck.train()
+    for _ in track(range(steps), said):
+        chosen = torch.randperm(len(latents), generator=generator)[:_BATCH].tolist()
+        y = torch.cat([latents[n] for n in chosen])
+        _, bits = bottleneck([y])
+        optimizer.zero_grad()
+        (sum(part.sum() for part in bits.values()) / y.numel()).backward()
+        clip_grad_norm_(bottleneck.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return bottleneck.eval()
+
+
+@torch.no_grad()
+def file_bits(bottleneck: EntropyBottleneck, y: Tensor) -> float:
+    _, bits = bottleneck([y])
+    return float(sum(part.sum() for part in bits.values()))
+
+
+def page(bpp: dict[tuple[str, int], float], steps: int, crops: int, images: int, arguments: Iterable[str]) -> str:
+    first = PRIORS[0]
+    command = shlex.join(["python", "-m", "experiments.priors", *arguments])
+    lines = [
+        "# The priors on the same latents",
+        "",
+        f"Bits a pixel of the latents of {images} Kodak images, by the transform of the package's `diffusion_dct`,",
+        f"quantised in steps of 2^-5, 2^-6 and 2^-8; in brackets, against `{first}`. Every prior has learned from",
+        f"the same {steps} batches of {_BATCH} crops of {_CROP}×{_CROP}, of {crops} in all.",
+        f"`{command}`, {hardware(torch.device('cpu'))}.",
+        "",
+        f"| prior | {' | '.join(f'step 2^-{bits}' for bits in BITS)} |",
+        f"| --- | {' | '.join('---' for _ in BITS)} |",
+    ]
+    for prior in PRIORS:
+        cells = [f"{bpp[prior, b]:.4f} ({100 * (bpp[prior, b] / bpp[first, b] - 1):+.1f} %)" for b in BITS]
+        lines.append(f"| {prior} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main(sys.argv[1:])
