@@ -93,11 +93,11 @@ def load_codec(path: str | Path, device: str | torch.device = "cpu") -> LearnedC
     return codec.to(device).eval()
 
 
-def load_pretrained(model: str | Weights | None = None, quality: int | None = None) -> LearnedCodec:
+def load_pretrained(model: str | Weights | None = None, quality: float | None = None) -> LearnedCodec:
     """The codec of a model that comes with the package, None being the default one, writing files at `quality`.
 
     It is on the CPU, in evaluation mode. Raises CheckpointError if there is no such model or quality, or its file
-    is damaged.
+    is damaged; ArgumentError if its qualities are whole numbers and this one is not.
     """
     weights = model if isinstance(model, Weights) else choose(model, quality)
     if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:

@@ -1,7 +1,7 @@
 """ImageCodec: anything with `encode(image) -> bytes` and `decode(bytes) -> image`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -28,6 +28,11 @@ class ImageCodec(ABC):
     efforts: range | None = None
     effort: int | None = None
     decode_options: Mapping[str, range] = MappingProxyType({})
+
+    @property
+    def quality_grid(self) -> Sequence[float] | None:
+        """All of `qualities` that a file can have, from small files to large; None if they are endless."""
+        return self.qualities if isinstance(self.qualities, range) else None
 
     @abstractmethod
     def encode(self, image: Tensor) -> bytes:

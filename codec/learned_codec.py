@@ -1,7 +1,7 @@
 """LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -51,6 +51,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     @property
     def qualities(self) -> range | tuple[float, float] | None:
         return QUALITIES if any(bottleneck.variable_rate for bottleneck in self.bottlenecks()) else None
+
+    @property
+    def quality_grid(self) -> Sequence[float] | None:
+        return EntropyBottleneck.coded_qualities() if self.qualities == QUALITIES else super().quality_grid
 
     def set_quality(self, quality: float) -> None:
         super().set_quality(quality)

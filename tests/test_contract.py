@@ -131,6 +131,9 @@ def test_a_codec_writes_at_every_quality_it_names_and_refuses_others(model: str,
         sizes.append(len(data))
         assert codec.decode(data).shape == image.shape
     assert sizes[0] != sizes[1]
+    if codec.quality_grid is not None:  # which tells the direction
+        assert sorted(codec.quality_grid) == list(codec.qualities)
+        assert (codec.quality_grid[0] == ends[0]) == (sizes[0] < sizes[1])
     allowed = (
         f"allowed are the integers {ends[0]} to {ends[1]}" if integers else f"allowed are numbers from {ends[0]}"
     )

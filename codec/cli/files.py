@@ -17,6 +17,7 @@ from codec.bitstream import BitstreamError, MetadataError
 from codec.checks import check_device
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
 from codec.cli.paths import SUFFIX, Job, Plan, planned
+from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
@@ -40,6 +41,7 @@ def compress(options: argparse.Namespace) -> int:
     if options.checkpoint and options.model:
         raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
     weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
+    target = target_of(options, weights)
     plan = _planned(options, SUFFIX)
     if not plan.jobs:
         return each(plan, str)
@@ -48,38 +50,42 @@ def compress(options: argparse.Namespace) -> int:
     import_lightning()
     from codec.checkpoint import load_codec, load_pretrained
     from codec.data.image_file import check_all_kept, read_picture
+    from codec.metrics import psnr
+    from codec.search import Found, encode_to
 
     device = _device(options)
-    if weights is None:
-        codec = load_codec(options.checkpoint)
-        if options.quality is not None:
-            if codec.qualities is None:
-                raise UsageError(f"--quality {options.quality}: the codec of this checkpoint has one quality only")
-            codec.set_quality(options.quality)
-    else:
-        codec = load_pretrained(weights, options.quality)
-        if options.model is None:
-            complain(f"with the pretrained model {weights.label}; `codec models` lists others")
+    codec = load_codec(options.checkpoint) if weights is None else load_pretrained(weights)
+    of_weights = weights is not None and not weights.accepts  # which the quality has chosen then
+    prepare(codec, target, None if of_weights else options.quality, options.effort)
+    if options.checkpoint is None and options.model is None:
+        complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec.to(device)
-    usual = None if weights is None or weights.lossless else _usual(weights, codec.quality)
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
         picture = read_picture(source, channels=1 if codec.image_channels == 1 else None)
         if codec.lossless:
             check_all_kept(picture, job.source)
-        data = codec.encode(picture.image, None if options.strip else picture.metadata)
+        metadata = None if options.strip else picture.metadata
+        if target:
+            found = encode_to(codec, picture.image, metadata, **target)
+        else:
+            found = Found(codec.encode(picture.image, metadata), codec.quality)
+        data, reached = found.data, found.psnr
         _write(job, data)
         size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
         channels, height, width = picture.image.shape
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
-        reached = None
-        if usual is not None and not codec.rate_tells:
-            from codec.metrics import psnr
-
+        said = f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}"
+        if target:
+            said += f", quality {found.quality:g}"
+        if reached is not None:
+            said += f", {reached:.2f} dB"
+        usual = None if weights is None or weights.lossless else _usual(weights, found.quality)
+        if usual is not None and reached is None and not codec.rate_tells:
             reached = psnr(codec.decode(data).cpu(), picture.image)
         notes = [*picture.dropped, *_notes(len(data), size, bpp, reached, usual)]
-        return "; ".join([f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}", *notes])
+        return "; ".join([said, *notes])
 
     with _side_by_side(options.jobs):
         return each(plan, one, options.jobs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from codec.cli import console, extract, files
+from codec.cli import console, extract, files, targets
 from codec.cli.console import STANDARD, Place, is_user_s, reason
 from codec.cli.models import models
 from codec.cli.paths import SUFFIX
@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    options = _parser().parse_args(arguments)
     limit = Image.MAX_IMAGE_PIXELS
     try:
+        options = _parser().parse_args(arguments)
         with warnings.catch_warnings():
             return options.run(options)
     except BrokenPipeError:
@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         if run is files.compress:
             command.add_argument("--model", metavar="NAME", help="a pretrained model; `codec models` lists them")
-            command.add_argument(
-                "--quality", type=int, metavar="N", help="one of the model's: larger files, better images"
-            )
+            targets.add_options(command)
         command.add_argument(
             "--checkpoint",
             type=_path,

@@ -155,6 +155,11 @@ class EntropyBottleneck(nn.Module):
         """The nearest quality that a file can hold."""
         return round(quality * _QUALITY_UNIT) / _QUALITY_UNIT
 
+    @staticmethod
+    def coded_qualities() -> tuple[float, ...]:
+        """All qualities that a file can hold, rising."""
+        return tuple(n / _QUALITY_UNIT for n in range(round(QUALITIES[1] * _QUALITY_UNIT) + 1))
+
     def relative_step(self, quality: Tensor) -> Tensor:
         """The quantiser's step at each quality over that at 50, `[B, 1, 1, 1]`."""
         return torch.exp2(OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)

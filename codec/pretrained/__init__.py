@@ -90,14 +90,15 @@ class PretrainedModel:
             return range(first.accepts[0], first.accepts[1] + 1)
         return () if first.quality is None else tuple(weights.quality for weights in self.weights)
 
-    def at(self, quality: int | None = None) -> Weights:
+    def at(self, quality: float | None = None) -> Weights:
         """The weights for a quality; None: the middle one's. Raises CheckpointError if there are none."""
         if quality is None:
             return self.weights[(len(self.weights) - 1) // 2]
         if not self.qualities:
             raise CheckpointError(f"quality {quality}: the model {self.name} has one quality only, name none")
-        if quality not in self.qualities:
-            lowest, highest = self.qualities[0], self.qualities[-1]
+        lowest, highest = self.qualities[0], self.qualities[-1]
+        # Between two whole ones, it is for the codec to say whether it has that quality.
+        if not lowest <= quality <= highest if self.weights[0].accepts else quality not in self.qualities:
             raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
         return self.weights[0] if self.weights[0].accepts else self.weights[self.qualities.index(quality)]
 
@@ -117,7 +118,7 @@ def pretrained_models() -> list[PretrainedModel]:
     return [PretrainedModel(name, tuple(sorted(by_name[name], key=lambda w: w.quality or 0))) for name in names]
 
 
-def choose(name: str | None = None, quality: int | None = None) -> Weights:
+def choose(name: str | None = None, quality: float | None = None) -> Weights:
     """The weights of the model called `name`, None being the default one, for `quality`, None being its own.
 
     Raises CheckpointError that says what there is.

@@ -132,6 +132,10 @@ class ComRec(LearnedCodec):
         self.rec = RecCNN(image_channels, width, layers, blocks, scale, reduction, self.conditional)
         self.rate = DCTRate()
 
+    @property
+    def quality_grid(self) -> list[int]:
+        return sorted(self.qualities, key=self.format.log_step, reverse=True)  # JPEG 2000's ratio is no quality
+
     def set_quality(self, quality: int) -> None:
         super().set_quality(quality)
         self.codec = self.format.make(quality)

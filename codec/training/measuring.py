@@ -38,6 +38,8 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
             build.attempt("steps", lambda: set_steps(codec, config.steps))
         if codec is not None and config.quality is not None and config.pretrained is None:
             build.attempt("quality", lambda: set_quality(codec, config.quality))
+        if codec is not None and config.effort is not None:
+            build.attempt("effort", lambda: set_effort(codec, config.effort))
         device = build.attempt("device", lambda: choose_device(config.device))
         lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
         if isinstance(codec, LearnedCodec) and codec.image_channels < config.data.channels:
@@ -57,6 +59,8 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         about = {"codec": run.path.name, "commit": commit()}
         if isinstance(codec, LearnedCodec):
             about["weights"] = codec.fingerprint().hex()
+        if config.effort is not None:
+            about["effort"] = config.effort
         results = evaluate_into(
             run.path, codec, data, about, device, loggers, save_files=config.save_files, lpips=lpips
         )
@@ -93,3 +97,15 @@ def set_quality(codec: ImageCodec, quality: int) -> None:
             "JPEG and the like have model.quality",
         )
     codec.set_quality(quality)
+
+
+def set_effort(codec: ImageCodec, effort: int) -> None:
+    """Has a learned codec that can choose its levels put so much work into them."""
+    if codec.efforts is None:
+        raise ConfigError(
+            "effort",
+            effort,
+            "only a learned codec with a quantised latent takes it, not comcnn_reccnn or lossless_unet; "
+            "JPEG XL has model.effort",
+        )
+    codec.set_effort(effort)

@@ -228,6 +228,14 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
             r"error: quality=30: only a run of .* or bottleneck",
         ),
         (
+            ["pretrained=comcnn_reccnn", "data=samples", "data.channels=1", "effort=1"],
+            r"error: effort=1: only a learned codec with a quantised latent takes it",
+        ),
+        (
+            ["pretrained=diffusion_dct", "data=samples", "effort=10"],
+            r"error: effort=10: allowed are the integers 0 to 9",
+        ),
+        (
             ["model=jpeg", "data=kodak", "data.test.root=nowhere"],
             r"error: data\.test\.root=nowhere: no such folder",
         ),

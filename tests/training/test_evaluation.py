@@ -16,6 +16,7 @@ from codec.sweeps.status import status_of
 from codec.training.config import ConfigError
 from codec.training.evaluation import choose_device, evaluate_into
 from codec.training.measuring import evaluate
+from codec.training.results import read_results
 from codec.training.run_folder import evaluation_folder
 from codec.training.run_state import RunState
 from experiments.compose import composed
@@ -79,6 +80,23 @@ def test_wandbs_run_has_all_and_is_finished_before_results_are_written(tmp_path:
     assert process.returncode == 0, process.stderr[-3000:]
     assert (run / "results.json").exists()
     assert f"W&B: offline; to upload it: wandb sync {run.relative_to(tmp_path)}/wandb" in process.stdout
+
+
+def test_files_of_another_effort_are_not_taken_for_those_that_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measured = {}
+    for effort in (None, 0, 1):
+        overrides = ("pretrained=diffusion_dct", "quality=1", *ONE_IMAGE[1:], "data.eval_crop=64", "logger=csv")
+        given = [] if effort is None else [f"effort={effort}"]
+        with composed("evaluate", [*overrides, *given]) as config:
+            assert not evaluation_folder(config).is_done(config)
+            measured[effort] = evaluate(config)
+            assert evaluation_folder(config).is_done(config)
+            assert read_results(evaluation_folder(config).path / "results.json") == measured[effort]
+    assert [results.get("effort") for results in measured.values()] == [None, 0, 1]
+    assert measured[1]["bpp"] < measured[0]["bpp"] == measured[None]["bpp"]
 
 
 def test_an_interrupt_while_it_codes_is_an_interrupt_and_not_a_failure(tmp_path: Path) -> None:

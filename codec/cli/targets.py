@@ -1,0 +1,123 @@
+"""What `codec compress` is told of the files to write: a quality, or what each must reach, and an effort."""
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from codec import pretrained
+from codec.cli.console import UsageError
+from codec.errors import ArgumentError
+
+if TYPE_CHECKING:  # torch is imported only where an image is coded
+    from codec.learned_codec import LearnedCodec
+    from codec.pretrained import Weights
+
+_POWERS = {"": 1, "k": 1000, "m": 1000**2}
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    rate = command.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=_number("--quality", lowest=-math.inf),
+        metavar="N",
+        help="one of the model's: larger files, better images; of a variable rate 0 to 100 in steps of 0.5",
+    )
+    rate.add_argument(
+        "--max-bytes",
+        type=_bytes,
+        metavar="N",
+        help="of each file, as in 50000, 100k or 1.5M: the best quality whose whole file is no larger is searched "
+        "for each image, about 8 encodes; of models that write at many qualities",
+    )
+    rate.add_argument(
+        "--bpp",
+        type=_number("--bpp"),
+        metavar="X",
+        help="of each file at most, in bits per pixel, metadata included; searched likewise",
+    )
+    rate.add_argument(
+        "--psnr",
+        type=_number("--psnr"),
+        metavar="X",
+        help="of each decoded image at least, in dB: the smallest file that reaches it; searched likewise",
+    )
+    command.add_argument(
+        "--effort",
+        type=int,
+        metavar="N",
+        help="0 to 9, for smaller files at equal error: 0 rounds, 1 chooses levels by rate and distortion, more "
+        "also moves them by gradients, which is slow and pays where the decoder is a network; 1 by default where "
+        "the rate varies, else 0",
+    )
+
+
+def target_of(options: argparse.Namespace, weights: "Weights | None") -> dict[str, float]:
+    """What is to be searched for, as `encode_to` takes it; empty if nothing is.
+
+    Raises UsageError where these pretrained `weights`, if any, write at one rate only.
+    """
+    named = {key: getattr(options, key) for key in ("max_bytes", "bpp", "psnr")}
+    target = {key: value for key, value in named.items() if value is not None}
+    if target and weights is not None and not weights.accepts:
+        raise _one_rate_only(target, f"the weights of {weights.label} write")
+    return target
+
+
+def prepare(codec: "LearnedCodec", target: dict[str, float], quality: float | None, effort: int | None) -> None:
+    """Sets the quality and the effort, None leaving the codec's own. Raises UsageError, also for `target`."""
+    if target and codec.quality_grid is None:
+        raise _one_rate_only(target, "the codec of this checkpoint writes")
+    if quality is not None:
+        if codec.qualities is None:
+            raise UsageError(f"--quality {quality:g}: the codec of this checkpoint has one quality only")
+        _set("--quality", codec.set_quality, quality)
+        if codec.quality != quality:
+            lowest, second, *_, highest = codec.quality_grid
+            allowed = f"allowed are {lowest:g} to {highest:g} in steps of {second - lowest:g}"
+            raise UsageError(f"--quality {quality:g}: {allowed}")
+    if effort is not None:
+        _set("--effort", codec.set_effort, effort)
+
+
+def _set(option: str, setter: Callable[[float], None], value: float) -> None:
+    try:
+        setter(value)
+    except ArgumentError as error:
+        raise UsageError(f"{option} {value:g}: {error.allowed}") from error
+
+
+def _one_rate_only(target: dict[str, float], what: str) -> UsageError:
+    (key,) = target
+    ranged = [model.name for model in pretrained.pretrained_models() if model.weights[0].accepts]
+    others = "".join(f"--model {name}, " for name in ranged)
+    return UsageError(
+        f"--{key.replace('_', '-')}: {what} at one rate only, name what writes at many: {others}or --checkpoint "
+        "with a run of bottleneck.variable_rate=true or model=comcnn_reccnn"
+    )
+
+
+def _number(option: str, lowest: float = 0) -> Callable[[str], float]:
+    """Reads what is given for `option`, a number above `lowest`, whole ones as integers. Raises UsageError."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest < value < math.inf:
+            raise UsageError(f"{option} {text}: allowed are numbers{' above 0' if lowest == 0 else ''}")
+        return int(value) if value.is_integer() else value
+
+    return read
+
+
+def _bytes(text: str) -> int:
+    read = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([km]?)", text, re.IGNORECASE)
+    size = Decimal(read[1]) * _POWERS[read[2].lower()] if read else Decimal(0)
+    if size < 1 or size % 1:
+        raise UsageError(f"--max-bytes {text}: allowed are whole bytes from 1, as in 50000, 100k or 1.5M")
+    return int(size)
