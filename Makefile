@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
-	table-comcnn table-lossless table-baselines figures
+	table-comcnn table-lossless table-priors table-baselines figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -77,6 +77,9 @@ table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
 
 table-lossless: $(READY)  ## the lossless U-Nets against PNG, JPEG 2000, WebP, JPEG XL
 	$(MAKE_TABLES) lossless
+
+table-priors: $(READY)  ## the four priors, trained alike on the same latents: bits of Kodak at three rates
+	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.priors
 
 table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best reasonable settings
 	$(MAKE_TABLES) baselines

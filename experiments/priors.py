@@ -1,6 +1,6 @@
 """The priors side by side on one fixed set of latents, after equal training: bits on Kodak at several rates.
 
-  python -m experiments.priors                                  writes experiments/results/priors.md
+  make table-priors                                             writes experiments/results/priors.md
   python -m experiments.priors --steps 20 --images 2 --out x.md quickly, to see that it runs
 
 The latents are those of the package's `diffusion_dct`, whose transform stays as it is; each number of bits is a
@@ -64,7 +64,9 @@ def images_of(data: str, split: str) -> Iterator[Tensor]:
     """The images of a data group of conf/data, uint8 `[3, H, W]`."""
     with composed("train", [f"data={data}"]) as config, Builder(config) as build:
         module = build.part("data")
-    for path in module.sources[split].images(split):
+    source = module.sources[split]
+    source.prepare()
+    for path in source.images(split):
         yield read_image(path, channels=3)
 
 
