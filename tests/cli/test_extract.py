@@ -152,7 +152,7 @@ def test_compress_takes_a_quality_where_the_codec_does(run) -> None:
     assert load_codec("many.safetensors").quality == 40
     assert Path("5.qnt").stat().st_size < Path("60.qnt").stat().st_size
     for options, said in [
-        (("--checkpoint", "many.safetensors", "--quality", 70), "quality=70: allowed are the integers 5 to 60"),
+        (("--checkpoint", "many.safetensors", "--quality", 70), "--quality 70: allowed are the integers 5 to 60"),
         (("--checkpoint", "none.safetensors", "--quality", 40), "--quality 40: the codec of this checkpoint has"),
     ]:
         status, _, err = run("compress", "a.png", "b.qnt", *options)

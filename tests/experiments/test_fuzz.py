@@ -174,5 +174,5 @@ def test_what_takes_too_much_time_or_memory_is_kept() -> None:
     # More than anything before it has had at its peak, which is what is counted.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     target = Target("large", lambda _: b"", lambda _: bytearray(b"x") * (peak + (1 << 26)) and None, BitstreamError)
-    (failure,) = fuzzed(target, 1, SEED, most_mb=1).failures
+    (failure,) = fuzzed(target, 1, SEED, most_seconds=600, most_mb=1).failures
     assert failure[2].startswith("too large: ")
