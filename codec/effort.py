@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from codec.entropy.unbounded import LIMIT
+from codec.networks.exact import UnusableWeightsError
+
 if TYPE_CHECKING:
     from codec.learned_codec import LearnedCodec
 
@@ -18,7 +21,6 @@ _BIT = 0.08
 _CORNER = 256
 
 
-@torch.no_grad()
 def improved(
     codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int
 ) -> list[Tensor]:
@@ -28,10 +30,24 @@ def improved(
     which costs least, as if no other level mattered to its error. Further steps do so again, towards where the
     gradient of D + λ·R points, through the decoder and through what is predicted from each level, and keep what is
     better, or go half as far. (Yang, Bamler and Mandt 2020, https://arxiv.org/abs/2006.04240, descend the gradients
-    of a relaxed quantiser.)
+    of a relaxed quantiser.) Where latent or weights are of no use, the latent is given back as it is.
     """
+    with torch.inference_mode(False), torch.no_grad():  # gradients are wanted of some parts
+        x, latent = x.clone(), [tensor.clone() for tensor in latent]
+        quality = None if quality is None else quality.clone()
+        exact = codec.bottleneck.exact_levels(latent, quality)
+        if not all(bool((tensor.abs() < LIMIT).all()) for tensor in exact):
+            return latent  # which has no file
+        try:
+            return _searched(codec, x, exact, quality, effort)
+        except UnusableWeightsError:
+            return latent
+
+
+def _searched(
+    codec: "LearnedCodec", x: Tensor, exact: Sequence[Tensor], quality: Tensor | None, effort: int
+) -> list[Tensor]:
     bottleneck = codec.bottleneck
-    exact = bottleneck.exact_levels(latent, quality)
     nearest = [torch.floor(tensor + 0.5) for tensor in exact]
     worth = _worth_of_levels(codec, nearest, quality)
     bit = _BIT * _mean_where_not_zero(worth, nearest)
@@ -57,7 +73,7 @@ def _worth_of_levels(codec: "LearnedCodec", levels: Sequence[Tensor], quality: T
     By one product of the decoder's Jacobian with noise, whose expectation this is, in a corner of the image.
     """
     with torch.enable_grad():
-        corners = zip(levels, codec.latent_sizes((_CORNER, _CORNER)), strict=True)
+        corners = zip(levels, codec.latent_sizes(codec.padded(_CORNER, _CORNER)), strict=True)
         levels = [tensor[..., :height, :width].clone().requires_grad_() for tensor, (height, width) in corners]
         x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality), quality)
         noise = torch.randn(x_hat.shape, generator=torch.Generator().manual_seed(0)).to(x_hat.device)

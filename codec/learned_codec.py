@@ -31,8 +31,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
-    strings in a file. `rate_tells`: of an image that the codec is not made for, files are much larger; where they
-    are not, as their latent has bounds that most images reach, only its decoded image shows it.
+    strings in a file. `efforts`: None where `compress` is the scheme's own. `rate_tells`: of an image that the
+    codec is not made for, files are much larger; where they are not, as their latent has bounds that most images
+    reach, only its decoded image shows it.
     """
 
     tag: ClassVar[str]
@@ -189,7 +190,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
             x, quality = self.prepared(image), self._qualities(1)
-            if self.efforts is None:
+            if self._effort_in_use() == 0:
                 _, bits = self.analyse(x, quality)
             else:
                 _, bits = self.bottleneck(self._coded_latent(x), quality)
@@ -224,10 +225,14 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         return self._fingerprint[1]
 
     def _coded_latent(self, x: Tensor) -> list[Tensor]:
-        latent, quality = self.latent(x), self._qualities(1)
+        latent, effort = self.latent(x), self._effort_in_use()
+        return improved(self, x, latent, self._qualities(1), effort) if effort else latent
+
+    def _effort_in_use(self) -> int:
+        if self.efforts is None:
+            return 0
         # Weights of a variable rate were trained for coarser steps than those in use, too.
-        effort = int(quality is not None) if self.effort is None else self.effort
-        return improved(self, x, latent, quality, effort) if effort else latent
+        return int(self.qualities == QUALITIES) if self.effort is None else self.effort
 
     def _qualities(self, count: int) -> Tensor | None:
         """Of so many images, `[count]`: in training random ones, else the one in use; None if there is one rate."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """A complete file, the quality it was written at (None: the codec has one rate), and its PSNR, if measured."""
+    """A complete file, the quality that was chosen for it, None if none was, and its PSNR, if measured."""
 
     data: bytes
     quality: float | None
@@ -43,7 +43,7 @@ def encode_to(
     for `psnr` decodes too, as the number of qualities has bits: 8 of a variable rate.
 
     `codec` is left as it is, so that several threads may search with one. Raises ArgumentError if not one target is
-    given, or the codec writes at one rate only; EncodeError if no quality reaches it.
+    given, or the codec writes at one rate only; EncodeError if no quality that was tried reaches it.
     """
     given = [key for key, value in (("max_bytes", max_bytes), ("bpp", bpp), ("psnr", psnr)) if value is not None]
     if len(given) != 1:
@@ -56,6 +56,7 @@ def encode_to(
     if grid is None:
         raise ArgumentError(given[0], "this codec writes at one rate only")
     pixels = image.shape[1] * image.shape[2]
+    codec.fingerprint()  # which the copy has then
     own = copy.copy(codec)  # with a quality of its own, and the same weights
     found, low, high = None, 0, len(grid)
     while low < high:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from codec.checkpoint import load_pretrained
+from codec.checks import check_integer
 from codec.data.image_file import read_image
 from codec.entropy import EntropyBottleneck
 from codec.entropy.tables import CodingTables
@@ -41,9 +42,11 @@ _RATE, _RATE_OF_TABLES = 1e-3, 2e-2
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.priors", description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=400, help="of training, of each prior at each rate; 400")
-    parser.add_argument("--images", type=int, default=None, help="how many of Kodak's images are measured; all")
+    parser.add_argument("--images", type=int, default=24, help="how many of Kodak's images are measured; 24")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/priors.md"))
     options = parser.parse_args(arguments)
+    check_integer("--steps", options.steps, 1)
+    check_integer("--images", options.images, 1)
     codec = load_pretrained("diffusion_dct", 3)
     training = list(encoded(codec, training_crops(), "encoding the training crops"))
     kodak = [image[None] for image in images_of("kodak", "test")][: options.images]

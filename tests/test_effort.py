@@ -1,11 +1,14 @@
 """What an encoder may do for a smaller file: better levels than the nearest, in the same format."""
 
+import math
+
 import pytest
 import torch
 from conftest import composed, crop
 from torch import Tensor
 
 from codec.checkpoint import load_pretrained
+from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
 
@@ -77,6 +80,40 @@ def test_every_prior_tells_the_bits_of_what_was_chosen(prior: str, photograph: T
         codec.set_effort(effort)
         size = 8 * len(codec.encode(image))
         assert size == pytest.approx(codec.estimated_bits(image), rel=0.02, abs=8 * 60)
+
+
+@pytest.mark.parametrize("effort", [0, 1, 2])
+def test_a_latent_of_no_use_is_refused_whatever_the_effort(effort: int, photograph: Tensor) -> None:
+    with Builder(composed("train", ["experiment=diffusion_wavelet", "model.decoder=none"])) as build:
+        codec = build.codec("model").eval()
+    torch.nn.init.constant_(codec.shortcut.to_colours, torch.nan)
+    codec.set_effort(effort)
+    with pytest.raises(EncodeError, match="nan"):
+        codec.encode(crop(photograph, 64, 64))
+    assert math.isnan(codec.estimated_bits(crop(photograph, 64, 64)))
+
+
+@pytest.mark.parametrize("effort", [1, 2])
+def test_inference_mode_changes_no_file(fitted: LearnedCodec, photograph: Tensor, effort: int) -> None:
+    fitted.set_quality(40)
+    fitted.set_effort(effort)
+    image = crop(photograph, 64, 64)
+    with torch.inference_mode():
+        data = fitted.encode(image)
+    assert fitted.encode(image) == data
+
+
+@pytest.mark.parametrize("quality", [23.0, 37.0])
+def test_no_level_is_chosen_that_a_bounded_latent_has_not(quality: float) -> None:
+    overrides = ["model=diffusion", "model.shortcut=dct", "model.skips=none", "bottleneck.variable_rate=true"]
+    with Builder(composed("train", overrides)) as build:
+        bottleneck = build.codec("model").eval().bottleneck
+    of, cheap = torch.tensor([quality]), [torch.full((1, 1, 1, 1), 1e-3)]
+    for end in (-0.5, 0.5):
+        targets = bottleneck.exact_levels([torch.full((1, 128, 2, 2), end)], of)
+        (chosen,) = bottleneck.choose(targets, cheap, of)
+        (again,) = bottleneck.exact_levels(bottleneck.dequantised([chosen], of), of)
+        assert torch.equal(torch.floor(again + 0.5), chosen)
 
 
 def test_what_has_no_latent_of_its_own_has_no_effort() -> None:

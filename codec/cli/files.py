@@ -84,7 +84,8 @@ def compress(options: argparse.Namespace) -> int:
         usual = None if weights is None or weights.lossless else _usual(weights, found.quality)
         if usual is not None and reached is None and not codec.rate_tells:
             reached = psnr(codec.decode(data).cpu(), picture.image)
-        notes = [*picture.dropped, *_notes(len(data), size, bpp, reached, usual)]
+        told = None if codec.rate_tells else reached
+        notes = [*picture.dropped, *_notes(len(data), size, bpp, told, usual)]
         return "; ".join([said, *notes])
 
     with _side_by_side(options.jobs):

@@ -4,7 +4,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
-from decimal import Decimal
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from codec import pretrained
@@ -117,7 +117,7 @@ def _number(option: str, lowest: float = 0) -> Callable[[str], float]:
 
 def _bytes(text: str) -> int:
     read = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([km]?)", text, re.IGNORECASE)
-    size = Decimal(read[1]) * _POWERS[read[2].lower()] if read else Decimal(0)
-    if size < 1 or size % 1:
+    size = Fraction(read[1]) * _POWERS[read[2].lower()] if read else Fraction(0)
+    if size < 1 or size.denominator != 1:
         raise UsageError(f"--max-bytes {text}: allowed are whole bytes from 1, as in 50000, 100k or 1.5M")
     return int(size)

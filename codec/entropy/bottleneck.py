@@ -137,7 +137,10 @@ class EntropyBottleneck(nn.Module):
 
         `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
         """
-        targets = self.exact_levels(self.dequantised(targets, quality), quality)
+        if self.bounded:  # to what a file's levels are
+            end = torch.as_tensor(0.5 / self.step(quality), device=targets[0].device)
+            low, high = torch.floor(0.5 - end), torch.floor(0.5 + end)
+            targets = [torch.minimum(torch.maximum(target, low), high) for target in targets]
         pairs = zip(targets, worth, strict=True)
         told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]

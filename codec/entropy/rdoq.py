@@ -13,8 +13,8 @@ class Choose:
     """Takes for every symbol that of its two nearest levels which costs least, squared error and bits together.
 
     Levels are complex: what the latent is in steps, not rounded, and, as the imaginary part, what a squared error
-    of one step costs there, in bits. A symbol is charged what it takes in the file, not what follows from it. Side
-    information, which is real, stays as it is.
+    of one step costs there, in bits. A symbol is charged what it takes by itself, not what follows from it. Side
+    information, which is real, stays as it is; a file's is made of the chosen levels, so it may be another.
     """
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def set_steps(codec: ImageCodec, steps: int) -> None:
     codec.set_decoding(steps=steps)
 
 
-def set_quality(codec: ImageCodec, quality: int) -> None:
+def set_quality(codec: ImageCodec, quality: float) -> None:
     """Has a learned codec that takes a quality write its files at that one."""
     if codec.qualities is None or not isinstance(codec, LearnedCodec):
         raise ConfigError(
@@ -97,6 +97,8 @@ def set_quality(codec: ImageCodec, quality: int) -> None:
             "JPEG and the like have model.quality",
         )
     codec.set_quality(quality)
+    if codec.quality != quality:
+        raise ConfigError("quality", quality, f"a file holds {codec.quality:g}, as near as steps of a half come")
 
 
 def set_effort(codec: ImageCodec, effort: int) -> None:

@@ -197,6 +197,7 @@ def test_one_of_them_is_named(options: tuple, run) -> None:
 @pytest.mark.parametrize(
     ("option", "line"),
     [
+        (("--max-bytes", f"1.{'0' * 30}1"), f"--max-bytes 1.{'0' * 30}1: allowed are whole bytes"),
         (("--max-bytes", "0"), "--max-bytes 0: allowed are whole bytes from 1, as in 50000, 100k or 1.5M"),
         (("--max-bytes", "1.5"), "--max-bytes 1.5: allowed are whole bytes"),
         (("--max-bytes", "100kB"), "--max-bytes 100kB: allowed are whole bytes"),
