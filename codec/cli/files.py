@@ -186,7 +186,7 @@ class _Usual(NamedTuple):
     psnr: float
 
 
-def _usual(weights: "Weights", quality: int | None) -> _Usual:
+def _usual(weights: "Weights", quality: float | None) -> _Usual:
     """What photographs reach with a lossy model, at `quality` where its weights write at several."""
     points = [point for of_data_set in weights.measured.values() for point in of_data_set]
     if quality is not None:

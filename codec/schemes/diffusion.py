@@ -4,7 +4,7 @@
 
 Differs from the paper: the latent is quantised and entropy-coded, so that there is a file; the encoder features
 that the decoder concatenates are quantised, coded and counted too (`skips: coded`) or left out (`skips: none`),
-since a decoder has nothing else. Beyond the paper: `shortcut: dct` and `decoder: iterative`, see below.
+since a decoder has nothing else. Beyond the paper: `shortcut: dct` or `wavelet`, `decoder: iterative`, see below.
 
 Letters: B images, C image channels, H × W pixels.
 """
