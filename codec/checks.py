@@ -103,7 +103,7 @@ def check_bottleneck(bits: Any, noise: Any) -> None:
     """How a latent is quantised. Raises ArgumentError."""
     with together() as check:
         check(check_integer, "bits", bits, 1, 8)
-        check(check_choice, "noise", noise, ("uniform", "paper", "straight_through"))
+        check(check_choice, "noise", noise, ("uniform", "paper", "straight_through", "chosen"))
 
 
 def check_loss(
@@ -131,6 +131,7 @@ def check_data(
     channels: Any = 3,
     crop_size: Any = 256,
     eval_crop: Any = None,
+    smallest_scale: Any = 1.0,
     crops_per_image: Any = 1,
     batch_size: Any = 16,
     num_workers: Any = 2,
@@ -144,6 +145,7 @@ def check_data(
             check(check_integer, "crop_size", crop_size, 1)
         if eval_crop is not None:
             check(check_integer, "eval_crop", eval_crop, 1)
+        check(_check_scale, smallest_scale, crop_size)
         check(check_integer, "crops_per_image", crops_per_image, 1)
         check(check_integer, "batch_size", batch_size, 1)
         if limit is not None:
@@ -160,6 +162,13 @@ def check_device(device: Any) -> None:
     kind, _, index = str(device).partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
         raise ArgumentError("device", device, "allowed are auto, cpu, cuda, cuda:N, mps")
+
+
+def _check_scale(scale: Any, crop_size: Any) -> None:
+    if type(scale) not in (int, float) or not 0 < scale <= 1:
+        raise ArgumentError("smallest_scale", scale, "allowed are numbers above 0 up to 1")
+    if scale < 1 and crop_size is None:
+        raise ArgumentError("smallest_scale", scale, "without a crop_size images are trained on as they are: 1")
 
 
 def _check_val_fraction(fraction: Any) -> None:

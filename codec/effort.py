@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from codec.entropy.rdoq import BIT
 from codec.entropy.unbounded import LIMIT
 from codec.networks.exact import UnusableWeightsError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from codec.learned_codec import LearnedCodec
 
 EFFORTS = range(10)
-# λ over the squared error of one level. At high rates D = step²/12 · 4^-bits, so 0.116; measured best is less.
-_BIT = 0.08
 _CORNER = 256
 
 
@@ -50,7 +49,7 @@ def _searched(
     bottleneck = codec.bottleneck
     nearest = [torch.floor(tensor + 0.5) for tensor in exact]
     worth = _worth_of_levels(codec, nearest, quality)
-    bit = _BIT * _mean_where_not_zero(worth, nearest)
+    bit = BIT * _mean_where_not_zero(worth, nearest)
     in_bits = [tensor / bit for tensor in worth]
     best = bottleneck.choose(exact, in_bits, quality)
     lowest, share = None, 1.0

@@ -21,6 +21,8 @@ from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
 from codec.rate_distortion_module import RateDistortionModule, Reconstruction, to_uint8
 
+_SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
+
 
 class LearnedCodec(ImageCodec, RateDistortionModule):
     """An ImageCodec that is trained. A scheme sets the attributes below and writes the four parts of this drawing.
@@ -99,8 +101,12 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         y_hat, bits = self.analyse(x, quality)
         x_hat = self.g_s(y_hat, quality)
         if self.training and quality is not None:
-            # A bit is worth what the squared step is: where steps are large, distortion weighs less.
-            x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / self.bottleneck.relative_step(quality) ** 2
+            # A bit is worth what the squared step is; and each image counts relative to its own squared error, or
+            # the lowest rates would be all that is trained.
+            weight = 1 / (x_hat.detach().float() - x).square().mean((1, 2, 3)).clamp(min=_SMALLEST_ERROR)
+            of_bits = weight * self.bottleneck.relative_step(quality).flatten() ** 2
+            x_hat = _gradient_times(weight[:, None, None, None], x_hat)
+            bits = {part: _gradient_times(of_bits, count) for part, count in bits.items()}
         return Reconstruction(x_hat, bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
@@ -270,6 +276,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         finally:
             for module, training in modes:  # not train(True): a part may have been frozen by itself
                 module.training = training
+
+
+def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:
+    return x.detach() + factor * (x - x.detach())
 
 
 def _round_up(size: int, stride: int) -> int:

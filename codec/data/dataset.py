@@ -103,7 +103,8 @@ class EpochSampler(Sampler[Draw]):
 
 class TrainingCrops(Dataset[Tensor]):
     """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`, their colour
-    channels in random order if `shuffle_channels`.
+    channels in random order if `shuffle_channels`, of images that are shrunk by a factor drawn from
+    [`smallest_scale`, 1], as far as they are large enough.
 
     Indexed by Draw, or by image for a crop that is always the same; gives uint8 `[C, h, w]`. `images` are the
     decoded images, if they are kept in memory.
@@ -116,12 +117,14 @@ class TrainingCrops(Dataset[Tensor]):
         crop_size: int | None,
         flip: bool,
         shuffle_channels: bool,
+        smallest_scale: float,
         seed: int,
         images: Sequence[Tensor] | None,
     ) -> None:
         self.paths = paths
         self.reader = reader
         self.crop_size = crop_size
+        self.smallest_scale = smallest_scale
         self.flip = flip
         self.shuffle_channels = shuffle_channels
         self.seed = seed
@@ -136,8 +139,11 @@ class TrainingCrops(Dataset[Tensor]):
         image = self._readable_image(draw.image)
         random = np.random.default_rng([self.seed, draw.epoch, draw.position])
         if self.crop_size is not None:
-            top, left = (int(random.integers(side - self.crop_size + 1)) for side in image.shape[1:])
-            image = F.crop(image, top, left, self.crop_size, self.crop_size)
+            size = self.crop_size
+            if self.smallest_scale < 1:
+                size = min(round(size / random.uniform(self.smallest_scale, 1)), *image.shape[1:])
+            top, left = (int(random.integers(side - size + 1)) for side in image.shape[1:])
+            image = resize_image(F.crop(image, top, left, size, size), (self.crop_size, self.crop_size))
         if self.flip and random.random() < 0.5:
             image = F.horizontal_flip(image)
         return image[random.permutation(len(image))] if self.shuffle_channels else image

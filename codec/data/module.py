@@ -33,6 +33,7 @@ class ImageDataModule(LightningDataModule):
       images, chosen by `split_seed`, is kept out of training; else the test images of that source.
     - `channels` 1 or 3; `resize` null, a shorter side, or [height, width], for all three (antialiased bicubic).
     - `crop_size`: square random crops in training; `eval_crop`: square centre crops elsewhere; null: whole images.
+    - `smallest_scale`: crops are of images shrunk at random, at most to this part of their size; 1: never.
     - `flip`: left-right, at random. `shuffle_channels`: R, G and B in random order, where colours are few.
     - `crops_per_image`: how often each image occurs in an epoch.
     - `cache`: decode everything once, into memory. `limit`: only the first N images of each.
@@ -50,6 +51,7 @@ class ImageDataModule(LightningDataModule):
         resize: int | Sequence[int] | None = None,
         crop_size: int | None = 256,
         eval_crop: int | None = None,
+        smallest_scale: float = 1.0,
         flip: bool = True,
         shuffle_channels: bool = False,
         crops_per_image: int = 1,
@@ -66,6 +68,7 @@ class ImageDataModule(LightningDataModule):
             channels=channels,
             crop_size=crop_size,
             eval_crop=eval_crop,
+            smallest_scale=smallest_scale,
             crops_per_image=crops_per_image,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -78,6 +81,7 @@ class ImageDataModule(LightningDataModule):
         self.reader = ImageReader(channels, check_size("resize", resize))
         self.crop_size = crop_size
         self.eval_crop = eval_crop
+        self.smallest_scale = smallest_scale
         self.flip = flip
         self.shuffle_channels = shuffle_channels
         self.crops_per_image = crops_per_image
@@ -175,7 +179,14 @@ class ImageDataModule(LightningDataModule):
             train_paths, images = list(decoded), list(decoded.values())
         self.val_set = self._whole_images("val", val_paths, unreadable)
         self.train_set = TrainingCrops(
-            train_paths, self.reader, self.crop_size, self.flip, self.shuffle_channels, self.seed, images
+            train_paths,
+            self.reader,
+            self.crop_size,
+            self.flip,
+            self.shuffle_channels,
+            self.smallest_scale,
+            self.seed,
+            images,
         )
 
     def _whole_images(self, role: str, paths: list[Path], unreadable: list[ImageFileError]) -> WholeImages:

@@ -11,14 +11,15 @@ from codec.bitstream import BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
-from codec.entropy.rdoq import BitsAhead, Choose
+from codec.entropy.rdoq import BIT, BitsAhead, Choose
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
+from codec.networks.rate import KNOTS, nearness_to_knots
 
 # A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
 QUALITIES = (0.0, 100.0)
-OCTAVES = 5.5
+OCTAVES = 7.0
 _MOST_CHANNELS = 1 << 14
 # Where levels have no bounds, or a quality widens them, alphabets end here: what lies outside is escaped.
 _WIDEST_REACH = 512
@@ -35,9 +36,15 @@ class EntropyBottleneck(nn.Module):
 
     A latent is a list of tensors `[B, C, H, W]`, coarse to fine, around 0, with `channels` C each. What lies
     outside [−½, ½] is clamped if `bounded`. Levels are ⌊y / step + ½⌋, and `y_hat = level · step`: with B = `bits`
-    (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(5.5 · (½ − quality / 100)), of each image's own
-    quality, 0–100. `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5
-    steps, or `straight_through` rounding whose gradient is the identity; then the prior sees rounded levels too.
+    (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(7 · (½ − quality / 100)), of each image's own quality,
+    0–100, times a gain that every channel learns for each of six qualities (Cui et al. 2021,
+    https://arxiv.org/abs/2003.02012), at first 1.
+
+    `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5 steps,
+    `straight_through` rounding whose gradient is the identity, or `chosen`, as that, to the levels that an encoder
+    chooses (see `choose`) if a step of every channel is worth the same. With the latter two the prior sees whole
+    levels as well.
+
     `prior` makes the probability model from the channels, the largest level of an alphabet, and `groups` (see
     ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.
 
@@ -73,13 +80,17 @@ class EntropyBottleneck(nn.Module):
             reach = max(reach, min(_WIDEST_REACH, reach * 2 ** math.ceil(OCTAVES / 2)))
         self.prior = prior(self.channels, reach, groups)
         check_exact(self.prior)
+        # Binary logarithms, of each channel's step over the tensors' common one.
+        self.gains = nn.ParameterList(torch.zeros(KNOTS, count) for count in channels if variable_rate)
 
     def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""
         with torch.autocast(y[0].device.type, enabled=False):
             exact = self.exact_levels(y, quality)
             if self.training:
-                code = Train(self.noise != "straight_through")
+                if self.noise == "chosen":
+                    exact = self._chosen(exact, quality)
+                code = Train(self.noise in ("uniform", "paper"))
                 self._visit([e if self.shapes_latent else e.detach() for e in exact], code, quality)
                 levels = [self._noisy(e) for e in exact]
             else:
@@ -122,13 +133,12 @@ class EntropyBottleneck(nn.Module):
 
     def exact_levels(self, y: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
         """What is rounded to levels: the latent, clamped if bounded, in steps."""
-        step = self.step(quality)
-        return [(_Clamp.apply(tensor.float()) if self.bounded else tensor.float()) / step for tensor in y]
+        clamped = [_Clamp.apply(tensor.float()) if self.bounded else tensor.float() for tensor in y]
+        return [tensor / step for tensor, step in zip(clamped, self.steps(quality), strict=True)]
 
     def dequantised(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
         """The latent that levels stand for."""
-        step = self.step(quality)
-        return [tensor * step for tensor in levels]
+        return [tensor * step for tensor, step in zip(levels, self.steps(quality), strict=True)]
 
     def choose(
         self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None = None
@@ -138,9 +148,11 @@ class EntropyBottleneck(nn.Module):
         `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
         """
         if self.bounded:  # to what a file's levels are
-            end = torch.as_tensor(0.5 / self.step(quality), device=targets[0].device)
-            low, high = torch.floor(0.5 - end), torch.floor(0.5 + end)
-            targets = [torch.minimum(torch.maximum(target, low), high) for target in targets]
+            ends = [torch.as_tensor(0.5 / step, device=targets[0].device) for step in self.steps(quality)]
+            targets = [
+                torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
+                for target, end in zip(targets, ends, strict=True)
+            ]
         pairs = zip(targets, worth, strict=True)
         told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
@@ -178,10 +190,18 @@ class EntropyBottleneck(nn.Module):
             raise BitstreamError(f"a section of {len(section)} bytes is too short for its {count} symbols")
 
     def step(self, quality: Tensor | None) -> Tensor | float:
-        """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is."""
+        """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is, but for the channels' gains."""
         if not self.variable_rate or quality is None:
             return 1 / self.scale
         return self.relative_step(quality) / self.scale
+
+    def steps(self, quality: Tensor | None) -> Sequence[Tensor | float]:
+        """The step of every channel of each tensor, `[B, C, 1, 1]`, or the one there is."""
+        step = self.step(quality)
+        if not self.variable_rate or quality is None:
+            return [step] * len(self.channels)
+        near = nearness_to_knots(quality).flatten(1)
+        return [step * torch.exp2(near @ gains)[..., None, None] for gains in self.gains]
 
     def quality_of(self, section: bytes) -> Tensor | None:
         """The quality `[1]` that a section was written at; None if there is one rate. Raises BitstreamError."""
@@ -196,7 +216,26 @@ class EntropyBottleneck(nn.Module):
         with nullcontext() if self.training else exact_kernels(levels[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
 
+    def _chosen(self, exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
+        """Whole levels, whose gradient is the identity."""
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in exact):  # the loss will say so
+            return [whole(tensor) for tensor in exact]
+        common, steps = self.step(quality), self.steps(quality)
+        worth = [torch.as_tensor((step / common) ** 2 / BIT, device=exact[0].device) for step in steps]
+        training = self.prior.training
+        self.prior.eval()
+        try:
+            with torch.no_grad():
+                levels = self.choose(exact, worth, quality)
+        except UnusableWeightsError:
+            return [whole(tensor) for tensor in exact]
+        finally:
+            self.prior.train(training)
+        return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
+
     def _noisy(self, levels: Tensor) -> Tensor:
+        if self.noise == "chosen":
+            return levels
         if self.noise == "straight_through":
             return whole(levels)
         if self.noise == "uniform":

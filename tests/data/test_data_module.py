@@ -167,6 +167,24 @@ def test_flip_mirrors_about_half_of_the_crops(tmp_path):
     assert 10 < (batches[:, 0, 0, 0] > batches[:, 0, 0, -1]).sum() < 54
 
 
+def test_crops_are_of_images_shrunk_as_far_as_asked_and_as_they_are_large(tmp_path):
+    ramp = np.tile(np.arange(0, 200, 2, dtype=np.uint8)[:, None], (1, 3))[None].repeat(60, 0)
+    (tmp_path / "a").mkdir()
+    for i in range(2):
+        Image.fromarray(ramp).save(tmp_path / "a" / f"{i}.png")
+    source = FolderSource(str(tmp_path / "a"))
+    options = {"val_fraction": 0.5, "crops_per_image": 64, "num_workers": 0, "crop_size": 40, "flip": False}
+    columns = {}
+    for scale in (1.0, 0.5):
+        data = ImageDataModule(source, None, smallest_scale=scale, **options)
+        data.setup()
+        crops = epoch(data).flatten(0, 1)[:, 0, 20].float()
+        columns[scale] = (crops[:, 30] - crops[:, 10]) / 2
+    assert bool((columns[1.0] == 20).all())
+    assert 19 <= columns[0.5].min() < 22
+    assert 28 < columns[0.5].max() < 31  # rows are 60: no crop of 40 can be of an image below two thirds
+
+
 def test_a_validation_source_of_its_own(folders, tmp_path):
     val = FolderSource(str(make_images(tmp_path / "val", 5)))
     data = module(folders, val=val)

@@ -5,6 +5,8 @@ import torch
 from bottlenecks import make_bottleneck, model_of, sample_levels
 from conftest import generator
 
+from codec.entropy.rdoq import BIT
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -79,7 +81,7 @@ def test_a_very_improbable_level_still_moves_the_latent_and_teaches_the_prior():
         assert bool((tensor.grad != 0).any())
 
 
-@pytest.mark.parametrize("noise", ["uniform", "paper", "straight_through"])
+@pytest.mark.parametrize("noise", ["uniform", "paper", "straight_through", "chosen"])
 def test_at_the_ends_of_the_range_a_gradient_is_stopped_outwards_and_kept_inwards(noise):
     bottleneck = make_bottleneck(1, noise=noise).train()
     values = torch.tensor([-1.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.0])
@@ -99,6 +101,36 @@ def test_straight_through_rounds_and_its_gradient_is_the_identity():
     upstream = torch.randn(1, 1, 20, 20, generator=generator(1))
     y_hat.backward(upstream)
     assert torch.equal(y.grad, upstream)
+
+
+def test_chosen_levels_cost_less_than_the_nearest_and_their_gradient_is_the_identity():
+    chosen, nearest = (make_bottleneck(2, noise=noise).train() for noise in ("chosen", "straight_through"))
+    with torch.no_grad():  # a distribution that is narrower than at the start
+        for bias in model_of(nearest).biases:
+            bias.zero_()
+        model_of(nearest).matrices[0].fill_(4.0)
+    chosen.load_state_dict(nearest.state_dict())
+    y = (0.05 * torch.randn(1, 2, 20, 20, generator=generator())).requires_grad_()
+    costs, decoded = [], []
+    for bottleneck in (chosen, nearest):
+        (y_hat,), bits = bottleneck([y])
+        error = ((y_hat - y) * bottleneck.scale).square().sum()
+        costs.append((error / BIT + bits["y"].sum()).item())
+        decoded.append(y_hat)
+    assert costs[0] < 0.99 * costs[1]
+    levels = decoded[0] * chosen.scale
+    assert torch.equal(levels, levels.round())
+    assert not torch.equal(*decoded)
+    upstream = torch.randn(y.shape, generator=generator(1))
+    decoded[0].backward(upstream)
+    torch.testing.assert_close(y.grad, upstream)
+
+
+def test_a_latent_that_is_not_finite_is_trained_on_until_its_loss_tells():
+    y = torch.full((1, 2, 8, 8), torch.nan)
+    (y_hat,), bits = make_bottleneck(2, noise="chosen").train()([y])
+    assert bool(y_hat.isnan().all())
+    assert bool(bits["y"].isnan())
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])

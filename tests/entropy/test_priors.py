@@ -86,13 +86,29 @@ def test_a_higher_quality_is_nearer_and_costs_more(name: str) -> None:
     assert costs[0] < costs[-1]
 
 
+@torch.no_grad()
+def test_a_gain_makes_a_channels_steps_larger_between_its_knots(name: str) -> None:
+    bottleneck = make(name, variable_rate=True).eval()
+    y, quality = latent(), torch.tensor([30.0])
+    plain = bottleneck.steps(quality)
+    bottleneck.gains[0][1, 0] = 2.0  # at quality 20, of the first channel
+    steps = bottleneck.steps(quality)
+    assert torch.equal(steps[1], plain[1])
+    assert torch.equal(steps[0][:, 1:], plain[0][:, 1:])
+    assert float(steps[0][0, 0]) == pytest.approx(2 * float(plain[0][0, 0]))
+    decoded = bottleneck.decompress(bottleneck.compress(y, quality), SIZES)
+    assert all(map(torch.equal, decoded, bottleneck(y, quality)[0]))
+    for tensor, exact, step in zip(decoded, y, steps, strict=True):
+        assert bool(((tensor - exact).abs() <= 0.501 * step).all())
+
+
 def test_training_reaches_the_latent_and_every_weight(name: str) -> None:
     bottleneck = make(name, variable_rate=True).train()
     y = [tensor.requires_grad_() for tensor in latent(batch=2)]
     y_hat, bits = bottleneck(y, torch.tensor([30.0, 70.0]))
     assert [tensor.shape for tensor in y_hat] == [tensor.shape for tensor in y]
     (sum(bits.values()).sum() + sum(tensor.square().sum() for tensor in y_hat)).backward()
-    for part, tensor in [*enumerate(y), *bottleneck.prior.named_parameters()]:
+    for part, tensor in [*enumerate(y), *bottleneck.named_parameters()]:
         assert tensor.grad is not None, part
         assert bool(torch.isfinite(tensor.grad).all()), part
     rate = {f"networks.{n}" for n in range(2)}
