@@ -1,8 +1,9 @@
-"""What is special to the training of one model for all rates."""
+"""One model for all rates: what every latent scheme promises of it, and what is special to its training."""
 
 import pytest
 import torch
-from conftest import composed, images
+from conftest import composed, crop, images
+from quantized_codecs import SMALL as SMALL_RESNET
 from torch import Tensor
 
 from codec.learned_codec import LearnedCodec
@@ -16,6 +17,50 @@ def codec() -> LearnedCodec:
     torch.manual_seed(0)
     with Builder(composed("train", ["experiment=diffusion_wavelet"])) as build:
         return build.codec("model").train()
+
+
+MODELS = {
+    "conv_baseline": ("model=conv_baseline", "model.widths=[8,8,8,8]"),
+    "conv_enhanced": ("model=conv_enhanced", "model.widths=[8,8,8,8]"),
+    "quantized_autoencoder": ("model=quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=32"),
+    "quantized_autoencoder, DCT": (
+        "model=quantized_autoencoder",
+        *SMALL_RESNET,
+        "model.latent_channels=32",
+        "model.shortcut=dct",
+    ),
+    "diffusion": ("model=diffusion",),
+    "diffusion, DCT": ("model=diffusion", "model.shortcut=dct"),
+    "diffusion, wavelet": ("model=diffusion_wavelet",),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_scheme_learns_all_rates_and_its_decoder_is_told_which(model: str, photograph: Tensor) -> None:
+    overrides = [*MODELS[model], "bottleneck.variable_rate=true", "loss.rate_weight=0.01"]
+    with Builder(composed("train", overrides)) as build:
+        build.seed()
+        codec = build.codec("model")
+        codec.prepare_training(build.part("loss"), build.part("optimizer"))
+    optimizer = codec.train().configure_optimizers()["optimizer"]
+    batch = torch.stack([crop(photograph, 64, 64), crop(photograph.flip(2), 64, 64)]).float() / 255
+    for _ in range(2):
+        optimizer.zero_grad()
+        output = codec(batch)
+        codec._loss(output.x_hat, output.total_bits, batch).loss.backward()
+        optimizer.step()
+    codec.eval()
+    sizes = []
+    for quality in (10, 90):
+        codec.set_quality(quality)
+        data = codec.encode(crop(photograph, 40, 72))
+        assert codec.decode(data).shape == (3, 40, 72)
+        sizes.append(len(data))
+    assert sizes[0] < sizes[1]
+    with torch.no_grad():
+        y_hat = [tensor.round(decimals=2) for tensor in codec.latent(batch[:1])]
+        low, high = (codec.g_s(y_hat, torch.tensor([quality])) for quality in (10.0, 90.0))
+    assert not torch.equal(low, high)
 
 
 def gradients(codec: LearnedCodec, loss: Tensor) -> list[Tensor]:

@@ -179,6 +179,23 @@ class EntropyBottleneck(nn.Module):
         """The quantiser's step at each quality over that at 50, `[B, 1, 1, 1]`."""
         return torch.exp2(OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)
 
+    @property
+    def step_planes(self) -> int:
+        """How many channels more `with_step` gives: one, or none if there is one rate."""
+        return int(self.variable_rate)
+
+    def with_step(self, y: Tensor, quality: Tensor | None) -> Tensor:
+        """`y` `[B, C, H, W]` for a network, where the rate varies with a plane more that tells it the step.
+
+        The plane is the step's binary logarithm, 0 at quality 50.
+        """
+        if not self.variable_rate:
+            return y
+        if quality is None:
+            quality = y.new_full((len(y),), sum(QUALITIES) / 2)
+        plane = torch.log2(self.relative_step(quality)).to(y.dtype)
+        return torch.cat([y, plane.expand(-1, -1, *y.shape[-2:])], 1)
+
     def fit_prior(self, y: Sequence[Tensor], quality: Tensor | None = None) -> None:
         """Starts the prior, if it can be fitted, by the latents of several images; see `forward` for both."""
         self.prior.fit([torch.floor(exact + 0.5) for exact in self.exact_levels(y, quality)], quality)

@@ -45,15 +45,13 @@ class ConvBaseline(LearnedCodec):
         check_integers("widths", widths, lowest=1, fewest=2)
         check_integer("latent_channels", latent_channels, 1)
         self.stride = 2 ** len(widths)
-        down = [image_channels, *widths]
-        up = [latent_channels, *reversed(widths)]
         self.encoder = nn.Sequential()
-        for inputs, outputs in pairwise(down):
+        for inputs, outputs in pairwise([image_channels, *widths]):
             self.encoder.extend([ConvBlock(inputs, outputs), nn.MaxPool2d(2)])
         self.encoder.append(nn.Conv2d(widths[-1], latent_channels, 1))
         self.bottleneck = bottleneck([latent_channels])
         self.decoder = nn.Sequential()
-        for inputs, outputs in pairwise(up):
+        for inputs, outputs in pairwise([latent_channels + self.bottleneck.step_planes, *reversed(widths)]):
             self.decoder.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
         self.decoder.extend([nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid()])
 
@@ -61,7 +59,7 @@ class ConvBaseline(LearnedCodec):
         return [self.encoder(x)]  # (B, M, H/16, W/16)
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
-        return self.decoder(y_hat[0])
+        return self.decoder(self.bottleneck.with_step(y_hat[0], quality))
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
@@ -100,18 +98,18 @@ class ConvEnhanced(LearnedCodec):
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ArgumentError("dropout", dropout, "allowed are numbers from 0 up to, not including, 1")
         self.stride = 2**levels
-        self.stem = nn.Sequential(ConvBlock(image_channels, widths[0]), ConvBlock(widths[0], widths[0]))
-        self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for n, (fine, coarse) in enumerate(pairwise(widths)):
-            below = latent_channels if n == levels - 1 else coarse
-            self.down.append(nn.Sequential(ConvBlock(fine, coarse), nn.MaxPool2d(2), ConvBlock(coarse, coarse)))
-            self.up.append(nn.Sequential(Upsample("bilinear"), ConvBlock(below, fine)))
-            self.merge.append(ConvBlock(fine + skip_channels[n], fine))
         # What is coded, coarse to fine: y at level `levels`, then s_n at level n.
         self.coded = [levels, *(n for n in reversed(range(levels)) if skip_channels[n])]
         channels = [*skip_channels, latent_channels]
         self.project = nn.ModuleDict({str(n): nn.Conv2d(widths[n], channels[n], 1) for n in self.coded})
         self.bottleneck = bottleneck([channels[n] for n in self.coded])
+        self.stem = nn.Sequential(ConvBlock(image_channels, widths[0]), ConvBlock(widths[0], widths[0]))
+        self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for n, (fine, coarse) in enumerate(pairwise(widths)):
+            below = latent_channels + self.bottleneck.step_planes if n == levels - 1 else coarse
+            self.down.append(nn.Sequential(ConvBlock(fine, coarse), nn.MaxPool2d(2), ConvBlock(coarse, coarse)))
+            self.up.append(nn.Sequential(Upsample("bilinear"), ConvBlock(below, fine)))
+            self.merge.append(ConvBlock(fine + skip_channels[n], fine))
         self.dropout = nn.Dropout2d(dropout)
         self.head = nn.Sequential(nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid())
 
@@ -128,7 +126,7 @@ class ConvEnhanced(LearnedCodec):
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""
         decoded = dict(zip(self.coded, y_hat, strict=True))
-        h = decoded.pop(len(self.up))
+        h = self.bottleneck.with_step(decoded.pop(len(self.up)), quality)
         for n in reversed(range(len(self.up))):
             h = self.up[n](h)  # (B, widths[n], H/2^n, W/2^n)
             if n == len(self.up) - 1:

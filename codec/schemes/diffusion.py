@@ -150,7 +150,12 @@ class DiffusionAutoencoder(LearnedCodec):
             self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
             self.decoder = ConditionalUNet(image_channels, bool(self.skips))
         else:
-            self.decoder = UNetDecoder(image_channels, bool(self.skips), starts_at_zero=shortcut != "none")
+            self.decoder = UNetDecoder(
+                image_channels,
+                bool(self.skips),
+                starts_at_zero=shortcut != "none",
+                y_channels=LATENT_CHANNELS + self.bottleneck.step_planes,
+            )
 
     def forward(self, x: Tensor) -> Reconstruction:
         if not (self.training and self.iterative):
@@ -197,7 +202,7 @@ class DiffusionAutoencoder(LearnedCodec):
             if self.training and self.max_t > 0:
                 t = torch.randint(self.max_t, (), device=y.device)
                 y = self.schedule.q_sample(y, t, torch.randn_like(y))
-            return base + self.share * self.decoder(y, skips)
+            return base + self.share * self.decoder(self.bottleneck.with_step(y, quality), skips)
         generator = torch.Generator().manual_seed(self.sampling_seed)
         noise = torch.randn(base.shape, generator=generator).to(base.device)
         sample = self.schedule.ddim(

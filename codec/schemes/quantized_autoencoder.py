@@ -69,7 +69,10 @@ class QuantizedAutoencoder(LearnedCodec):
         self.encoder.fc = nn.Identity()
         self.bottleneck = bottleneck([latent_channels])
         self.decoder = nn.Sequential(
-            *(ResidualBlock(coarse, fine, upsample=True) for coarse, fine in pairwise([latent_channels, *widths])),
+            *(
+                ResidualBlock(coarse, fine, upsample=True)
+                for coarse, fine in pairwise([latent_channels + self.bottleneck.step_planes, *widths])
+            ),
             nn.Conv2d(widths[-1], image_channels, 3, padding=1),
         )
         self.shortcut = None
@@ -108,6 +111,7 @@ class QuantizedAutoencoder(LearnedCodec):
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """`y_hat` `[B, 512, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
+        decoded = self.decoder(self.bottleneck.with_step(y, quality))
         if self.shortcut is None:
-            return 0.5 + self.decoder(y)  # around mid-grey
-        return self.shortcut.synthesis(y) + NETWORK_SHARE * self.decoder(y)
+            return 0.5 + decoded  # around mid-grey
+        return self.shortcut.synthesis(y) + NETWORK_SHARE * decoded
