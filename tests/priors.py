@@ -13,6 +13,7 @@ from codec.entropy.priors.checkerboard import CheckerboardPrior
 from codec.entropy.priors.factorized import FactorizedPrior
 from codec.entropy.priors.hyperprior import HyperpriorPrior
 from codec.entropy.priors.pass_network import SLOWNESS, LinearPredictor
+from codec.entropy.priors.prior import Prior
 from codec.networks.exact import ExactConv2d
 
 PRIORS: dict[str, Callable] = {
@@ -31,15 +32,20 @@ def make(name: str, **options: object) -> EntropyBottleneck:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS[name], bounded=False, **options)
-        with torch.no_grad():
-            for module in bottleneck.prior.modules():
-                if isinstance(module, ExactConv2d) and not module.weight.any():
-                    unit = SLOWNESS if isinstance(module, LinearPredictor) else 1
-                    module.weight.normal_(std=0.3 * unit / module.weight[0].numel())
-            for name, parameter in bottleneck.prior.named_parameters():
-                if name.endswith("analysis.4.weight"):
-                    parameter *= 20
+        enliven(bottleneck.prior)
     return bottleneck
+
+
+@torch.no_grad()
+def enliven(prior: Prior, strength: float = 0.3) -> None:
+    """Gives random weights of `strength` to the ends that start at zero, and z a spread of several levels."""
+    for module in prior.modules():
+        if isinstance(module, ExactConv2d) and not module.weight.any():
+            unit = SLOWNESS if isinstance(module, LinearPredictor) else 1
+            module.weight.normal_(std=strength * unit / module.weight[0].numel())
+    for name, parameter in prior.named_parameters():
+        if name.endswith("analysis.4.weight"):
+            parameter *= 20
 
 
 def latent(batch: int = 1, spread: float = 0.2) -> list[Tensor]:

@@ -1,7 +1,8 @@
-"""`codec extract` and `codec info`: what files hold, without a model."""
+"""`codec extract` and `codec info`: what files hold, without a model unless decoding is to be traced."""
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,20 @@ from PIL import Image
 
 from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError, MetadataError
-from codec.cli.console import STANDARD, UsageError, check_pipes, complain, read_bytes, reason, say, write_output
+from codec.cli.console import (
+    STANDARD,
+    Place,
+    UsageError,
+    check_pipes,
+    complain,
+    is_user_s,
+    read_bytes,
+    reason,
+    say,
+    write_output,
+)
 from codec.cli.paths import Job, Plan, check_target
+from codec.cli.trace import tracer
 from codec.cli.workers import each
 from codec.data.image_list import printable
 from codec.whole_file import whole_file
@@ -59,15 +72,22 @@ def extract(options: argparse.Namespace) -> int:
 
 
 def info(options: argparse.Namespace) -> int:
-    """What the headers of files say; needs no model."""
-    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
+    """What the headers of files say; needs no model but to trace.
+
+    With --trace files are decoded too: a line with a hash for each section, then for each decoding pass its part of
+    the file, how many symbols it has, and hashes of what the coder was told of them and of what it decoded. Where
+    two machines decode one file differently, diff shows the first pass that does.
+    """
+    trace = _tracer(options)
     status = 0
     for path in options.files:
         check_pipes(path, Path(), force=False)
         try:
-            say(_described(path))
-        except (BitstreamError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
+            data = read_bytes(path)
+            say(_described(path, data))
+            trace(data)
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) or not is_user_s(error):
                 raise
             complain(reason(error, path))
             status = 1
@@ -87,8 +107,16 @@ def stream_of(section: bytes) -> Stream | None:
     return None
 
 
-def _described(path: Path | str) -> str:
-    data = read_bytes(path)
+def _tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
+    if options.trace:
+        return tracer(options)
+    if options.checkpoint or options.max_pixels or options.device != "cpu":
+        raise UsageError("--checkpoint, --device and --max-pixels are of use with --trace only: add it")
+    Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
+    return lambda data: None
+
+
+def _described(path: Place, data: bytes) -> str:
     header, sections = bitstream.unpack(data)
     pixels = header.height * header.width
     weights = pretrained.written_by(header.fingerprint)

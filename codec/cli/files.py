@@ -3,31 +3,23 @@
 import argparse
 import io
 import sys
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
-
 from codec import bitstream, pretrained
-from codec.bitstream import BitstreamError, MetadataError
-from codec.checks import check_device
+from codec.bitstream import MetadataError
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
+from codec.cli.decoding import Decoders, device_of, limit_pixels
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
-from codec.errors import ArgumentError
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
-    import torch
-
-    from codec.learned_codec import LearnedCodec
     from codec.pretrained import Weights
 
 # From this multiple of the rate that a model was measured at, it is not at home with an image.
@@ -53,7 +45,7 @@ def compress(options: argparse.Namespace) -> int:
     from codec.metrics import psnr
     from codec.search import Found, encode_to
 
-    device = _device(options)
+    device = device_of(options)
     codec = load_codec(options.checkpoint) if weights is None else load_pretrained(weights)
     of_weights = weights is not None and not weights.accepts  # which the quality has chosen then
     prepare(codec, target, None if of_weights else options.quality, options.effort)
@@ -100,26 +92,9 @@ def decompress(options: argparse.Namespace) -> int:
     from codec.cli.import_lightning import import_lightning
 
     import_lightning()
-    from codec.checkpoint import load_codec, load_pretrained
     from codec.data.image_file import write_image
 
-    device = _device(options)
-    named = load_codec(options.checkpoint).to(device) if options.checkpoint else None
-    loaded: dict[bytes, LearnedCodec] = {}
-    loading = threading.Lock()
-
-    def codec_of(data: bytes) -> "LearnedCodec":
-        fingerprint = bitstream.unpack(data)[0].fingerprint
-        with loading:
-            if fingerprint not in loaded:
-                weights = pretrained.written_by(fingerprint)
-                if weights is None:
-                    raise BitstreamError(
-                        f"the file was written with weights {fingerprint.hex()}, those of no pretrained model: "
-                        "name what wrote it with --checkpoint"
-                    )
-                loaded[fingerprint] = load_pretrained(weights).to(device)
-            return loaded[fingerprint]
+    decoders = Decoders(options)
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
@@ -128,7 +103,7 @@ def decompress(options: argparse.Namespace) -> int:
             metadata = None if options.strip else bitstream.metadata_of(data)
         except MetadataError:  # the pixels do not need it
             damaged = True
-        image = (named or codec_of(data)).decode(data)
+        image = decoders.of(data).decode(data)
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, metadata)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
@@ -144,13 +119,9 @@ def decompress(options: argparse.Namespace) -> int:
 
 
 def _planned(options: argparse.Namespace, suffix: str) -> Plan:
-    if options.max_pixels is not None:
-        if options.max_pixels < 1:
-            raise UsageError(f"--max-pixels {options.max_pixels}: allowed are integers from 1")
-        Image.MAX_IMAGE_PIXELS = options.max_pixels
+    limit_pixels(options)
     if options.jobs < 1:
         raise UsageError(f"--jobs {options.jobs}: allowed are integers from 1")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
     suffixes = SUFFIXES if suffix == SUFFIX else (SUFFIX,)
     unreadable: list[OSError] = []  # folders below those that are named: the other files are done
     plan = planned(
@@ -206,19 +177,6 @@ def _notes(written: int, read: int, bpp: float, psnr: float | None, usual: _Usua
         yield f"photographs take up to {usual.bpp:.2f} bpp: {advice}"
     elif psnr is not None and psnr < usual.psnr - UNUSUAL_LOSS:
         yield f"it comes back with {psnr:.1f} dB, photographs with {usual.psnr:.1f}: {advice}"
-
-
-def _device(options: argparse.Namespace) -> "torch.device":
-    import torch
-
-    try:
-        check_device(options.device)
-    except ArgumentError as error:
-        raise UsageError(f"--device {options.device}: {error.allowed}") from error
-    try:
-        return torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:  # torch's own words name its builds and web pages
-        raise UsageError(f"--device {options.device}: torch finds no such device here") from error
 
 
 @contextmanager

@@ -104,6 +104,10 @@ class Laplace:
         integers = unbounded.decode(data, index, self.model.current_tables(), self.model.shifts)
         return (integers.to(middle.device) + middle).view(self.mean.shape).float()
 
+    def told(self) -> tuple[Tensor, ...]:
+        middle, index = self._rows()
+        return index, middle, self.model.current_tables(), self.model.shifts
+
     def _rows(self) -> tuple[Tensor, Tensor]:
         """The level next to each mean, and the row of each symbol's table, both int64 `[N]`."""
         eighths = torch.floor(self.mean * FRACTIONS + 0.5).long()

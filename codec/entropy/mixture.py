@@ -96,6 +96,10 @@ class LogisticMixture(nn.Module):
         low = coder.decode_rows(strings[1], count, rows_of_low).to(ends)
         return (high + low).view(mixture.means[:, 0].shape).float()
 
+    def told(self, mixture: Mixture) -> tuple[Tensor, ...]:
+        """All integers that a plane's counts are made of: of each pixel the mixture's, `[N, K]`, and the tables."""
+        return *self._integers(mixture), self.rises, self.weights
+
     def _smooth_bits(self, mixture: Mixture, x: Tensor) -> Tensor:
         x = x[:, None]
         inverse = torch.exp(-mixture.log_scales.clamp(_SMALLEST_SCALE, _SMALLEST_SCALE + _SCALES / _SCALES_PER_E))

@@ -106,6 +106,9 @@ class PerChannel:
         integers = unbounded.decode(data, self._index(), tables, self._shifts())
         return integers.view(batch, -1, height, width).to(tables.device, torch.float32)
 
+    def told(self) -> tuple[Tensor, ...]:
+        return self._index(), self.model.current_tables()
+
     def _index(self) -> Tensor:
         batch, height, width = self.size
         return torch.arange(self.model.channels).repeat_interleave(height * width).repeat(batch)

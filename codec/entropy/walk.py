@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from codec.bitstream import StringReader
+from codec.entropy.trace import observed
 from codec.networks.exact import whole
 
 
@@ -29,6 +30,9 @@ class Distribution(Protocol):
 
     def decode(self, data: bytes) -> Tensor:
         """The levels that `encode` was given. Raises BitstreamError."""
+
+    def told(self) -> tuple[Tensor, ...]:
+        """All integers that the coder is told: of each symbol the row of its table, `[N]`, tables, and so on."""
 
 
 Code = Callable[[str, Distribution, Tensor | None], Tensor]
@@ -76,10 +80,11 @@ class Write:
 
 
 class Read:
-    """Decodes the strings of one image, pass by pass."""
+    """Decodes the strings of one image, pass by pass; they can be traced (see codec.entropy.trace)."""
 
     def __init__(self, section: bytes) -> None:
         self.strings = StringReader(section)
 
     def __call__(self, part: str, distribution: Distribution, levels: None) -> Tensor:
-        return distribution.decode(self.strings.next())
+        string = self.strings.next()
+        return observed(part, distribution.told, lambda: distribution.decode(string))

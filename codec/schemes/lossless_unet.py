@@ -13,6 +13,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import LEAST_BITS
+from codec.entropy.trace import observed
 from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
@@ -206,7 +208,9 @@ class LosslessUNet(LearnedCodec):
         image = torch.zeros(1, self.image_channels, *size, device=self.device)
 
         def code(mixture: Mixture, plane: Tensor) -> None:
-            plane.copy_(self.mixture.decode(mixture, [pixels.next(), pixels.next()]))
+            strings = [pixels.next(), pixels.next()]
+            decode = partial(self.mixture.decode, mixture, strings)
+            plane.copy_(observed("x", partial(self.mixture.told, mixture), decode))
 
         with exact_kernels(self.device.type):
             for tile in self._tiles(image):
