@@ -128,7 +128,9 @@ class ContextPrior(Prior):
     ) -> Tensor:
         """`known` with the levels of one pass over the `n`th tensor in it."""
         (channels, offsets), network = self.passes[n][number], self.networks[n][number]
-        seen = Known.of(known)
+        # Of the channels behind these nothing is known, so that sums over them would add zeros.
+        reached = max((1 + channel for coded, _ in self.passes[n][:number] for channel in coded), default=0)
+        seen = Known.of(known[:, :reached])
         height, width = known.shape[-2:]
         there = [(row, column) for row, column in offsets if row < height and column < width]
         if not there:
