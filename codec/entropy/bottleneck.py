@@ -11,7 +11,7 @@ from codec.bitstream import BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
-from codec.entropy.rdoq import BitsAhead, Choose
+from codec.entropy.rdoq import BitsAhead, Choose, ChooseAndWrite
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
@@ -103,8 +103,7 @@ class EntropyBottleneck(nn.Module):
             )
         code = Write()
         self._visit(levels, code, quality)
-        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
-        return head + pack_strings(code.strings)
+        return self._section(code.strings, quality)
 
     def decompress(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
         """A section → `y_hat`, B = 1, of `sizes` (H, W).
@@ -137,15 +136,15 @@ class EntropyBottleneck(nn.Module):
 
         `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
         """
-        if self.bounded:  # to what a file's levels are
-            end = torch.as_tensor(0.5 / self.step(quality), device=targets[0].device)
-            low, high = torch.floor(0.5 - end), torch.floor(0.5 + end)
-            targets = [torch.minimum(torch.maximum(target, low), high) for target in targets]
-        pairs = zip(targets, worth, strict=True)
-        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
-        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
-        with exact_kernels(targets[0].device.type):
-            return self.prior.visit(told, sizes, Choose(), quality)
+        return self._choose(targets, worth, quality, Choose())
+
+    def choose_and_compress(
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None = None
+    ) -> tuple[list[Tensor], bytes | None]:
+        """As `choose`, for one image; and the levels' section, where no side information depends on them."""
+        code = ChooseAndWrite()
+        levels = self._choose(targets, worth, quality, code)
+        return levels, None if code.strings is None else self._section(code.strings, quality)
 
     def bits_ahead(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> Tensor:
         """Bits of all symbols together, differentiable in what they are predicted from. See BitsAhead."""
@@ -195,6 +194,23 @@ class EntropyBottleneck(nn.Module):
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
         with nullcontext() if self.training else exact_kernels(levels[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
+
+    def _choose(
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Choose
+    ) -> list[Tensor]:
+        if self.bounded:  # to what a file's levels are
+            end = torch.as_tensor(0.5 / self.step(quality), device=targets[0].device)
+            low, high = torch.floor(0.5 - end), torch.floor(0.5 + end)
+            targets = [torch.minimum(torch.maximum(target, low), high) for target in targets]
+        pairs = zip(targets, worth, strict=True)
+        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
+        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
+        with exact_kernels(targets[0].device.type):
+            return self.prior.visit(told, sizes, code, quality)
+
+    def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
+        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
+        return head + pack_strings(strings)
 
     def _noisy(self, levels: Tensor) -> Tensor:
         if self.noise == "straight_through":

@@ -26,6 +26,21 @@ class Choose:
         return torch.where(costs[1] < costs[0], high, low)
 
 
+class ChooseAndWrite(Choose):
+    """Chooses, and collects the coded strings; None once there is side information, which is not a file's yet."""
+
+    def __init__(self) -> None:
+        self.strings: list[bytes] | None = []
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        chosen = super().__call__(part, distribution, levels)
+        if not levels.is_complex():
+            self.strings = None
+        if self.strings is not None:
+            self.strings.append(distribution.encode(chosen))
+        return chosen
+
+
 class BitsAhead:
     """Sums what all symbols cost, differentiable in those levels that they are predicted from, not in their own."""
 
