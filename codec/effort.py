@@ -22,7 +22,7 @@ _CORNER = 256
 
 def improved(
     codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int
-) -> list[Tensor]:
+) -> tuple[Sequence[Tensor], bytes | None]:
     """The latent of `x`, both B = 1, moved to the levels that `effort`, from 1 on, finds for its `quality`.
 
     1 is rate-distortion-optimised quantisation: every symbol in coding order takes that of its two nearest levels
@@ -30,28 +30,30 @@ def improved(
     gradient of D + λ·R points, through the decoder and through what is predicted from each level, and keep what is
     better, or go half as far. (Yang, Bamler and Mandt 2020, https://arxiv.org/abs/2006.04240, descend the gradients
     of a relaxed quantiser.) Where latent or weights are of no use, the latent is given back as it is.
+
+    With it comes the bottleneck's section of it, if that is known by then.
     """
     with torch.inference_mode(False), torch.no_grad():  # gradients are wanted of some parts
         x, latent = x.clone(), [tensor.clone() for tensor in latent]
         quality = None if quality is None else quality.clone()
         exact = codec.bottleneck.exact_levels(latent, quality)
         if not all(bool((tensor.abs() < LIMIT).all()) for tensor in exact):
-            return latent  # which has no file
+            return latent, None  # which has no file
         try:
             return _searched(codec, x, exact, quality, effort)
         except UnusableWeightsError:
-            return latent
+            return latent, None
 
 
 def _searched(
     codec: "LearnedCodec", x: Tensor, exact: Sequence[Tensor], quality: Tensor | None, effort: int
-) -> list[Tensor]:
+) -> tuple[list[Tensor], bytes | None]:
     bottleneck = codec.bottleneck
     nearest = [torch.floor(tensor + 0.5) for tensor in exact]
     worth = _worth_of_levels(codec, nearest, quality)
     bit = BIT * _mean_where_not_zero(worth, nearest)
     in_bits = [tensor / bit for tensor in worth]
-    best = bottleneck.choose(exact, in_bits, quality)
+    best, section = bottleneck.choose_and_compress(exact, in_bits, quality)
     lowest, share = None, 1.0
     for _ in range(effort - 1):
         if lowest is None:
@@ -60,10 +62,10 @@ def _searched(
         targets = [level - share * slope / (2 * w) for level, slope, w in moves]
         found = bottleneck.choose(targets, in_bits, quality)
         if _cost(codec, x, found, quality, bit) < lowest:
-            best, lowest = found, None
+            best, lowest, section = found, None, None
         else:
             share /= 2
-    return bottleneck.dequantised(best, quality)
+    return bottleneck.dequantised(best, quality), section
 
 
 def _worth_of_levels(codec: "LearnedCodec", levels: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:

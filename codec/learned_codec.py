@@ -111,7 +111,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        return [self.bottleneck.compress(self._coded_latent(x), self._qualities(1))]
+        latent, section = self._coded_latent(x)
+        return [section or self.bottleneck.compress(latent, self._qualities(1))]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
@@ -199,7 +200,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             if self._effort_in_use() == 0:
                 _, bits = self.analyse(x, quality)
             else:
-                _, bits = self.bottleneck(self._coded_latent(x), quality)
+                _, bits = self.bottleneck(self._coded_latent(x)[0], quality)
             return sum(part.item() for part in bits.values())
 
     def prepared(self, image: Tensor) -> Tensor:
@@ -230,9 +231,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             self._fingerprint = (versions, digest.digest()[:4])
         return self._fingerprint[1]
 
-    def _coded_latent(self, x: Tensor) -> list[Tensor]:
+    def _coded_latent(self, x: Tensor) -> tuple[Sequence[Tensor], bytes | None]:
+        """The latent that `x` is coded as, and its section where the search for it has written that."""
         latent, effort = self.latent(x), self._effort_in_use()
-        return improved(self, x, latent, self._qualities(1), effort) if effort else latent
+        return improved(self, x, latent, self._qualities(1), effort) if effort else (latent, None)
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:

@@ -82,6 +82,26 @@ def test_every_prior_tells_the_bits_of_what_was_chosen(prior: str, photograph: T
         assert size == pytest.approx(codec.estimated_bits(image), rel=0.02, abs=8 * 60)
 
 
+@pytest.mark.parametrize(
+    ("prior", "written"), [("factorized", True), ("channel_context", True), ("hyperprior", False)]
+)
+def test_choosing_levels_writes_their_section_unless_side_information_follows_from_them(
+    prior: str, written: bool, photograph: Tensor
+) -> None:
+    torch.manual_seed(0)
+    overrides = ["model=diffusion", "model.shortcut=dct", f"prior={prior}", "bottleneck.variable_rate=true"]
+    with Builder(composed("train", overrides)) as build:
+        codec = build.codec("model").eval()
+    bottleneck, quality = codec.bottleneck, torch.tensor([30.5])
+    with torch.no_grad():
+        targets = bottleneck.exact_levels(codec.latent(codec.prepared(crop(photograph, 64, 64))), quality)
+        worth = [torch.full((1, tensor.shape[1], 1, 1), 4.0) for tensor in targets]
+        levels, section = bottleneck.choose_and_compress(targets, worth, quality)
+        assert any(not torch.equal(level, torch.floor(t + 0.5)) for level, t in zip(levels, targets, strict=True))
+        again = bottleneck.compress(bottleneck.dequantised(levels, quality), quality)
+    assert section == (again if written else None)
+
+
 @pytest.mark.parametrize("effort", [0, 1, 2])
 def test_a_latent_of_no_use_is_refused_whatever_the_effort(effort: int, photograph: Tensor) -> None:
     with Builder(composed("train", ["experiment=diffusion_wavelet", "model.decoder=none"])) as build:

@@ -11,7 +11,7 @@ from codec.bitstream import BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
-from codec.entropy.rdoq import BIT, BitsAhead, Choose
+from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
@@ -36,8 +36,8 @@ class EntropyBottleneck(nn.Module):
 
     A latent is a list of tensors `[B, C, H, W]`, coarse to fine, around 0, with `channels` C each. What lies
     outside [−½, ½] is clamped if `bounded`. Levels are ⌊y / step + ½⌋, and `y_hat = level · step`: with B = `bits`
-    (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(7 · (½ − quality / 100)), of each image's own quality,
-    0–100, times a gain that every channel learns for each of six qualities (Cui et al. 2021,
+    (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(7 · (½ − quality / 100)), of each image's own
+    quality, 0–100, times a gain that every channel learns for each of six qualities (Cui et al. 2021,
     https://arxiv.org/abs/2003.02012), at first 1.
 
     `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5 steps,
@@ -114,8 +114,7 @@ class EntropyBottleneck(nn.Module):
             )
         code = Write()
         self._visit(levels, code, quality)
-        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
-        return head + pack_strings(code.strings)
+        return self._section(code.strings, quality)
 
     def decompress(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
         """A section → `y_hat`, B = 1, of `sizes` (H, W).
@@ -147,17 +146,15 @@ class EntropyBottleneck(nn.Module):
 
         `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
         """
-        if self.bounded:  # to what a file's levels are
-            ends = [torch.as_tensor(0.5 / step, device=targets[0].device) for step in self.steps(quality)]
-            targets = [
-                torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
-                for target, end in zip(targets, ends, strict=True)
-            ]
-        pairs = zip(targets, worth, strict=True)
-        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
-        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
-        with exact_kernels(targets[0].device.type):
-            return self.prior.visit(told, sizes, Choose(), quality)
+        return self._visit_choosing(targets, worth, quality, Choose())
+
+    def choose_and_compress(
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None = None
+    ) -> tuple[list[Tensor], bytes | None]:
+        """As `choose`, for one image; and the levels' section, where no side information depends on them."""
+        code = ChooseAndWrite()
+        levels = self._visit_choosing(targets, worth, quality, code)
+        return levels, None if code.strings is None else self._section(code.strings, quality)
 
     def bits_ahead(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> Tensor:
         """Bits of all symbols together, differentiable in what they are predicted from. See BitsAhead."""
@@ -207,7 +204,7 @@ class EntropyBottleneck(nn.Module):
             raise BitstreamError(f"a section of {len(section)} bytes is too short for its {count} symbols")
 
     def step(self, quality: Tensor | None) -> Tensor | float:
-        """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is, but for the channels' gains."""
+        """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is; without gains."""
         if not self.variable_rate or quality is None:
             return 1 / self.scale
         return self.relative_step(quality) / self.scale
@@ -249,6 +246,25 @@ class EntropyBottleneck(nn.Module):
         finally:
             self.prior.train(training)
         return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
+
+    def _visit_choosing(
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Choose
+    ) -> list[Tensor]:
+        if self.bounded:  # to what a file's levels are
+            ends = [torch.as_tensor(0.5 / step, device=targets[0].device) for step in self.steps(quality)]
+            targets = [
+                torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
+                for target, end in zip(targets, ends, strict=True)
+            ]
+        pairs = zip(targets, worth, strict=True)
+        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
+        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
+        with exact_kernels(targets[0].device.type):
+            return self.prior.visit(told, sizes, code, quality)
+
+    def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
+        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
+        return head + pack_strings(strings)
 
     def _noisy(self, levels: Tensor) -> Tensor:
         if self.noise == "chosen":

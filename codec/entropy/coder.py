@@ -124,9 +124,8 @@ def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None =
         raise ValueError(
             f"symbols from {int(symbols.min())} to {int(symbols.max())}: allowed are 0 to {levels - 1}"
         )
-    rows = _wrapped(tables)
-    symbols, index = symbols.to("cpu", torch.int16).numpy(), index.cpu().numpy()
-    return _encode(len(symbols), lambda part: (rows[index[part]], symbols[part]), coder)
+    index, symbols, tables = index.cpu().long(), symbols.cpu().long(), tables.cpu()
+    return encode_intervals(tables[index, symbols], tables[index, symbols + 1], coder)
 
 
 def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -> bytes:
@@ -134,18 +133,11 @@ def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -
 
     Both are integers `[N]`, 0 ≤ lower < upper ≤ 65536. `decode_rows` gets the symbols back from whole tables.
     """
-    lower, upper = (counts.cpu().numpy().astype(np.int32) for counts in (lower, upper))
-
-    def chunk(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        # Three symbols stand for each table: those below, this one, those above; the last entry of a row is always
-        # taken for 65536, so that an interval up to there must be the last symbol's.
-        last = upper[part] == 1 << PRECISION
-        cdf = np.zeros((len(last), 4), np.uint16)
-        cdf[:, 1] = np.where(last, 0, lower[part])
-        cdf[:, 2] = np.where(last, lower[part], upper[part])
-        return cdf, 1 + last.astype(np.int16)
-
-    return _encode(len(lower), chunk, coder)
+    coder = coder or default_coder()
+    lower, upper = (counts.cpu().numpy() for counts in (lower, upper))
+    starts = range(0, len(lower), CHUNK)
+    chunks = [coder.encode(*_three_symbols(lower[n : n + CHUNK], upper[n : n + CHUNK])) for n in starts]
+    return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
 
 
 def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = None) -> Tensor:
@@ -153,9 +145,14 @@ def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = Non
 
     Damage of other kinds is not seen here: the checksum of the file is there for it.
     """
-    rows = _wrapped(tables)
-    index = index.cpu().numpy()
-    return decode_rows(data, len(index), lambda part: rows[index[part]], coder)
+    tables, index = tables.cpu().numpy().astype(np.uint16), index.cpu().numpy()
+    expanded = np.empty((min(len(index), CHUNK), tables.shape[1]), np.uint16)  # once: new memory takes longest
+
+    def rows(part: slice) -> np.ndarray:
+        # mode="raise" would write to memory of its own first.
+        return np.take(tables, index[part], axis=0, out=expanded[: part.stop - part.start], mode="clip")
+
+    return decode_rows(data, len(index), rows, coder)
 
 
 def decode_rows(data: bytes, count: int, rows: Callable[[slice], np.ndarray], coder: Coder | None = None) -> Tensor:
@@ -176,11 +173,14 @@ def decode_rows(data: bytes, count: int, rows: Callable[[slice], np.ndarray], co
     return torch.from_numpy(symbols)
 
 
-def _encode(count: int, chunk: Callable[[slice], tuple[np.ndarray, np.ndarray]], coder: Coder | None) -> bytes:
-    coder = coder or default_coder()
-    chunks = [coder.encode(*chunk(slice(start, min(start + CHUNK, count)))) for start in range(0, count, CHUNK)]
-    return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
+def _three_symbols(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of four entries that stand for larger ones, and the symbols of the given counts in them.
 
-
-def _wrapped(tables: Tensor) -> np.ndarray:
-    return tables.cpu().numpy().astype(np.uint16)
+    A table has the symbols below, this one, and those above. The last entry of a row is always taken for 65536, so
+    that an interval up to there must be the last symbol's.
+    """
+    last = upper == 1 << PRECISION
+    cdf = np.zeros((len(last), 4), np.uint16)
+    cdf[:, 1] = np.where(last, 0, lower)
+    cdf[:, 2] = np.where(last, lower, upper)
+    return cdf, 1 + last.astype(np.int16)

@@ -6,6 +6,7 @@ so is what is coded with them.
 """
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -89,25 +90,26 @@ class Laplace:
         return self.model.bits(levels, self.mean, self.log_scale).flatten(1).sum(1)
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        middle, index = self._rows()
+        middle, index = self._rows
         tables, shifts = self.model.current_tables(), self.model.shifts
         return unbounded.file_bits(levels.long().flatten() - middle, index, tables, shifts).view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:
-        middle, index = self._rows()
+        middle, index = self._rows
         return unbounded.encode(
             levels.long().flatten() - middle, index, self.model.current_tables(), self.model.shifts
         )
 
     def decode(self, data: bytes) -> Tensor:
-        middle, index = self._rows()
+        middle, index = self._rows
         integers = unbounded.decode(data, index, self.model.current_tables(), self.model.shifts)
         return (integers.to(middle.device) + middle).view(self.mean.shape).float()
 
     def told(self) -> tuple[Tensor, ...]:
-        middle, index = self._rows()
+        middle, index = self._rows
         return index, middle, self.model.current_tables(), self.model.shifts
 
+    @cached_property
     def _rows(self) -> tuple[Tensor, Tensor]:
         """The level next to each mean, and the row of each symbol's table, both int64 `[N]`."""
         eighths = torch.floor(self.mean * FRACTIONS + 0.5).long()

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from codec.entropy.walk import Distribution
 
-
 # What a bit is worth, over the squared error of one level. At high rates D = step²/12 · 4^-bits, so 0.116; measured
 # best is less.
 BIT = 0.08
@@ -29,6 +28,21 @@ class Choose:
         low, high = torch.floor(target), torch.ceil(target)
         costs = [worth * (target - level) ** 2 + distribution.file_bits(level) for level in (low, high)]
         return torch.where(costs[1] < costs[0], high, low)
+
+
+class ChooseAndWrite(Choose):
+    """Chooses, and collects the coded strings; None once there is side information, which is not a file's yet."""
+
+    def __init__(self) -> None:
+        self.strings: list[bytes] | None = []
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+        chosen = super().__call__(part, distribution, levels)
+        if not levels.is_complex():
+            self.strings = None
+        if self.strings is not None:
+            self.strings.append(distribution.encode(chosen))
+        return chosen
 
 
 class BitsAhead:

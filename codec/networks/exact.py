@@ -68,7 +68,8 @@ class _Exact(nn.Module):
             return self.as_is()
         if torch.is_grad_enabled():
             return self.rounded()
-        versions = tuple((parameter.data_ptr(), parameter._version) for parameter in self.parameters())
+        # parameters() would take longer than many of the convolutions do.
+        versions = tuple((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
         if self._kept is None or self._kept[0] != versions:
             self._kept = versions, self.rounded()
         return self._kept[1]
@@ -88,7 +89,9 @@ class ExactConv2d(_Exact, nn.Conv2d):
         _check_terms(self.weight[0].numel(), reach)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, *self._weights())
+        """`x` `[B, I, H, W]`; with fewer channels, at least one, it counts as if the others were 0."""
+        weight, bias = self._weights()
+        return self._conv_forward(x, weight[:, : x.shape[1]], bias)
 
     def as_is(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), None if self.bias is None else self.scale * self.bias
@@ -182,7 +185,7 @@ def _check_terms(terms: int, reach: int) -> None:
 class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, unit: float) -> Tensor:
-        return torch.floor(x * unit + 0.5) / unit
+        return (x * unit).add_(0.5).floor_().mul_(1 / unit)
 
     @staticmethod
     def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:

@@ -16,14 +16,12 @@ SKIP_WIDTHS = (128, 64, 64)
 class UNetDecoder(nn.Module):
     """Three levels of [4×4 transposed convolution, BatchNorm, ReLU], a skip after each; a 3×3 convolution.
 
-    `y` `[B, y_channels, h, w]` → `[B, C, 8h, 8w]`. `skips`, coarsest first: `[B, 128, 2h, 2w]`, `[B, 64, 4h, 4w]` and
-    `[B, 64, 4h, 4w]`, which is upsampled; `with_skips` False leaves them out. The last convolution starts at zero
-    if `starts_at_zero`.
+    `y` `[B, y_channels, h, w]` → `[B, C, 8h, 8w]`. `skips`, coarsest first: `[B, 128, 2h, 2w]`,
+    `[B, 64, 4h, 4w]` and `[B, 64, 4h, 4w]`, which is upsampled; `with_skips` False leaves them out. The last
+    convolution starts at zero if `starts_at_zero`.
     """
 
-    def __init__(
-        self, image_channels: int, with_skips: bool, starts_at_zero: bool, y_channels: int = 128
-    ) -> None:
+    def __init__(self, image_channels: int, with_skips: bool, starts_at_zero: bool, y_channels: int = 128) -> None:
         super().__init__()
         skips = SKIP_WIDTHS if with_skips else (0, 0, 0)
         self.up = nn.ModuleList(

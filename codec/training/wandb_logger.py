@@ -52,7 +52,16 @@ _NO_SETTING = re.compile(r"(model|data|name|runs|resume|device|save_files|strate
 # Options of a data set that leave its test images as they are.
 _TRAINING = {
     f"data.{name}"
-    for name in ("val_fraction", "crop_size", "smallest_scale", "flip", "shuffle_channels", "crops_per_image", "batch_size", "seed")
+    for name in (
+        "val_fraction",
+        "crop_size",
+        "smallest_scale",
+        "flip",
+        "shuffle_channels",
+        "crops_per_image",
+        "batch_size",
+        "seed",
+    )
 } | {"data.num_workers", "data.cache"}
 
 

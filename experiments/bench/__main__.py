@@ -21,7 +21,7 @@ import statistics
 import sys
 import timeit
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -57,10 +57,10 @@ PARTS = ("network", "quantiser", "prior", "tables", "coder", "format")
 
 
 class Parts:
-    """Wall-clock seconds by part; of a part inside another, the time is the inner one's only."""
+    """Seconds by part, by the clock `now`; of a part inside another, the time is the inner one's only."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
         self.seconds: dict[str, float] = defaultdict(float)
         self._running: list[str] = []
 
@@ -76,7 +76,7 @@ class Parts:
             self._running.pop()
 
     def _charge(self) -> None:
-        now = clock(self.device)
+        now = self.now()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now
@@ -88,9 +88,9 @@ def device_of(codec: ImageCodec) -> torch.device:
 
 
 @contextmanager
-def parts_of(codec: ImageCodec) -> Iterator[Parts]:
-    """Inside, every call of `codec`'s encode and decode is taken apart."""
-    parts = Parts(device_of(codec))
+def parts_of(codec: ImageCodec, now: Callable[[], float] | None = None) -> Iterator[Parts]:
+    """Inside, every call of `codec`'s encode and decode is taken apart, by its device's wall clock or another."""
+    parts = Parts(now or partial(clock, device_of(codec)))
     places: list[tuple[Any, str, str]] = [(tables.CodingTables, "current_tables", "tables")]
     places += [(EntropyBottleneck, name, "quantiser") for name in ("compress", "decompress")]
     if isinstance(codec, LearnedCodec):

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -118,6 +119,16 @@ def test_a_chunked_section_cut_inside_its_leading_chunks_is_refused(monkeypatch)
     for length in range(len(section) - last):
         with pytest.raises(BitstreamError, match="ends inside a chunk"):
             coder.decode(section[:length], index, tables, coder.NUMPY)
+
+
+def test_encoding_takes_memory_by_the_symbol_and_not_by_the_table_s_entry(torchac):
+    tables, count = cdf_from_pmf(torch.ones(2, 4096)), 1 << 14
+    index, symbols = torch.zeros(count, dtype=torch.long), torch.arange(count) % 4096
+    tracemalloc.start()
+    coder.encode(symbols, index, tables, torchac)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * count
 
 
 def test_nothing_is_coded_in_no_bytes():

@@ -127,6 +127,13 @@ def test_with_gradients_a_layer_gives_what_it_gives_without(layer: nn.Module) ->
         assert bool(x.grad.any())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_channels_that_are_left_out_count_as_zeros(training: bool) -> None:
+    layer, x = ExactConv2d(8, 5, 3, stride=2).train(training), integers(2, 8, 9, 10)
+    x[:, 3:] = 0
+    assert torch.allclose(layer(x[:, :3]), layer(x), rtol=1e-5 if training else 0)
+
+
 def test_codes_round_and_clamp_and_pass_the_gradient_inside() -> None:
     x = torch.tensor([-3.0, 0.4, 7.6, 254.7, 300.0], requires_grad=True)
     y = codes(x)

@@ -22,6 +22,7 @@ from codec.entropy.priors.pass_network import (
     Known,
     Offset,
     PassNetwork,
+    by_offset,
     spread,
 )
 from codec.entropy.priors.prior import Prior, Size
@@ -104,7 +105,7 @@ class ContextPrior(Prior):
                 magnitudes = spread(Known.of(decoded[-1]).magnitudes, (-(-height // 2), -(-width // 2)))
             if self.hypers is not None:
                 told.append(self.hypers[n].visit(levels and levels[n], sizes[n], code, not self.training))
-            coarser = Coarser(torch.cat(told, 1) if told else None, magnitudes)
+            coarser = Coarser(by_offset(torch.cat(told, 1)) if told else None, magnitudes)
             known = knots.new_zeros(batch, self.channels[n], height, width)
             for number in range(len(self.passes[n])):
                 known = self._pass(n, number, known, levels and levels[n], coarser, knots, code)
@@ -128,7 +129,9 @@ class ContextPrior(Prior):
     ) -> Tensor:
         """`known` with the levels of one pass over the `n`th tensor in it."""
         (channels, offsets), network = self.passes[n][number], self.networks[n][number]
-        seen = Known.of(known)
+        # Of the channels behind these nothing is known, so that sums over them would add zeros.
+        reached = max((1 + channel for coded, _ in self.passes[n][:number] for channel in coded), default=0)
+        seen = Known.of(known[:, :reached])
         height, width = known.shape[-2:]
         there = [(row, column) for row, column in offsets if row < height and column < width]
         if not there:

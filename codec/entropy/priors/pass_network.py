@@ -44,11 +44,12 @@ class Known(NamedTuple):
 class Coarser(NamedTuple):
     """What is known of everything coarser than a tensor.
 
-    `features` are codes `[B, F, H, W]` on the tensor's own grid; `magnitudes` are the next coarser tensor's, on a
-    grid of half that size, repeated where its own is coarser still.
+    `features` are codes `[B, F, h, w]`, by the offset in the tensor that they begin at every other position from;
+    `magnitudes` are the next coarser tensor's, on a grid of half the tensor's size, repeated where its own is
+    coarser still.
     """
 
-    features: Tensor | None = None
+    features: dict[Offset, Tensor] | None = None
     magnitudes: Tensor | None = None
 
 
@@ -110,7 +111,6 @@ class PassNetwork(nn.Module):
 
         `size` is (h, w), `knots` as ContextPrior's.
         """
-        row, column = offset
         height, width = size
         m = whole(self.constant(knots), _MAGNITUDE_UNIT)
         h = whole(self.rate(knots))
@@ -123,7 +123,7 @@ class PassNetwork(nn.Module):
         if self.coarser_magnitude is not None:
             m = m + whole(self.coarser_magnitude(coarser.magnitudes), _MAGNITUDE_UNIT)[..., :height, :width]
         if self.from_features is not None:
-            h = h + whole(self.from_features(coarser.features[..., row::2, column::2]))
+            h = h + whole(self.from_features(coarser.features[offset]))
         u, v = (self.last(codes(self.middle(codes(h)))) / CODE_UNIT).chunk(2, 1)
         shape = (len(u), u.shape[1], height, width)
         log_scale = _log2(m.clamp(min=2.0**LOWEST), self.training) + whole(u, _SCALE_UNIT)
@@ -165,11 +165,17 @@ def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
     return F.pad(x, margins)
 
 
+def by_offset(x: Tensor) -> dict[Offset, Tensor]:
+    """Every other position of `x`, from each offset on."""
+    return {(row, column): x[..., row::2, column::2].contiguous() for row in (0, 1) for column in (0, 1)}
+
+
 def spread(x: Tensor, size: Size) -> Tensor:
     """`x` on a grid of `size` (H, W): each position repeated as often as it takes, and what is too much cut off."""
-    height, width = size
-    x = x.repeat_interleave(-(-height // x.shape[-2]), -2)[..., :height, :]
-    return x.repeat_interleave(-(-width // x.shape[-1]), -1)[..., :width]
+    for dim, length in zip((-2, -1), size, strict=True):
+        times = -(-length // x.shape[dim])
+        x = (x if times == 1 else x.repeat_interleave(times, dim)).narrow(dim, 0, length)
+    return x
 
 
 def _log2(m: Tensor, smooth: bool) -> Tensor:
