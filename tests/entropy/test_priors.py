@@ -244,6 +244,14 @@ def test_groups_that_are_not_all_channels_once_are_refused(coded: list[tuple[int
         ChannelContextPrior(CHANNELS, 8, groups)
 
 
+def test_a_tensor_without_groups_is_cut_into_slices() -> None:
+    prior = ChannelContextPrior(CHANNELS, 8, [None, [((2, 0), 1), ((1,), 1)]], slices=2, phases=1)
+    assert [[channels for channels, _ in passes] for passes in prior.passes] == [
+        [(0, 1), (2, 3, 4)],
+        [(2, 0), (1,)],
+    ]
+
+
 @torch.no_grad()
 def test_a_linear_start_makes_files_smaller_and_is_made_once() -> None:
     """On grids of odd sizes too, where what is coarser is wider than a pass."""
