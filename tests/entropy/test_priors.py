@@ -1,6 +1,7 @@
 """Every prior: what is written is read, on any machine, at the bits that were told; and all of it learns."""
 
 import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -250,6 +251,19 @@ def test_a_tensor_without_groups_is_cut_into_slices() -> None:
         [(0, 1), (2, 3, 4)],
         [(2, 0), (1,)],
     ]
+
+
+@torch.no_grad()
+def test_a_linear_start_knows_how_rare_levels_are() -> None:
+    """Where one level of a hundred is not 0, its distribution's scale is far larger than its mean magnitude."""
+    bottleneck = EntropyBottleneck([12], bits=4, prior=PRIORS["channel_context"], bounded=False).eval()
+    y = (torch.rand(12, 12, 16, 16, generator=generator()) < 0.01) / 16
+    y = y * torch.randn(y.shape, generator=generator()).sign()
+    bottleneck.fit_prior([y[:8]])
+    _, bits = bottleneck([y[8:]])
+    p = float((y[8:] != 0).float().mean())
+    entropy = p - p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    assert float(bits["y"].sum()) < 1.2 * entropy * y[8:].numel()
 
 
 @torch.no_grad()
