@@ -42,7 +42,7 @@ _RATE, _RATE_OF_TABLES = 1e-3, 2e-2
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.priors", description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=300, help="of training, of each prior at each rate; 300")
+    parser.add_argument("--steps", type=int, default=400, help="of training, of each prior at each rate; 400")
     parser.add_argument("--images", type=int, default=24, help="how many of Kodak's images are measured; 24")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/priors.md"))
     options = parser.parse_args(arguments)
