@@ -10,6 +10,7 @@ from unet_codecs import SMALL as SMALL_UNET
 from codec.entropy import bottleneck
 from codec.entropy.walk import Write
 from codec.learned_codec import LearnedCodec
+from codec.networks import BlockDCT
 from codec.training.config import Builder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,6 +23,11 @@ MODELS = {
     "diffusion, DCT": ("model=diffusion", "model.shortcut=dct"),
     "diffusion, wavelet": ("model=diffusion", "model.shortcut=wavelet"),
     "lossless_unet": ("model=lossless_unet", *SMALL_UNET),
+}
+DCT_MODELS = {
+    "diffusion": ("model=diffusion", "model.shortcut=dct"),
+    "quantized_autoencoder": (*MODELS["quantized_autoencoder"], "model.shortcut=dct"),
+    "lossless_unet": (*MODELS["lossless_unet"], "model.context=none", "model.shortcut=dct"),
 }
 HEADER = 24  # bytes, and four for each further section
 
@@ -68,3 +74,12 @@ def test_a_step_is_trained_and_a_file_written_and_read_at_the_bits_that_are_told
     torch.testing.assert_close(decoded / 255, seen.clamp(0, 1), atol=0.51 / 255, rtol=0)
     assert len(passes) >= len(codec.bottleneck.channels)
     assert ("z" in passes) == (prior in ("hyperprior", "checkerboard"))
+
+
+@pytest.mark.parametrize("model", DCT_MODELS)
+def test_a_context_prior_codes_a_dct_from_low_to_high_frequencies(model: str) -> None:
+    with Builder(composed("train", [*DCT_MODELS[model], "prior=channel_context"])) as build:
+        codec = build.codec("model")
+    groups = BlockDCT.groups(codec.image_channels, codec.bottleneck.channels[0], codec.shortcut.block)
+    coded = [channels for channels, offsets in codec.bottleneck.prior.passes[0] if (0, 0) in offsets]
+    assert coded == [tuple(channels) for channels, _ in groups]

@@ -1,6 +1,7 @@
 """BlockDCT: a learnable linear transform that starts out as JPEG's; a codec around it is one from step 0."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,10 @@ _COLOUR_SHARES = (0.93, 0.05, 0.02)
 # 0.01 of MS-SSIM over equal steps.
 _STEP_GROWTH = 4.5
 _CHROMA_STEP = 1.75
+
+# What context models code together: of each band of frequencies u + v up to these, and what phases it is coded in.
+_LUMA_BANDS = ((0, 4), (1, 2), (2, 2), (3, 2), (4, 2), (5, 1), (6, 1), (8, 1))
+_CHROMA_BANDS = ((0, 4), (1, 2), (3, 1))
 
 # What the networks beside a BlockDCT count: Adam's first steps move every weight of a zeroed end by the whole
 # learning rate, which would drown the transform.
@@ -47,11 +52,11 @@ class BlockDCT(nn.Module):
             raise ValueError(f"levels={levels}, step={step}: allowed are numbers above 0")
         self.block = block
         self.overlap = overlap
-        basis, deviation, coarseness = _basis(image_channels, block)
-        kept = deviation.argsort(descending=True, stable=True)[:channels]
+        deviation, coarseness = _deviation(image_channels, block), _coarseness(image_channels, block)
+        kept = _kept(deviation, channels)
         weight = torch.zeros(channels, image_channels, block + 2 * overlap, block + 2 * overlap)
         inner = slice(overlap, overlap + block)
-        weight[: len(kept), :, inner, inner] = basis[kept]
+        weight[: len(kept), :, inner, inner] = _basis(image_channels, block)[kept]
         # Adam moves each weight by about the learning rate, and a coefficient is a sum of n² of them: scaled like
         # this, a rate that suits the networks moves the transform gently whatever n.
         self.unit = block**2 / 8
@@ -62,6 +67,22 @@ class BlockDCT(nn.Module):
         ranges = torch.maximum((6 * deviation[kept]).clamp(max=largest), levels * step * coarseness[kept])
         scale = F.pad(1 / ranges, (0, channels - len(kept)), value=1 / (levels * step))
         self.register_buffer("scale", scale.view(-1, 1, 1))
+
+    @staticmethod
+    def groups(image_channels: int, channels: int, block: int) -> list[tuple[Sequence[int], int]]:
+        """What a context model codes together, as (channels, passes over the positions), in coding order.
+
+        The means, then luma's bands from low to high frequencies, then chroma's; channels that hold no coefficient
+        come last. Each pass costs a file about four bytes.
+        """
+        kept = _kept(_deviation(image_channels, block), channels)
+        chroma = kept >= block**2
+        frequency = kept % block**2 // block + kept % block
+        of_luma = _parts(frequency.masked_fill(chroma, -1), _LUMA_BANDS)
+        of_chroma = _parts(frequency.masked_fill(~chroma, -1), _CHROMA_BANDS)
+        spare = range(len(kept), channels)
+        parts = [*of_luma[:1], *of_chroma[:1], *of_luma[1:], *of_chroma[1:], (spare, 1)]
+        return [part for part in parts if part[0]]
 
     def analysis(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
@@ -74,20 +95,43 @@ class BlockDCT(nn.Module):
             return F.conv_transpose2d(y, self.synthesis_weight, stride=self.block, padding=self.overlap) + 0.5
 
 
-def _basis(image_channels: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The orthonormal basis `[C·n², C, n, n]`; of each coefficient the deviation and relative step `[C·n²]`."""
+def _kept(deviation: Tensor, channels: int) -> Tensor:
+    return deviation.argsort(descending=True, stable=True)[:channels]
+
+
+def _parts(frequency: Tensor, bands: Sequence[tuple[int, int]]) -> list[tuple[Sequence[int], int]]:
+    """Of each band, and of what is above all, the channels and their phases; channels of frequency −1 have none."""
+    parts, low = [], -1
+    for high, phases in (*bands, (math.inf, 1)):
+        inside = (frequency > low) & (frequency <= high)
+        parts.append((inside.nonzero().flatten().tolist(), phases))
+        low = high
+    return parts
+
+
+def _basis(image_channels: int, block: int) -> Tensor:
+    """The orthonormal basis `[C·n², C, n, n]`."""
     rows, colours = dct_matrix(block), dct_matrix(image_channels)
-    basis = torch.einsum("kc,ui,vj->kuvcij", colours, rows, rows)
+    return torch.einsum("kc,ui,vj->kuvcij", colours, rows, rows).flatten(0, 2).float()
+
+
+def _deviation(image_channels: int, block: int) -> Tensor:
+    """Each coefficient's standard deviation `[C·n²]`."""
+    rows = dct_matrix(block)
     distance = (torch.arange(block)[:, None] - torch.arange(block)).abs()
     markov = (rows @ (_CORRELATION ** distance.double()) @ rows.T).diagonal()
     shares = torch.tensor(_COLOUR_SHARES if image_channels == 3 else (1.0,), dtype=torch.float64)
     # The shares are of a pixel's three values, C·σ² together.
     variance = torch.einsum("k,u,v->kuv", shares * image_channels * _DEVIATION**2, markov, markov)
+    return variance.flatten().sqrt().float()
+
+
+def _coarseness(image_channels: int, block: int) -> Tensor:
+    """Each coefficient's step `[C·n²]` over that of luma's mean."""
     frequency = torch.arange(block, dtype=torch.float64) / max(1, block - 1)
     growth = 1 + _STEP_GROWTH * torch.hypot(frequency[:, None], frequency) / math.sqrt(2)
     chroma = torch.tensor([1.0] + [_CHROMA_STEP] * (image_channels - 1), dtype=torch.float64)
-    coarseness = torch.einsum("k,uv->kuv", chroma, growth)
-    return basis.flatten(0, 2).float(), variance.flatten().sqrt().float(), coarseness.flatten().float()
+    return torch.einsum("k,uv->kuv", chroma, growth).flatten().float()
 
 
 def dct_matrix(size: int) -> Tensor:

@@ -108,7 +108,9 @@ class DiffusionAutoencoder(LearnedCodec):
             self.stride = 8
             y_channels = LATENT_CHANNELS
             few, *finest = skip_channels
-            self.bottleneck = bottleneck([y_channels, *([few, sum(finest)] if has_skips else [])])
+            channels = [y_channels, *([few, sum(finest)] if has_skips else [])]
+            groups = BlockDCT.groups(image_channels, y_channels, self.stride) if shortcut == "dct" else None
+            self.bottleneck = bottleneck(channels, groups=[groups, *[None] * len(channels[1:])])
             if shortcut == "dct":
                 self.shortcut = BlockDCT(
                     image_channels,

@@ -112,7 +112,8 @@ class LosslessUNet(LearnedCodec):
         self.depth, self.tile, self.verify = depth, tile, verify
 
         self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
-        self.bottleneck = bottleneck([latent_channels])
+        groups = BlockDCT.groups(image_channels, latent_channels, 2**depth) if shortcut == "dct" else None
+        self.bottleneck = bottleneck([latent_channels], groups=[groups])
         if self.bottleneck.variable_rate:
             raise ArgumentError("variable_rate", True, "a lossless codec has one rate")
         reach = self.bottleneck.scale // 2

@@ -67,7 +67,8 @@ class QuantizedAutoencoder(LearnedCodec):
         self.encoder = get_model(encoder, weights=None)
         self.to_latent = nn.Conv2d(self.encoder.fc.in_features, latent_channels, 1)
         self.encoder.fc = nn.Identity()
-        self.bottleneck = bottleneck([latent_channels])
+        groups = BlockDCT.groups(image_channels, latent_channels, self.stride) if shortcut == "dct" else None
+        self.bottleneck = bottleneck([latent_channels], groups=[groups])
         self.decoder = nn.Sequential(
             *(
                 ResidualBlock(coarse, fine, upsample=True)

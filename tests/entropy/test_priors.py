@@ -1,5 +1,6 @@
 """Every prior: what is written is read, on any machine, at the bits that were told; and all of it learns."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -225,6 +226,27 @@ def test_groups_that_are_not_all_channels_once_are_refused(coded: list[tuple[int
     groups = [[((0, 1, 2, 3, 4), 2)], [(channels, 2) for channels in coded]]
     with pytest.raises(ValueError, match="each of the channels 0 to 2 belongs to one"):
         ChannelContextPrior(CHANNELS, 8, groups)
+
+
+def test_a_tensor_without_groups_is_cut_into_slices() -> None:
+    prior = ChannelContextPrior(CHANNELS, 8, [None, [((2, 0), 1), ((1,), 1)]], slices=2, phases=1)
+    assert [[channels for channels, _ in passes] for passes in prior.passes] == [
+        [(0, 1), (2, 3, 4)],
+        [(2, 0), (1,)],
+    ]
+
+
+@torch.no_grad()
+def test_a_linear_start_knows_how_rare_levels_are() -> None:
+    """Where one level of a hundred is not 0, its distribution's scale is far larger than its mean magnitude."""
+    bottleneck = EntropyBottleneck([12], bits=4, prior=PRIORS["channel_context"], bounded=False).eval()
+    y = (torch.rand(12, 12, 16, 16, generator=generator()) < 0.01) / 16
+    y = y * torch.randn(y.shape, generator=generator()).sign()
+    bottleneck.fit_prior([y[:8]])
+    _, bits = bottleneck([y[8:]])
+    p = float((y[8:] != 0).float().mean())
+    entropy = p - p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    assert float(bits["y"].sum()) < 1.2 * entropy * y[8:].numel()
 
 
 @torch.no_grad()

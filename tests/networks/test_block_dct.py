@@ -1,6 +1,7 @@
 """The block DCT: JPEG's transform at first, with steps that grow with frequency, and learnable."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -92,6 +93,32 @@ def test_of_two_coefficients_the_lower_frequency_is_kept_and_comes_first(colours
     for (c, u, v), n in place.items():
         lower = [(c, u - 1, v)] * (u > 0) + [(c, u, v - 1)] * (v > 0) + [(c - 1, u, v)] * (c > 0)
         assert all(place[other] < n for other in lower), (c, u, v)
+
+
+@pytest.mark.parametrize(
+    ("colours", "channels", "block"),
+    [(3, 128, 8), (3, 192, 8), (1, 20, 8), (3, 512, 32), (3, 2, 8), (1, 1, 1), (1, 128, 8), (3, 20, 2)],
+)
+def test_groups_go_from_the_means_to_high_frequencies_and_from_luma_to_chroma(colours, channels, block):
+    groups = [channels for channels, _ in BlockDCT.groups(colours, channels, block)]
+    assert sorted(c for group in groups for c in group) == list(range(channels))
+    coefficients = min(channels, colours * block**2)
+    transform = BlockDCT(colours, channels, block, levels=64)
+    order = [frequencies(kernel) for kernel in kernels(transform)[:coefficients]]
+    *groups, spare = groups if channels > coefficients else [*groups, ()]
+    assert list(spare) == list(range(coefficients, channels))
+    assert groups[0] == [0]
+    luma, chroma = [], []
+    for group in groups:
+        bands = [order[c][1] + order[c][2] for c in group]
+        colour = {order[c][0] > 0 for c in group}
+        assert len(colour) == 1
+        (chroma if colour.pop() else luma).append((min(bands), max(bands)))
+    for bands in (luma, chroma):
+        assert all(before[1] < after[0] for before, after in pairwise(bands))
+    means = [c for c in range(coefficients) if order[c][0] > 0 and order[c][1:] == (0, 0)]
+    assert not means or groups[1] == means
+    assert all(order[c][0] == 0 for group in groups[2 : len(luma) + 1] for c in group)
 
 
 def test_channels_beyond_the_coefficients_there_are_stay_empty():

@@ -20,16 +20,17 @@ class ChannelContextPrior(ContextPrior):
     """Each tensor in groups of channels, each group in passes, conditioned on all that is decoded.
 
     `groups`, (channels, phases) of each tensor in coding order, are those that a transform knows of its
-    coefficients; without them the channels are cut into `slices` equal groups of `phases` passes each. `features`
-    are the networks' width, and z's channels if there is one (`hyper`). With `linear_start` training begins at a
-    linear context model, which is fitted to some of the images unless `start_from` has brought one.
+    coefficients. A tensor whose groups are None is cut into `slices` equal groups of `phases` passes each; so are
+    all without `groups`. `features` are the networks' width, and z's channels if there is one (`hyper`). With
+    `linear_start` training begins at a linear context model, which is fitted to some of the images unless
+    `start_from` has brought one.
     """
 
     def __init__(
         self,
         channels: Sequence[int],
         reach: int,
-        groups: Sequence[Sequence[tuple[tuple[int, ...], int]]] | None = None,
+        groups: Sequence[Sequence[tuple[Sequence[int], int]] | None] | None = None,
         features: int = 32,
         slices: int = 5,
         phases: int = 2,
@@ -40,11 +41,12 @@ class ChannelContextPrior(ContextPrior):
         check_choice("phases", phases, tuple(PHASES))
         check_flag("hyper", hyper)
         check_flag("linear_start", linear_start)
-        if groups is None:
-            groups = [[(part, phases) for part in _cut(count, slices)] for count in channels]
-        super().__init__(
-            channels, [[Group(*group) for group in of_tensor] for of_tensor in groups], features, hyper
-        )
+        told = groups or [None] * len(channels)
+        groups = [
+            [Group(tuple(part), passes) for part, passes in of_tensor or _cut(count, slices, phases)]
+            for count, of_tensor in zip(channels, told, strict=True)
+        ]
+        super().__init__(channels, groups, features, hyper)
         self.linear_start = linear_start
 
     @property
@@ -57,7 +59,7 @@ class ChannelContextPrior(ContextPrior):
         fit_linear(self, levels, quality)
 
 
-def _cut(count: int, slices: int) -> list[tuple[int, ...]]:
+def _cut(count: int, slices: int, phases: int) -> list[tuple[Sequence[int], int]]:
     slices = min(slices, count)
     ends = [count * n // slices for n in range(slices + 1)]
-    return [tuple(range(first, end)) for first, end in pairwise(ends) if end > first]
+    return [(range(first, end), phases) for first, end in pairwise(ends) if end > first]
