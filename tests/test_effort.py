@@ -7,10 +7,11 @@ import torch
 from conftest import composed, crop
 from torch import Tensor
 
-from codec.checkpoint import load_pretrained
+from codec.checkpoint import load_codec
 from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
+from experiments.priors import TRANSFORM
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -58,7 +59,7 @@ def test_a_variable_rate_is_optimised_by_default(fitted: LearnedCodec, photograp
 
 def test_further_effort_costs_no_more_than_it_gains(photograph: Tensor) -> None:
     """Under a decoder that is not linear, levels are moved by gradients, and only where that is better."""
-    codec = load_pretrained("diffusion_dct", 1)
+    codec = load_codec(TRANSFORM)
     image = crop(photograph, 96, 128)
     files = {}
     for effort in (1, 4):
