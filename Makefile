@@ -69,7 +69,7 @@ table-conv: $(READY)  ## the two convolutional autoencoders
 table-quantized: $(READY)  ## the quantised autoencoder at 2, 4 and 6 bits
 	$(MAKE_TABLES) quantized
 
-table-diffusion: $(READY)  ## the diffusion autoencoder at five rates
+table-diffusion: $(READY)  ## the diffusion autoencoder, one model at nine rates
 	$(MAKE_TABLES) diffusion
 
 table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
@@ -87,7 +87,7 @@ table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best
 dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME --report' and others, --help lists them
 	@$(BIN)/python -m experiments.dashboard $(ARGS)
 
-SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_dct,quantized_autoencoder,conv_baseline,conv_enhanced
+SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,quantized_autoencoder,conv_baseline,conv_enhanced
 
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
 	$(BIN)/python -m experiments.plots.curves --data kodak --codecs $(SHOWN) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png

@@ -29,7 +29,7 @@ from codec.checkpoint_limits import (
 from codec.data.download import file_sha256
 from codec.entropy import LogisticMixture
 from codec.entropy.tables import CodingTables
-from codec.errors import CheckpointError
+from codec.errors import ArgumentError, CheckpointError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
@@ -97,7 +97,7 @@ def load_pretrained(model: str | Weights | None = None, quality: float | None = 
     """The codec of a model that comes with the package, None being the default one, writing files at `quality`.
 
     It is on the CPU, in evaluation mode. Raises CheckpointError if there is no such model or quality, or its file
-    is damaged; ArgumentError if its qualities are whole numbers and this one is not.
+    is damaged; ArgumentError if its files can hold no such fraction of a quality.
     """
     weights = model if isinstance(model, Weights) else choose(model, quality)
     if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
@@ -105,6 +105,8 @@ def load_pretrained(model: str | Weights | None = None, quality: float | None = 
     codec = load_codec(weights.path)
     if weights.accepts and quality is not None:
         codec.set_quality(quality)
+        if codec.quality != quality:
+            raise ArgumentError("quality", quality, f"a file holds {codec.quality:g}, the nearest that it can")
     return codec
 
 

@@ -49,6 +49,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         super().__init__()
         check_channels("image_channels", image_channels)
         self.image_channels = image_channels
+        self._quality: float | None = None
         self._fingerprint: tuple[tuple, bytes] | None = None
 
     @property
@@ -58,6 +59,17 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     @property
     def quality_grid(self) -> Sequence[float] | None:
         return EntropyBottleneck.coded_qualities() if self.qualities == QUALITIES else super().quality_grid
+
+    @property
+    def quality(self) -> float | None:
+        """See ImageCodec; of a variable rate the middle one, until another is set."""
+        if self._quality is None and self.qualities == QUALITIES:
+            return sum(QUALITIES) / 2
+        return self._quality
+
+    @quality.setter
+    def quality(self, quality: float | None) -> None:
+        self._quality = quality
 
     def set_quality(self, quality: float) -> None:
         super().set_quality(quality)
@@ -248,8 +260,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             return None
         if self.training:
             return QUALITIES[1] * torch.rand(count, device=self.device)
-        middle = sum(QUALITIES) / 2
-        return torch.full((count,), middle if self.quality is None else self.quality, device=self.device)
+        return torch.full((count,), float(self.quality), device=self.device)
 
     def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
         if header.scheme != self.tag:

@@ -20,7 +20,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from codec.checkpoint import load_pretrained
+from codec.checkpoint import load_codec
 from codec.checks import check_integer
 from codec.data.image_file import read_image
 from codec.entropy import EntropyBottleneck
@@ -32,6 +32,7 @@ from codec.training.run_folder import hardware
 from codec.whole_file import whole_file
 from experiments.compose import composed
 
+TRANSFORM = Path(__file__).parent / "starts/diffusion_dct.safetensors"
 PRIORS = ("factorized", "hyperprior", "checkerboard", "channel_context")
 BITS = (5, 6, 7)
 _BATCH, _CROP = 8, 128
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     check_integer("--steps", options.steps, 1)
     check_integer("--images", options.images, 1)
-    codec = load_pretrained("diffusion_dct", 3)
+    codec = load_codec(TRANSFORM)
     training = list(encoded(codec, training_crops(), "encoding the training crops"))
     kodak = [image[None] for image in images_of("kodak", "test")][: options.images]
     pixels = sum(image.shape[-2] * image.shape[-1] for image in kodak)

@@ -23,6 +23,7 @@ ABOUT = Weights(
     name="",
     quality=None,
     accepts=None,
+    own_quality=None,
     scheme="",
     description="for tests.",
     source="",

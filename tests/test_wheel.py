@@ -94,7 +94,7 @@ def test_it_has_every_file_of_conf_of_the_weights_and_of_the_tables_plans(script
 
 
 def test_the_command_lists_codes_and_decodes(scripts: Path, empty: Path, photographs: list[Tensor]) -> None:
-    assert "diffusion_dct" in run([scripts / "codec", "models"], empty).stdout
+    assert "diffusion_wavelet" in run([scripts / "codec", "models"], empty).stdout
     write_image(empty / "photo.png", photographs[0][:, :64, :96].contiguous())
     run([scripts / "python", "-c", CODE], empty)
     assert read_image(empty / "decoded.png").shape == (3, 64, 96)

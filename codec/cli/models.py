@@ -27,9 +27,9 @@ def described(models: list[PretrainedModel]) -> str:
     default = models[0].at()
     rows = [_row(weights, weights == default) for model in models for weights in model.weights]
     about = [f"{model.name}: {model.weights[0].description}" for model in models]
-    return "\n".join(
-        [text_table(HEADS, rows, right=NUMBERS), "", "* is what compress takes if none is named.", *about]
-    )
+    at = "" if default.own_quality is None else f", at quality {default.own_quality:g}"
+    star = f"* is what compress takes if none is named{at}."
+    return "\n".join([text_table(HEADS, rows, right=NUMBERS), "", star, *about])
 
 
 def _row(weights: Weights, default: bool) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ Beside this file there are, for a model NAME, or for each rate N of a model that
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from codec.errors import CheckpointError
 FOLDER = Path(__file__).parent
 
 # What files are written with if no model is named: colours, lossy, any photograph.
-DEFAULT = "diffusion_dct"
+DEFAULT = "diffusion_wavelet"
 
 Point = dict[str, Any]
 
@@ -31,7 +30,8 @@ class Weights:
     """One file of weights, as its .json describes it.
 
     `quality` counts the rates of a model that has one file for each, 1 for the smallest files; else None.
-    `accepts`: the lowest and highest quality that these weights can write at, where there is a choice; else None.
+    `accepts`: the lowest and highest quality that these weights can write at, and `own_quality` the one that they
+    do where none is named, if there is a choice; else None.
     `sha256` and `size`, in bytes, are of the .safetensors; `fingerprint`, in hex, is in the header of every file
     that these weights write.
 
@@ -48,6 +48,7 @@ class Weights:
     name: str
     quality: int | None
     accepts: list[int] | None
+    own_quality: float | None
     scheme: str
     description: str
     source: str
@@ -66,7 +67,7 @@ class Weights:
 
     @property
     def label(self) -> str:
-        """The name and, of a model with several rates, which one: "diffusion_dct, quality 2"."""
+        """The name and, of a model with several rates, which one: "two_rates, quality 2"."""
         return self.name if self.quality is None else f"{self.name}, quality {self.quality}"
 
     @property
@@ -83,24 +84,25 @@ class PretrainedModel:
     weights: tuple[Weights, ...]
 
     @property
-    def qualities(self) -> Sequence[int]:
-        """What can be asked for, rising; empty where there is no choice."""
-        first = self.weights[0]
+    def ends(self) -> tuple[int, int] | None:
+        """The lowest and the highest quality that can be asked for; None where there is no choice."""
+        first, last = self.weights[0], self.weights[-1]
         if first.accepts:
-            return range(first.accepts[0], first.accepts[1] + 1)
-        return () if first.quality is None else tuple(weights.quality for weights in self.weights)
+            return tuple(first.accepts)
+        return None if first.quality is None else (first.quality, last.quality)
 
     def at(self, quality: float | None = None) -> Weights:
         """The weights for a quality; None: the middle one's. Raises CheckpointError if there are none."""
         if quality is None:
             return self.weights[(len(self.weights) - 1) // 2]
-        if not self.qualities:
+        if self.ends is None:
             raise CheckpointError(f"quality {quality}: the model {self.name} has one quality only, name none")
-        lowest, highest = self.qualities[0], self.qualities[-1]
-        # Between two whole ones, it is for the codec to say whether it has that quality.
-        if not lowest <= quality <= highest if self.weights[0].accepts else quality not in self.qualities:
-            raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
-        return self.weights[0] if self.weights[0].accepts else self.weights[self.qualities.index(quality)]
+        lowest, highest = self.ends
+        for weights in self.weights:
+            # Between two whole ones, it is for the codec to say whether it has that quality.
+            if lowest <= quality <= highest if weights.accepts else quality == weights.quality:
+                return weights
+        raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
 
 
 def stem(name: str, quality: int | None) -> str:
@@ -132,7 +134,7 @@ def choose(name: str | None = None, quality: float | None = None) -> Weights:
 
 
 def called(name: str) -> Weights | None:
-    """The pretrained weights of this name, "diffusion_dct-q2", or a model's own choice, "diffusion_dct", if any."""
+    """The pretrained weights of this name, "two_rates-q2", or a model's own choice, "two_rates", if any."""
     for model in pretrained_models():
         names = {model.name: model.at(), **{weights.stem: weights for weights in model.weights}}
         if name in names:

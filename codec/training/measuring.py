@@ -98,7 +98,7 @@ def set_quality(codec: ImageCodec, quality: float) -> None:
         )
     codec.set_quality(quality)
     if codec.quality != quality:
-        raise ConfigError("quality", quality, f"a file holds {codec.quality:g}, as near as steps of a half come")
+        raise ConfigError("quality", quality, f"a file holds {codec.quality:g}, the nearest that it can")
 
 
 def set_effort(codec: ImageCodec, effort: int) -> None:

@@ -17,7 +17,7 @@ DASHES = ("-", "--", "-.")
 
 # The first seven have colours of their own; a variant, seven places on or fourteen, has that of what it varies.
 CODECS = (
-    *("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "diffusion_dct", "quantized_autoencoder"),
+    *("jpeg", "webp", "avif", "jpegxl", "jpeg2000", "diffusion_wavelet", "quantized_autoencoder"),
     *("jpeg_444", "conv_baseline", "avif_444_psnr", "conv_enhanced", "comcnn_reccnn", "diffusion"),
     *("quantized_autoencoder_paper", "jpeg_progressive"),
 )

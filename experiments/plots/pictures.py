@@ -1,7 +1,7 @@
 """Images, what runs make of them, and beside that the differences or JPEGs of the same size: a row an image.
 
 python -m experiments.plots.pictures runs/conv_baseline runs/conv_enhanced --images photos --out docs/grid.png
-python -m experiments.plots.pictures diffusion_dct --images photos --beside jpeg --names kodim03 --out x.jpg
+python -m experiments.plots.pictures diffusion_wavelet --quality 20 --images photos --beside jpeg --out x.jpg
 """
 
 import argparse
@@ -15,9 +15,10 @@ from codec.baselines import Jpeg
 from codec.checkpoint import load_codec
 from codec.data.image_file import ImageFileError, read_image
 from codec.data.image_list import list_images, printable
-from codec.errors import CheckpointError
+from codec.errors import ArgumentError, CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.run_names import without_hash
+from experiments.arguments import number
 from experiments.plots.comparison import Panel, coded, difference, middle, nearest, save_comparison
 from experiments.plots.figures import figure_file
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="runs, checkpoints or names of pretrained weights (diffusion_dct-q2), a column each",
+        help="runs, checkpoints or names of pretrained models (diffusion_wavelet), a column each",
     )
     parser.add_argument("--images", required=True, type=Path, help="a folder of images, or one image")
     parser.add_argument("--names", help="of a folder's images only these, by the starts of their names: kodim03,…")
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="difference",
         metavar="A,B",
         help=f"of every run also {' or '.join(BESIDE)}, or both (default: difference)",
+    )
+    parser.add_argument(
+        "--quality", type=number, metavar="N", help="what the runs write at, which then have to take a quality"
     )
     parser.add_argument("--crop", type=int, default=256, help="what is shown: the middle N×N pixels (default 256)")
     parser.add_argument("--out", required=True, type=figure_file, help="the picture; its suffix says the format")
@@ -64,12 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"no images at {options.images} (--names {options.names})")
     try:
         codecs = [load_codec(run) for run in options.runs]
+        for codec in codecs if options.quality is not None else ():
+            codec.set_quality(options.quality)
         images = [read_image(path, channels=max(codec.image_channels for codec in codecs)) for path in paths]
         grid = [
             _row(codecs, path, image, beside, options.crop)
             for path, image in track(list(zip(paths, images, strict=True)), "coding", transient=True)
         ]
-    except (CheckpointError, ImageFileError) as error:
+    except (ArgumentError, CheckpointError, ImageFileError) as error:
         parser.error(str(error))
     names = [without_hash(run.name).removesuffix(".safetensors").removesuffix(".ckpt") for run in options.runs]
     titles = [f"{name}:\n{BESIDE[kind]}" if len(names) > 1 else BESIDE[kind] for kind in beside for name in names]

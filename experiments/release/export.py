@@ -1,12 +1,12 @@
 """Puts a finished run's weights into the package, in half precision, with what they reach.
 
   python -m experiments.release.export runs/conv_enhanced_bsd300 --name conv_enhanced --data kodak bsd300
-  python -m experiments.release.export runs/diffusion_dct_fine --name diffusion_dct --quality 3 --data kodak bsd300
-  python -m experiments.release.export runs/comcnn_reccnn_bsd300 --name comcnn_reccnn --qualities 5 10 20 40 60
+  python -m experiments.release.export runs/finer --name two_rates --quality 2 --data kodak bsd300
+  python -m experiments.release.export runs/diffusion_wavelet --name diffusion_wavelet --qualities 10 30 50 70
 
-The second is the third rate of a model, counted from small to large files; the third takes a quality for every file
-it writes. What is measured is the weights that are saved, on the CPU. Files that an earlier export of the same name
-has written can then no longer be decoded.
+The second is the second rate of a model, counted from small to large files; the third takes a quality for every
+file it writes, and is measured at four. What is measured is the weights that are saved, on the CPU. Files that an
+earlier export of the same name has written can then no longer be decoded.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from codec.learned_codec import LearnedCodec
 from codec.measure import Row, evaluate
 from codec.metrics import mean_of_rows
 from codec.pretrained import Point, Weights
-from codec.schemes.comcnn_reccnn import ComRec
 from codec.training.faults import user_errors
 from codec.training.paths import checkout
 from codec.training.run_folder import hardware
+from experiments.arguments import number
 from experiments.compose import composed
 from experiments.release.model_card import card
 from experiments.release.provenance import description_and_source, plain_config, training
@@ -57,7 +57,7 @@ def export(
     name: str,
     quality: int | None = None,
     data: Sequence[str] = ("kodak",),
-    qualities: Sequence[int] = (),
+    qualities: Sequence[float] = (),
     golden: Path = GOLDEN,
     **said: str | None,
 ) -> Weights:
@@ -89,7 +89,7 @@ def export(
         save_weights(codec, file, half=True)
         check_size(pretrained.stem(name, quality), file.stat().st_size)
         codec = load_codec(file)
-        own = codec.quality if accepts else None
+        own = codec.quality
         measured = {
             option: [measured_point(codec, module, asked) for asked in qualities or [own]]
             for option, module in images.items()
@@ -103,6 +103,7 @@ def export(
             name=name,
             quality=quality,
             accepts=accepts,
+            own_quality=own,
             scheme=codec.model_config["_target_"].split(".")[-2],
             description=about,
             source=source,
@@ -151,17 +152,19 @@ def check_size(stem: str, size: int) -> None:
         )
 
 
-def accepted(codec: LearnedCodec, qualities: Sequence[int]) -> list[int] | None:
-    """The lowest and highest quality a codec was trained to write at, None of one that was trained for one.
+def accepted(codec: LearnedCodec, qualities: Sequence[float]) -> list[int] | None:
+    """The lowest and highest quality a codec can write at, None of one that has one only.
 
     Raises CheckpointError where one of `qualities` is not among them.
     """
-    accepts = [codec.qualities[0], codec.qualities[-1]] if isinstance(codec, ComRec) and codec.conditional else None
+    grid = sorted(codec.quality_grid or ())
     for quality in qualities:
-        if accepts is None or not accepts[0] <= quality <= accepts[1]:
-            allowed = "none, this codec has one only" if accepts is None else f"{accepts[0]} to {accepts[1]}"
-            raise CheckpointError(f"--qualities {quality}: allowed are {allowed}")
-    return accepts
+        if quality not in grid:
+            allowed = "none, this codec has one only"
+            if grid:
+                allowed = f"{grid[0]:g} to {grid[-1]:g} in steps of {grid[1] - grid[0]:g}"
+            raise CheckpointError(f"--qualities {quality:g}: allowed are {allowed}")
+    return [int(grid[0]), int(grid[-1])] if grid else None
 
 
 def images_of(option: str, channels: int, crop: int | None = None) -> ImageDataModule:
@@ -174,7 +177,7 @@ def images_of(option: str, channels: int, crop: int | None = None) -> ImageDataM
     return module
 
 
-def set_quality(codec: LearnedCodec, quality: int | None) -> None:
+def set_quality(codec: LearnedCodec, quality: float | None) -> None:
     if quality is not None:
         codec.set_quality(quality)
 
@@ -184,10 +187,10 @@ def rows_of(codec: LearnedCodec, images: ImageDataModule) -> list[Row]:
     return [measured.row for measured in evaluate(codec, images.test_dataloader())]
 
 
-def measured_point(codec: LearnedCodec, images: ImageDataModule, quality: int | None) -> Point:
+def measured_point(codec: LearnedCodec, images: ImageDataModule, quality: float | None) -> Point:
     """What a codec reaches at a quality, None being the only one it has, as `Weights.measured` keeps it."""
     set_quality(codec, quality)
-    at = "" if quality is None else f" at quality {quality}"
+    at = "" if quality is None else f" at quality {quality:g}"
     print(f"measuring on {len(images.test_set)} images{at}", flush=True)
     rows = rows_of(codec, images)
     means = mean_of_rows(rows)
@@ -231,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--qualities",
         nargs="+",
-        type=int,
+        type=number,
         default=[],
         metavar="N",
         help="what to measure a codec at that takes one",

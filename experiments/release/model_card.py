@@ -1,7 +1,5 @@
 """The model card of a pretrained model, made of what is known of its weights."""
 
-from omegaconf import OmegaConf
-
 from codec.pretrained import Point, PretrainedModel, Weights
 from codec.training.results import shown
 
@@ -27,10 +25,8 @@ HEADS = {
 def card(model: PretrainedModel) -> str:
     """The card, in Markdown."""
     first = model.weights[0]
-    quality = model.at().quality
-    if first.accepts:
-        quality = OmegaConf.load(first.path.with_suffix(".yaml")).model.quality
-    asked = "" if quality is None else f" --quality {quality}"
+    quality = first.own_quality if first.accepts else model.at().quality
+    asked = "" if quality is None else f" --quality {quality:g}"
     return "\n\n".join(
         [
             f"# {model.name}",
@@ -56,7 +52,7 @@ def card(model: PretrainedModel) -> str:
 
 def _measured(model: PretrainedModel) -> str:
     rows = [
-        (data_set, weights.quality or point.get("quality"), point)
+        (data_set, point.get("quality", weights.quality), point)
         for data_set in model.weights[0].measured
         for weights in model.weights
         for point in weights.measured.get(data_set, [])
@@ -65,14 +61,14 @@ def _measured(model: PretrainedModel) -> str:
     if not model.weights[0].lossless:
         columns.remove("bpsp")
     table = _table(
-        ("data", *(["quality"] if model.qualities else []), *(HEADS.get(column, column) for column in columns)),
+        ("data", *(["quality"] if model.ends else []), *(HEADS.get(column, column) for column in columns)),
         [
-            (data_set, *([str(quality)] if model.qualities else []), *(_cell(point, column) for column in columns))
+            (data_set, *([str(quality)] if model.ends else []), *(_cell(point, column) for column in columns))
             for data_set, quality, point in rows
         ],
     )
     grey = " data.channels=1" if model.weights[0].image_channels == 1 else ""
-    quality = " quality=N" if model.qualities else ""
+    quality = " quality=N" if model.ends else ""
     hardware = "; ".join(dict.fromkeys(point["hardware"] for _, _, point in rows))
     timed = "; times are by the wall clock, and rough" if "encode_ms_per_megapixel" in columns else ""
     return (

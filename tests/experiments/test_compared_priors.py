@@ -4,15 +4,15 @@ import pytest
 from conftest import crop
 from torch import Tensor
 
-from codec.checkpoint import load_pretrained
-from experiments.priors import BITS, PRIORS, bottleneck_of, encoded, file_bits, page, trained
+from codec.checkpoint import load_codec
+from experiments.priors import BITS, PRIORS, TRANSFORM, bottleneck_of, encoded, file_bits, page, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def latents(photographs: list[Tensor]) -> list[Tensor]:
-    codec = load_pretrained("diffusion_dct", 3)
+    codec = load_codec(TRANSFORM)
     return list(encoded(codec, [crop(image, 64, 64)[None] for image in photographs[:4]], "encoding"))
 
 

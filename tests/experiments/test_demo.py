@@ -9,6 +9,7 @@ from conftest import composed, popen_warm
 from warm_python import Fork
 
 from codec.data.image_file import read_image
+from codec.pretrained import DEFAULT
 from codec.training.results import read_results
 from experiments import demo
 
@@ -36,11 +37,11 @@ def test_the_demo_trains_what_it_forecasts_and_fails_on_a_codec_that_is_worse_th
     (forecast,) = [line for line in out if line.startswith("training: ")]
     assert forecast.startswith("training: 2 steps in ")
     assert " seconds on " in forecast
-    assert out.index(forecast) > max(n for n, line in enumerate(out) if line.startswith("diffusion_dct "))
+    assert out.index(forecast) > max(n for n, line in enumerate(out) if line.startswith(f"{DEFAULT} "))
     assert out.index(forecast) < min(n for n, line in enumerate(out) if line.startswith("conv_baseline "))
     (error,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
     assert " after 2 of 2 steps, expected are " in error
-    for part, codec in (("best", "diffusion_dct"), ("trained", "conv_baseline")):
+    for part, codec in (("best", DEFAULT), ("trained", "conv_baseline")):
         for name in (codec, "jpeg", "webp"):
             folder = Path("demo", part, name)
             assert read_results(folder / "results.json")["images"] == 3

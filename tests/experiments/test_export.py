@@ -20,7 +20,7 @@ from codec.entropy.tables import CodingTables
 from codec.errors import CheckpointError
 from codec.pretrained import Weights
 from experiments.release import export as exporting
-from experiments.release.export import CROP, export
+from experiments.release.export import CROP, export, images_of
 from experiments.release.provenance import description_and_source, training
 
 # A training of seconds, of a model that takes a quality, is grey, and holds no more than 20,000 weights.
@@ -69,7 +69,8 @@ def test_what_is_exported_is_what_is_loaded(package: Path, ranged: Weights, run:
 
 
 def test_it_is_measured_at_every_quality_named(package: Path, ranged: Weights) -> None:
-    assert (ranged.accepts, ranged.image_channels, ranged.scheme) == ([5, 60], 1, "comcnn_reccnn")
+    assert (ranged.accepts, ranged.own_quality) == ([5, 60], 40)
+    assert (ranged.image_channels, ranged.scheme) == (1, "comcnn_reccnn")
     low, high = ranged.measured["samples"]
     assert (low["quality"], high["quality"], low["images"], high["images"]) == (5, 60, 3, 3)
     assert low["bpp"] < high["bpp"]
@@ -97,9 +98,11 @@ def test_nothing_names_the_folders_of_the_machine(package: Path, ranged: Weights
     assert "runs" not in config
 
 
-def test_rates_of_one_model_share_a_card(package: Path, run: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "copy"))
-    codec = make_codec("conv_baseline", channels=1, overrides=("model.widths=[8,8]", "model.latent_channels=4"))
+def copied(run: Path, folder: Path, *overrides: str) -> Path:
+    """A copy of the run's folder, with the weights of a tiny `conv_baseline` instead of its own."""
+    copy = Path(shutil.copytree(run, folder / "copy"))
+    narrow = ("model.widths=[8,8]", "model.latent_channels=4")
+    codec = make_codec("conv_baseline", channels=1, overrides=(*narrow, *overrides))
     checkpoint = {
         "model_config": codec.model_config,
         "state_dict": codec.state_dict(),
@@ -107,6 +110,11 @@ def test_rates_of_one_model_share_a_card(package: Path, run: Path, tmp_path: Pat
         "global_step": 2,
     }
     torch.save(checkpoint, copy / "checkpoints/best.ckpt")
+    return copy
+
+
+def test_rates_of_one_model_share_a_card(package: Path, run: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path)
     for quality in (2, 1):
         export(copy, "several", quality, data=["samples"], golden=tmp_path, trained=f"rate {quality}")
     (model,) = (model for model in pretrained.pretrained_models() if model.name == "several")
@@ -119,13 +127,36 @@ def test_rates_of_one_model_share_a_card(package: Path, run: Path, tmp_path: Pat
         path.unlink()
 
 
+def test_a_variable_rate_is_one_file_for_all_qualities(package: Path, run: Path, tmp_path: Path) -> None:
+    copy = copied(run, tmp_path, "bottleneck.variable_rate=true")
+    options = {"data": ["samples"], "golden": tmp_path, "trained": "a moment"}
+    with pytest.raises(CheckpointError, match=r"--qualities 30\.3: allowed are 0 to 100 in steps of 0\.5"):
+        export(copy, "variable", qualities=[10, 30.3], **options)
+    with pytest.raises(CheckpointError, match="--quality 1: this codec takes qualities itself, 0 to 100"):
+        export(copy, "variable", 1, **options)
+    variable = export(copy, "variable", qualities=[10, 60.5], **options)
+    assert (variable.quality, variable.accepts, variable.own_quality) == (None, [0, 100], 50)
+    low, high = variable.measured["samples"]
+    assert (low["quality"], high["quality"]) == (10, 60.5)
+    assert low["bpp"] < high["bpp"]
+    card = (package / "variable.md").read_text()
+    for text in ("--model variable --quality 50\n", "| samples | 60.5 | 3 |", "quality=N", "Qualities 0 to 100."):
+        assert text in card
+    own, images = load_pretrained("variable"), images_of("samples", 1, CROP)
+    for image in images.test_dataloader():
+        recorded = variable.per_image[f"samples_{CROP}"][image.name]
+        assert len(own.encode(image.image)) == recorded["bytes"]
+    for path in package.glob("variable*"):
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         ({"name": "Best-1"}, "--name Best-1: allowed are small letters"),
         ({"quality": 0}, "--quality 0: rates are counted from 1"),
         ({"quality": 1}, "--quality 1: this codec takes qualities itself, 5 to 60"),
-        ({"qualities": [4]}, "--qualities 4: allowed are 5 to 60"),
+        ({"qualities": [4]}, "--qualities 4: allowed are 5 to 60 in steps of 1"),
         ({"run": "nowhere"}, "no checkpoint at nowhere"),
     ],
 )

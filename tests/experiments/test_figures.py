@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from codec.checkpoint import save_weights
-from codec.data.image_file import write_image
+from codec.data.image_file import read_image, write_image
 from codec.training.results import write_results
 from experiments.plots import losses, over_epochs, pictures
 from experiments.plots.comparison import coded, difference
@@ -55,6 +55,22 @@ def test_pictures_set_runs_and_what_is_asked_for_beside_the_original(folder: Pat
     )
     assert "no checkpoint at runs/x" in refused(pictures, ["runs/x", *images], capsys)
     assert not Path("q.png").exists()
+
+
+def test_pictures_are_of_the_quality_that_is_asked_for(folder: Path, capsys, monkeypatch) -> None:
+    codec = make_codec("conv_baseline", 3, 1, (*SMALL, "bottleneck.variable_rate=true"))
+    image = read_image("images/a1.png")
+    codec.encode(image)  # makes the tables
+    save_weights(codec, folder / "variable.safetensors")
+    shown = []
+    monkeypatch.setattr(pictures, "save_comparison", lambda grid, heads, out: shown.append(grid[0][1].caption))
+    options = ["--images", "images/a1.png", "--out", "x.png", "--quality"]
+    for quality in (10, 90.5):
+        pictures.main(["variable.safetensors", *options, str(quality)])
+        codec.set_quality(quality)
+        assert shown[-1] == coded(codec, image).caption
+    assert len(set(shown)) == 2
+    assert "quality=10: this codec has one rate" in refused(pictures, ["tiny1.safetensors", *options, "10"], capsys)
 
 
 def test_titles_are_names_of_runs_without_hash_and_names_of_files_without_suffix(folder: Path, monkeypatch) -> None:

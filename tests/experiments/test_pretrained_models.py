@@ -164,17 +164,18 @@ def test_an_unknown_name_is_told_what_there_is() -> None:
 def test_rates_are_qualities_from_small_to_large_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     single = replace(WEIGHTS[0], name="several", accepts=None)
     model = PretrainedModel("several", tuple(replace(single, quality=n) for n in (1, 2, 3)))
-    assert list(model.qualities) == [1, 2, 3]
+    assert model.ends == (1, 3)
     assert [model.at(n).quality for n in (None, 1, 2, 3)] == [2, 1, 2, 3]
     assert model.at(3).path.name == "several-q3.safetensors"
     with pytest.raises(CheckpointError, match="quality 4: the model several has 1 to 3"):
         model.at(4)
     ranged = PretrainedModel("ranged", (replace(single, quality=None, accepts=[3, 60]),))
-    assert list(ranged.qualities) == list(range(3, 61))
-    assert ranged.at(60) is ranged.at() is ranged.weights[0]
+    assert ranged.ends == (3, 60)
+    assert ranged.at(60) is ranged.at(30.5) is ranged.at() is ranged.weights[0]
     with pytest.raises(CheckpointError, match="quality 2: the model ranged has 3 to 60"):
         ranged.at(2)
     fixed = PretrainedModel("fixed", (replace(single, quality=None),))
+    assert fixed.ends is None
     with pytest.raises(CheckpointError, match="quality 1: the model fixed has one quality only"):
         fixed.at(1)
 

@@ -232,7 +232,11 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
             r"error: effort=1: only a learned codec with a quantised latent takes it",
         ),
         (
-            ["pretrained=diffusion_dct", "data=samples", "effort=10"],
+            ["pretrained=diffusion_wavelet", "data=samples", "quality=30.3"],
+            r"error: .*quality=30\.3: a file holds 30\.5, the nearest that it can",
+        ),
+        (
+            ["pretrained=diffusion_wavelet", "data=samples", "effort=10"],
             r"error: effort=10: allowed are the integers 0 to 9",
         ),
         (

@@ -88,15 +88,15 @@ def test_files_of_another_effort_are_not_taken_for_those_that_were_measured(
     monkeypatch.chdir(tmp_path)
     measured = {}
     for effort in (None, 0, 1):
-        overrides = ("pretrained=diffusion_dct", "quality=1", *ONE_IMAGE[1:], "data.eval_crop=64", "logger=csv")
-        given = [] if effort is None else [f"effort={effort}"]
+        overrides = ("pretrained=diffusion_wavelet", *ONE_IMAGE[1:], "data.eval_crop=64", "logger=csv")
+        given = ["quality=30.5", *([] if effort is None else [f"effort={effort}"])]
         with composed("evaluate", [*overrides, *given]) as config:
             assert not evaluation_folder(config).is_done(config)
             measured[effort] = evaluate(config)
             assert evaluation_folder(config).is_done(config)
             assert read_results(evaluation_folder(config).path / "results.json") == measured[effort]
     assert [results.get("effort") for results in measured.values()] == [None, 0, 1]
-    assert measured[1]["bpp"] < measured[0]["bpp"] == measured[None]["bpp"]
+    assert measured[None]["bpp"] == measured[1]["bpp"] < measured[0]["bpp"]
 
 
 def test_an_interrupt_while_it_codes_is_an_interrupt_and_not_a_failure(tmp_path: Path) -> None:

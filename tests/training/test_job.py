@@ -95,7 +95,7 @@ def test_the_same_overrides_are_the_same_sweep_wherever_it_is_put() -> None:
         (("model=jpeg", "data=samples", "data.eval_crop=192"), "jpeg on samples (eval_crop=192)"),
         (("run=runs/a_b-0123abcd", "data=samples"), "a_b on samples"),
         (("run=runs/a_b-0123abcd/checkpoints/epoch_004.ckpt",), "a_b on its own test images"),
-        (("pretrained=diffusion_dct", "quality=3", "data=samples"), "diffusion_dct on samples"),
+        (("pretrained=diffusion_wavelet", "quality=30.5", "data=samples"), "diffusion_wavelet on samples"),
     ],
 )
 def test_points_of_other_images_or_runs_are_on_other_curves(
