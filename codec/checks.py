@@ -168,7 +168,7 @@ def _check_scale(scale: Any, crop_size: Any) -> None:
     if type(scale) not in (int, float) or not 0 < scale <= 1:
         raise ArgumentError("smallest_scale", scale, "allowed are numbers above 0 up to 1")
     if scale < 1 and crop_size is None:
-        raise ArgumentError("smallest_scale", scale, "without a crop_size images are trained on as they are: 1")
+        raise ArgumentError("smallest_scale", scale, "it needs data.crop_size; without one allowed is 1")
 
 
 def _check_val_fraction(fraction: Any) -> None:

@@ -21,17 +21,17 @@ _CORNER = 256
 
 
 def improved(
-    codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int
+    codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int, write: bool
 ) -> tuple[Sequence[Tensor], bytes | None]:
     """The latent of `x`, both B = 1, moved to the levels that `effort`, from 1 on, finds for its `quality`.
+
+    And its section of a file, where it is to be written and the search, at effort 1, can do so on its way.
 
     1 is rate-distortion-optimised quantisation: every symbol in coding order takes that of its two nearest levels
     which costs least, as if no other level mattered to its error. Further steps do so again, towards where the
     gradient of D + λ·R points, through the decoder and through what is predicted from each level, and keep what is
     better, or go half as far. (Yang, Bamler and Mandt 2020, https://arxiv.org/abs/2006.04240, descend the gradients
     of a relaxed quantiser.) Where latent or weights are of no use, the latent is given back as it is.
-
-    With it comes the bottleneck's section of it, if that is known by then.
     """
     with torch.inference_mode(False), torch.no_grad():  # gradients are wanted of some parts
         x, latent = x.clone(), [tensor.clone() for tensor in latent]
@@ -40,20 +40,23 @@ def improved(
         if not all(bool((tensor.abs() < LIMIT).all()) for tensor in exact):
             return latent, None  # which has no file
         try:
-            return _searched(codec, x, exact, quality, effort)
+            return _searched(codec, x, exact, quality, effort, write)
         except UnusableWeightsError:
             return latent, None
 
 
 def _searched(
-    codec: "LearnedCodec", x: Tensor, exact: Sequence[Tensor], quality: Tensor | None, effort: int
+    codec: "LearnedCodec", x: Tensor, exact: Sequence[Tensor], quality: Tensor | None, effort: int, write: bool
 ) -> tuple[list[Tensor], bytes | None]:
     bottleneck = codec.bottleneck
     nearest = [torch.floor(tensor + 0.5) for tensor in exact]
     worth = _worth_of_levels(codec, nearest, quality)
     bit = BIT * _mean_where_not_zero(worth, nearest)
     in_bits = [tensor / bit for tensor in worth]
-    best, section = bottleneck.choose_and_compress(exact, in_bits, quality)
+    if write and effort == 1:
+        best, section = bottleneck.choose_and_compress(exact, in_bits, quality)
+        return bottleneck.dequantised(best, quality), section
+    best = bottleneck.choose(exact, in_bits, quality)
     lowest, share = None, 1.0
     for _ in range(effort - 1):
         if lowest is None:
@@ -62,10 +65,10 @@ def _searched(
         targets = [level - share * slope / (2 * w) for level, slope, w in moves]
         found = bottleneck.choose(targets, in_bits, quality)
         if _cost(codec, x, found, quality, bit) < lowest:
-            best, lowest, section = found, None, None
+            best, lowest = found, None
         else:
             share /= 2
-    return bottleneck.dequantised(best, quality), section
+    return bottleneck.dequantised(best, quality), None
 
 
 def _worth_of_levels(codec: "LearnedCodec", levels: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:

@@ -19,6 +19,7 @@ from codec.errors import EncodeError
 from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
+from codec.networks.modes import evaluating
 from codec.rate_distortion_module import RateDistortionModule, Reconstruction, to_uint8
 
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
@@ -114,16 +115,17 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         x_hat = self.g_s(y_hat, quality)
         if self.training and quality is not None:
             # A bit is worth what the squared step is; and each image counts relative to its own squared error, or
-            # the lowest rates would be all that is trained.
+            # the lowest rates would be all that is trained. On average bits count as where there is one rate.
             weight = 1 / (x_hat.detach().float() - x).square().mean((1, 2, 3)).clamp(min=_SMALLEST_ERROR)
             of_bits = weight * self.bottleneck.relative_step(quality).flatten() ** 2
-            x_hat = _gradient_times(weight[:, None, None, None], x_hat)
-            bits = {part: _gradient_times(of_bits, count) for part, count in bits.items()}
+            scale = 1 / of_bits.mean()
+            x_hat = _gradient_times((scale * weight)[:, None, None, None], x_hat)
+            bits = {part: _gradient_times(scale * of_bits, count) for part, count in bits.items()}
         return Reconstruction(x_hat, bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        latent, section = self._coded_latent(x)
+        latent, section = self._coded_latent(x, write=True)
         return [section or self.bottleneck.compress(latent, self._qualities(1))]
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
@@ -212,7 +214,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             if self._effort_in_use() == 0:
                 _, bits = self.analyse(x, quality)
             else:
-                _, bits = self.bottleneck(self._coded_latent(x)[0], quality)
+                _, bits = self.bottleneck(self._coded_latent(x, write=False)[0], quality)
             return sum(part.item() for part in bits.values())
 
     def prepared(self, image: Tensor) -> Tensor:
@@ -243,16 +245,18 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             self._fingerprint = (versions, digest.digest()[:4])
         return self._fingerprint[1]
 
-    def _coded_latent(self, x: Tensor) -> tuple[Sequence[Tensor], bytes | None]:
-        """The latent that `x` is coded as, and its section where the search for it has written that."""
+    def _coded_latent(self, x: Tensor, write: bool) -> tuple[Sequence[Tensor], bytes | None]:
+        """The latent that `x` is coded as, and, where the search for it can `write` that, its section."""
         latent, effort = self.latent(x), self._effort_in_use()
-        return improved(self, x, latent, self._qualities(1), effort) if effort else (latent, None)
+        return improved(self, x, latent, self._qualities(1), effort, write) if effort else (latent, None)
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:
             return 0
+        if self.effort is not None:
+            return self.effort
         # Weights of a variable rate were trained for coarser steps than those in use, too.
-        return int(self.qualities == QUALITIES) if self.effort is None else self.effort
+        return int(self.qualities == QUALITIES or self.bottleneck.noise == "chosen")
 
     def _qualities(self, count: int) -> Tensor | None:
         """Of so many images, `[count]`: in training random ones, else the one in use; None if there is one rate."""
@@ -279,16 +283,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     @contextmanager
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
-        modes = [(module, module.training) for module in self.modules()]
-        if any(training for _, training in modes):
-            self.eval()
         repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        try:
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
-                yield
-        finally:
-            for module, training in modes:  # not train(True): a part may have been frozen by itself
-                module.training = training
+        with evaluating(self), torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
+            yield
 
 
 def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ def info(options: argparse.Namespace) -> int:
 
     With --trace files are decoded too: a line with a hash for each section, then for each decoding pass its part of
     the file, how many symbols it has, and hashes of what the coder was told of them and of what it decoded. Where
-    two machines decode one file differently, diff shows the first pass that does.
+    two machines decode different symbols, diff shows the first pass that does; pixels that differ by rounding are
+    not seen.
     """
     trace = _tracer(options)
     status = 0
@@ -110,7 +111,7 @@ def stream_of(section: bytes) -> Stream | None:
 def _tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
     if options.trace:
         return tracer(options)
-    if options.checkpoint or options.max_pixels or options.device != "cpu":
+    if options.checkpoint is not None or options.max_pixels is not None or options.device != "cpu":
         raise UsageError("--checkpoint, --device and --max-pixels are of use with --trace only: add it")
     Image.MAX_IMAGE_PIXELS = None  # nothing is decoded
     return lambda data: None

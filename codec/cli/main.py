@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
             "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
         )
         command.add_argument("--jobs", type=int, default=1, metavar="N", help="files at a time, 1 by default")
-        _add_decoding(command)
+        _add_decoder_options(command)
         command.set_defaults(run=run)
     command = commands.add_parser(
         "extract", help="the JPEG, WebP, … in a file", description=extract.extract.__doc__
@@ -105,16 +105,18 @@ def _parser() -> argparse.ArgumentParser:
         "files", nargs="+", type=_place, metavar="FILE", help=f"a {SUFFIX} file; - is standard input"
     )
     command.add_argument("--trace", action="store_true", help="decode, and print hashes of every decoding pass")
-    _add_decoding(command)
+    _add_decoder_options(command)
     command.set_defaults(run=extract.info)
     command = commands.add_parser("models", help="the pretrained models", description=models.__doc__)
     command.set_defaults(run=models)
     return parser
 
 
-def _add_decoding(command: argparse.ArgumentParser) -> None:
+def _add_decoder_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--checkpoint", type=_path, help="your own model instead: a run's folder, .ckpt or .safetensors"
+        "--checkpoint",
+        type=_path,
+        help="your own model, not the package's: a run's folder, .ckpt or .safetensors",
     )
     command.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
     command.add_argument(

@@ -103,8 +103,8 @@ class EpochSampler(Sampler[Draw]):
 
 class TrainingCrops(Dataset[Tensor]):
     """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`, their colour
-    channels in random order if `shuffle_channels`, of images that are shrunk by a factor drawn from
-    [`smallest_scale`, 1], as far as they are large enough.
+    channels in random order if `shuffle_channels`, of images whose sides are multiplied by a number drawn from
+    [`smallest_scale`, 1], or by more where an image would become smaller than the crop.
 
     Indexed by Draw, or by image for a crop that is always the same; gives uint8 `[C, h, w]`. `images` are the
     decoded images, if they are kept in memory.

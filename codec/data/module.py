@@ -33,7 +33,7 @@ class ImageDataModule(LightningDataModule):
       images, chosen by `split_seed`, is kept out of training; else the test images of that source.
     - `channels` 1 or 3; `resize` null, a shorter side, or [height, width], for all three (antialiased bicubic).
     - `crop_size`: square random crops in training; `eval_crop`: square centre crops elsewhere; null: whole images.
-    - `smallest_scale`: crops are of images shrunk at random, at most to this part of their size; 1: never.
+    - `smallest_scale`: images' sides are shrunk at random before the crop, to this part at the smallest; 1: never.
     - `flip`: left-right, at random. `shuffle_channels`: R, G and B in random order, where colours are few.
     - `crops_per_image`: how often each image occurs in an epoch.
     - `cache`: decode everything once, into memory. `limit`: only the first N images of each.

@@ -15,6 +15,7 @@ from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
+from codec.networks.modes import evaluating
 from codec.networks.rate import KNOTS, nearness_to_knots
 
 # A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
@@ -25,6 +26,7 @@ _MOST_CHANNELS = 1 << 14
 _WIDEST_REACH = 512
 # A file holds its quality in one byte, in halves.
 _QUALITY_UNIT = 2
+_LARGEST_GAIN = 4.0  # binary logarithm
 
 
 class EntropyBottleneck(nn.Module):
@@ -42,8 +44,8 @@ class EntropyBottleneck(nn.Module):
 
     `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5 steps,
     `straight_through` rounding whose gradient is the identity, or `chosen`, as that, to the levels that an encoder
-    chooses (see `choose`) if a step of every channel is worth the same. With the latter two the prior sees whole
-    levels as well.
+    chooses (see `choose`) if a step of every channel is worth the same; a step of training takes a third longer
+    so. With the latter two the prior sees whole levels as well.
 
     `prior` makes the probability model from the channels, the largest level of an alphabet, and `groups` (see
     ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.
@@ -88,6 +90,9 @@ class EntropyBottleneck(nn.Module):
         with torch.autocast(y[0].device.type, enabled=False):
             exact = self.exact_levels(y, quality)
             if self.training:
+                if not all(bool(torch.isfinite(e).all()) for e in exact):  # the loss tells so
+                    bits = {"y": torch.nan * sum(e.flatten(1).sum(1) for e in exact)}
+                    return self.dequantised(exact, quality), bits
                 if self.noise == "chosen":
                     exact = self._chosen(exact, quality)
                 code = Train(self.noise in ("uniform", "paper"))
@@ -174,7 +179,7 @@ class EntropyBottleneck(nn.Module):
 
     def relative_step(self, quality: Tensor) -> Tensor:
         """The quantiser's step at each quality over that at 50, `[B, 1, 1, 1]`."""
-        return torch.exp2(OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)
+        return torch.exp2(_octaves(quality))
 
     @property
     def step_planes(self) -> int:
@@ -188,9 +193,7 @@ class EntropyBottleneck(nn.Module):
         """
         if not self.variable_rate:
             return y
-        if quality is None:
-            quality = y.new_full((len(y),), sum(QUALITIES) / 2)
-        plane = torch.log2(self.relative_step(quality)).to(y.dtype)
+        plane = _octaves(quality).to(y.dtype)
         return torch.cat([y, plane.expand(-1, -1, *y.shape[-2:])], 1)
 
     def fit_prior(self, y: Sequence[Tensor], quality: Tensor | None = None) -> None:
@@ -205,17 +208,16 @@ class EntropyBottleneck(nn.Module):
 
     def step(self, quality: Tensor | None) -> Tensor | float:
         """The quantiser's step at each quality, `[B, 1, 1, 1]`, or the one there is; without gains."""
-        if not self.variable_rate or quality is None:
-            return 1 / self.scale
-        return self.relative_step(quality) / self.scale
+        return self.relative_step(quality) / self.scale if self.variable_rate else 1 / self.scale
 
     def steps(self, quality: Tensor | None) -> Sequence[Tensor | float]:
         """The step of every channel of each tensor, `[B, C, 1, 1]`, or the one there is."""
         step = self.step(quality)
-        if not self.variable_rate or quality is None:
+        if not self.variable_rate:
             return [step] * len(self.channels)
         near = nearness_to_knots(quality).flatten(1)
-        return [step * torch.exp2(near @ gains)[..., None, None] for gains in self.gains]
+        gains = (near @ gain.float().clamp(-_LARGEST_GAIN, _LARGEST_GAIN) for gain in self.gains)
+        return [step * torch.exp2(gain)[..., None, None] for gain in gains]
 
     def quality_of(self, section: bytes) -> Tensor | None:
         """The quality `[1]` that a section was written at; None if there is one rate. Raises BitstreamError."""
@@ -232,19 +234,13 @@ class EntropyBottleneck(nn.Module):
 
     def _chosen(self, exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
         """Whole levels, whose gradient is the identity."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in exact):  # the loss will say so
-            return [whole(tensor) for tensor in exact]
         common, steps = self.step(quality), self.steps(quality)
         worth = [torch.as_tensor((step / common) ** 2 / BIT, device=exact[0].device) for step in steps]
-        training = self.prior.training
-        self.prior.eval()
         try:
-            with torch.no_grad():
+            with evaluating(self.prior), torch.no_grad():
                 levels = self.choose(exact, worth, quality)
         except UnusableWeightsError:
             return [whole(tensor) for tensor in exact]
-        finally:
-            self.prior.train(training)
         return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
 
     def _visit_choosing(
@@ -274,6 +270,11 @@ class EntropyBottleneck(nn.Module):
         if self.noise == "uniform":
             return levels + torch.rand_like(levels) - 0.5
         return levels + torch.randn_like(levels) * 0.5 - 0.5
+
+
+def _octaves(quality: Tensor) -> Tensor:
+    """The binary logarithm of the step at each quality over that at 50, `[B, 1, 1, 1]`."""
+    return (OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)
 
 
 class _Clamp(torch.autograd.Function):

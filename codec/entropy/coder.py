@@ -124,8 +124,8 @@ def encode(symbols: Tensor, index: Tensor, tables: Tensor, coder: Coder | None =
         raise ValueError(
             f"symbols from {int(symbols.min())} to {int(symbols.max())}: allowed are 0 to {levels - 1}"
         )
-    index, symbols, tables = index.cpu().long(), symbols.cpu().long(), tables.cpu()
-    return encode_intervals(tables[index, symbols], tables[index, symbols + 1], coder)
+    index, symbols, tables = index.cpu().numpy(), symbols.cpu().long().numpy(), tables.cpu().numpy()
+    return _encode(tables[index, symbols], tables[index, symbols + 1], coder)
 
 
 def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -> bytes:
@@ -133,8 +133,11 @@ def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -
 
     Both are integers `[N]`, 0 ≤ lower < upper ≤ 65536. `decode_rows` gets the symbols back from whole tables.
     """
+    return _encode(lower.cpu().numpy(), upper.cpu().numpy(), coder)
+
+
+def _encode(lower: np.ndarray, upper: np.ndarray, coder: Coder | None) -> bytes:
     coder = coder or default_coder()
-    lower, upper = (counts.cpu().numpy() for counts in (lower, upper))
     starts = range(0, len(lower), CHUNK)
     chunks = [coder.encode(*_three_symbols(lower[n : n + CHUNK], upper[n : n + CHUNK])) for n in starts]
     return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
@@ -146,6 +149,8 @@ def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = Non
     Damage of other kinds is not seen here: the checksum of the file is there for it.
     """
     tables, index = tables.cpu().numpy().astype(np.uint16), index.cpu().numpy()
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(tables):
+        raise IndexError(f"rows {int(index.min())} to {int(index.max())} of {len(tables)} tables")
     expanded = np.empty((min(len(index), CHUNK), tables.shape[1]), np.uint16)  # once: new memory takes longest
 
     def rows(part: slice) -> np.ndarray:

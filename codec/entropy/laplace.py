@@ -73,7 +73,7 @@ class LaplaceTables(CodingTables):
         """The first's share, and both widths as binary logarithms, at each scale."""
         log_scale = log_scale.clamp(LOWEST, LOWEST + (SCALES - 1) / PER_OCTAVE)
         position = (log_scale - LOWEST) * ((_KNOTS - 1) * PER_OCTAVE / SCALES)
-        knot = position.detach().floor().long().clamp(max=_KNOTS - 2)
+        knot = position.detach().floor().long().clamp(0, _KNOTS - 2)
         after = position - knot
         shape = self.shape.to(log_scale.device)
         logit, narrow, wide = shape[:, knot] * (1 - after) + shape[:, knot + 1] * after

@@ -17,8 +17,9 @@ from torch import Tensor
 class Pass(NamedTuple):
     """A decoding pass: its part of the file, how many symbols it has, and hashes of 8 hex digits.
 
-    `part` is y, y_1, … of a latent, z of side information, x of pixels. `told` is the hash of the integers that the
-    coder was told of the symbols, `decoded` that of the symbols; None: decoding failed.
+    `part` is y, y_1, … of a latent, the lossless schemes' z among them, z of side information, x of pixels. `told`
+    is the hash of the integers that the coder was told of the symbols, `decoded` that of the symbols; None:
+    decoding failed.
     """
 
     part: str

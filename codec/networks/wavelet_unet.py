@@ -22,9 +22,9 @@ class WaveletUNet(nn.Module):
         levels of 1/8 ── 3×3 ────────────────────── + ── blocks ───┘
 
     `base` `[B, C, H, W]` is the wavelet's own reconstruction, and the result, as large, is to be added to it. The
-    last three of `levels` are the details `[B, 3C, H/8, W/8]` … `[B, 3C, H/2, W/2]`, whole numbers; `step`
-    `[B, 1, 1, 1]` or a number is the quantiser's, `quality` `[B]`, 0–100, sets the scale and shift of every block's
-    features. The last convolution starts at zero.
+    last three of `levels` are the decoded details `[B, 3C, H/8, W/8]` … `[B, 3C, H/2, W/2]` in units of the
+    quantiser's `step`, `[B, 1, 1, 1]` or a number; `quality` `[B]`, 0–100, sets the scale and shift of every
+    block's features. The last convolution starts at zero.
     """
 
     def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64, 128)) -> None:

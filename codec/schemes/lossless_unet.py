@@ -116,6 +116,8 @@ class LosslessUNet(LearnedCodec):
         self.bottleneck = bottleneck([latent_channels], groups=[groups])
         if self.bottleneck.variable_rate:
             raise ArgumentError("variable_rate", True, "a lossless codec has one rate")
+        if self.bottleneck.noise == "chosen":
+            raise ArgumentError("noise", "chosen", "a lossless codec's encoder chooses no levels: straight_through")
         reach = self.bottleneck.scale // 2
         self.expand = ExactConv2d(latent_channels, features, 3, padding=1, reach=reach)
         # Features are wanted from the core resolution up to the finest grid that pixels are predicted on.

@@ -33,7 +33,7 @@ from codec.errors import ArgumentError, ConfigError, UserError
 from codec.training.config import Builder
 from codec.training.wandb_names import asked_wandb_mode
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")  # priors compute in float32
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 FOLDER = "codec.data.folder.FolderSource"
 

@@ -92,7 +92,10 @@ def parts_of(codec: ImageCodec, now: Callable[[], float] | None = None) -> Itera
     """Inside, every call of `codec`'s encode and decode is taken apart, by its device's wall clock or another."""
     parts = Parts(now or partial(clock, device_of(codec)))
     places: list[tuple[Any, str, str]] = [(tables.CodingTables, "current_tables", "tables")]
-    places += [(EntropyBottleneck, name, "quantiser") for name in ("compress", "decompress")]
+    places += [
+        (EntropyBottleneck, name, "quantiser")
+        for name in ("compress", "choose_and_compress", "choose", "decompress")
+    ]
     if isinstance(codec, LearnedCodec):
         places += [(codec, name, "network") for name in ("compress", "decompress")]
         places += [(bottleneck.prior, "visit", "prior") for bottleneck in codec.bottlenecks()]

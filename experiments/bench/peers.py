@@ -2,7 +2,7 @@
 
   pip install compressai
   python -m experiments.bench.peers --image kodim01.png
-  python -m experiments.bench.peers runs/NAME diffusion_dct-q5 --image photo.jpg --repeats 9
+  python -m experiments.bench.peers runs/NAME conv_enhanced --image photo.jpg --repeats 9
 
 All are run in turns in one process of one thread, and medians are shown; processor time, because other work on the
 machine counts least in it. The peer is bmshj2018_hyperprior(quality=3) (N = 128, M = 192) with random weights,
@@ -35,7 +35,7 @@ from codec.training.faults import user_errors
 from experiments.bench.__main__ import Parts, parts_of
 
 PEER = "bmshj2018-hyperprior"
-OURS = ("experiments/starts/diffusion_wavelet.safetensors", "diffusion_dct-q3")
+OURS = ("diffusion_wavelet", "experiments/starts/diffusion_dct.safetensors")
 # What parts_of calls the parts of ours, and what of it they are: transforms, probabilities, arithmetic coding.
 _GROUPS = {"network": "transform", "quantiser": "transform", "format": "transform", "tables": "coder"}
 _WAYS = ("encode", "decode")
@@ -142,11 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         parser.error(f"--repeats {options.repeats}: allowed are integers from 1")
     image = read_image(options.image or SamplesSource().images("test")[0], channels=3)
     torch.set_num_threads(1)
-    rows = [Row(PEER, ScaleHyperprior())]
+    rows = []
     for name in options.codecs:
         weights = pretrained.called(name)
         codec = load_pretrained(weights) if weights else load_codec(name)
-        rows[-1:-1] = [Row(Path(name).stem, codec, effort) for effort in ((0, None) if codec.efforts else (None,))]
+        rows += [Row(Path(name).stem, codec, effort) for effort in ((0, None) if codec.quality_grid else (None,))]
+    rows.append(Row(PEER, ScaleHyperprior()))
     for n in range(1 + options.repeats):  # the first makes what is made once
         for row in rows:
             if n == 1:

@@ -126,13 +126,6 @@ def test_chosen_levels_cost_less_than_the_nearest_and_their_gradient_is_the_iden
     torch.testing.assert_close(y.grad, upstream)
 
 
-def test_a_latent_that_is_not_finite_is_trained_on_until_its_loss_tells():
-    y = torch.full((1, 2, 8, 8), torch.nan)
-    (y_hat,), bits = make_bottleneck(2, noise="chosen").train()([y])
-    assert bool(y_hat.isnan().all())
-    assert bool(bits["y"].isnan())
-
-
 @pytest.mark.parametrize("bits", [1, 4, 8])
 @pytest.mark.parametrize(("noise", "mean", "deviation"), [("paper", -0.5, 0.5), ("uniform", 0.0, 12**-0.5)])
 def test_the_noise_has_the_documented_mean_and_deviation_in_steps(noise, mean, deviation, bits):

@@ -13,6 +13,7 @@ from codec.entropy import EntropyBottleneck
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.context import ContextPrior
 from codec.entropy.priors.pass_network import KNOTS
+from codec.networks.exact import UnusableWeightsError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONTEXT = [name for name in PRIORS if name != "factorized"]
@@ -111,6 +112,23 @@ def test_training_reaches_the_latent_and_every_weight(name: str) -> None:
     rate = {f"networks.{n}" for n in range(2)}
     still = [n for n, p in bottleneck.prior.named_parameters() if not p.grad.any() and not rate & {n[:10]}]
     assert still == []
+
+
+@pytest.mark.parametrize("noise", ["straight_through", "chosen"])
+def test_a_latent_that_is_not_finite_is_trained_on_until_its_loss_tells(name: str, noise: str) -> None:
+    bottleneck = make(name, noise=noise).train()
+    y_hat, bits = bottleneck([torch.full_like(tensor, torch.nan) for tensor in latent()])
+    assert all(bool(tensor.isnan().all()) for tensor in y_hat)
+    assert bool(sum(bits.values()).isnan().all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["hyperprior", "checkerboard"])
+def test_side_information_that_is_not_finite_is_refused(name: str) -> None:
+    bottleneck = make(name).eval()
+    bottleneck.prior.hypers[0].analysis[0].weight.fill_(torch.nan)
+    with pytest.raises(UnusableWeightsError, match="side information is not finite"):
+        bottleneck.compress(latent())
 
 
 def test_training_on_a_latent_makes_its_files_smaller(name: str) -> None:

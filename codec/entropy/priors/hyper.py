@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from codec.entropy.per_channel import ChannelTables, PerChannel
 from codec.entropy.priors.prior import EncoderOnly, Size
 from codec.entropy.walk import Code
-from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes
+from codec.networks.exact import ExactConv2d, ExactUpConv2d, UnusableWeightsError, codes
 
 _REACH = 32
 
@@ -42,7 +42,10 @@ class Hyper(nn.Module):
             levels = levels.real if levels.is_complex() else levels
             signed = torch.cat([levels.clamp(min=0), -levels.clamp(max=0)], 1)
             z = self.analysis(torch.log2(1 + signed))
-            z = torch.floor(z + 0.5) if whole_levels else z
+            if whole_levels:
+                if not bool(torch.isfinite(z).all()):
+                    raise UnusableWeightsError("side information is not finite: the weights are not usable")
+                z = torch.floor(z + 0.5)
         z = code("z", PerChannel(self.tables, (batch, *self.size_of_z((height, width)))), z)
         # What lies outside the alphabet is escaped in the file, and counts as its end here.
         h = codes(self.expand(z.clamp(-_REACH, _REACH)))
