@@ -69,7 +69,7 @@ table-conv: $(READY)  ## the two convolutional autoencoders
 table-quantized: $(READY)  ## the quantised autoencoder at 2, 4 and 6 bits
 	$(MAKE_TABLES) quantized
 
-table-diffusion: $(READY)  ## the diffusion autoencoder, one model at nine rates
+table-diffusion: $(READY)  ## the diffusion autoencoder, one model at eight rates
 	$(MAKE_TABLES) diffusion
 
 table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
