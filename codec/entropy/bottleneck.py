@@ -39,8 +39,8 @@ class EntropyBottleneck(nn.Module):
     A latent is a list of tensors `[B, C, H, W]`, coarse to fine, around 0, with `channels` C each. What lies
     outside [−½, ½] is clamped if `bounded`. Levels are ⌊y / step + ½⌋, and `y_hat = level · step`: with B = `bits`
     (1–8) the step is 2^-B, and with `variable_rate` 2^-B · 2^(7 · (½ − quality / 100)), of each image's own
-    quality, 0–100, times a gain that every channel learns for each of six qualities (Cui et al. 2021,
-    https://arxiv.org/abs/2003.02012), at first 1.
+    quality, 0–100. With `gains`, that is multiplied by a factor that every channel learns for each of six qualities
+    (Cui et al. 2021, https://arxiv.org/abs/2003.02012), at first 1; an orthonormal transform is best without.
 
     `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5 steps,
     `straight_through` rounding whose gradient is the identity, or `chosen`, as that, to the levels that an encoder
@@ -62,6 +62,7 @@ class EntropyBottleneck(nn.Module):
         bounded: bool = True,
         variable_rate: bool = False,
         groups: Sequence | None = None,
+        gains: bool = True,
     ) -> None:
         super().__init__()
         check_integers("channels", channels, lowest=1)
@@ -83,7 +84,7 @@ class EntropyBottleneck(nn.Module):
         self.prior = prior(self.channels, reach, groups)
         check_exact(self.prior)
         # Binary logarithms, of each channel's step over the tensors' common one.
-        self.gains = nn.ParameterList(torch.zeros(KNOTS, count) for count in channels if variable_rate)
+        self.gains = nn.ParameterList(torch.zeros(KNOTS, count) for count in channels if variable_rate and gains)
 
     def forward(self, y: Sequence[Tensor], quality: Tensor | None = None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The latent → `y_hat` of the same shapes, and bits by part, `[B]` each; `quality` `[B]`."""
@@ -213,7 +214,7 @@ class EntropyBottleneck(nn.Module):
     def steps(self, quality: Tensor | None) -> Sequence[Tensor | float]:
         """The step of every channel of each tensor, `[B, C, 1, 1]`, or the one there is."""
         step = self.step(quality)
-        if not self.variable_rate:
+        if not self.gains:
             return [step] * len(self.channels)
         near = nearness_to_knots(quality).flatten(1)
         gains = (near @ gain.float().clamp(-_LARGEST_GAIN, _LARGEST_GAIN) for gain in self.gains)

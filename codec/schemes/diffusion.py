@@ -101,7 +101,7 @@ class DiffusionAutoencoder(LearnedCodec):
             self.shortcut = Wavelet(image_channels, _WAVELET_LEVELS)
             self.stride = 2**_WAVELET_LEVELS
             channels = self.shortcut.channels
-            self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False)
+            self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False, gains=False)
             # The coarser tensors are the wavelet's alone.
             y_channels, *skip_channels = channels[-3], channels[-2], channels[-1], channels[-1]
         else:
@@ -110,7 +110,8 @@ class DiffusionAutoencoder(LearnedCodec):
             few, *finest = skip_channels
             channels = [y_channels, *([few, sum(finest)] if has_skips else [])]
             groups = BlockDCT.groups(image_channels, y_channels, self.stride) if shortcut == "dct" else None
-            self.bottleneck = bottleneck(channels, groups=[groups, *[None] * len(channels[1:])])
+            groups = [groups, *[None] * len(channels[1:])]
+            self.bottleneck = bottleneck(channels, groups=groups, gains=shortcut == "none")
             if shortcut == "dct":
                 self.shortcut = BlockDCT(
                     image_channels,

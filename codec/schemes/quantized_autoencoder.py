@@ -68,7 +68,7 @@ class QuantizedAutoencoder(LearnedCodec):
         self.to_latent = nn.Conv2d(self.encoder.fc.in_features, latent_channels, 1)
         self.encoder.fc = nn.Identity()
         groups = BlockDCT.groups(image_channels, latent_channels, self.stride) if shortcut == "dct" else None
-        self.bottleneck = bottleneck([latent_channels], groups=[groups])
+        self.bottleneck = bottleneck([latent_channels], groups=[groups], gains=shortcut == "none")
         self.decoder = nn.Sequential(
             *(
                 ResidualBlock(coarse, fine, upsample=True)
