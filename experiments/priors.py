@@ -3,9 +3,9 @@
   make table-priors                                             writes experiments/results/priors.md
   python -m experiments.priors --steps 20 --images 2 --out x.md quickly, to see that it runs
 
-The latents are those of `starts/diffusion_dct.safetensors`, whose transform stays as it is; each number of bits is a
-step of the quantiser, so a rate. The training images' crops are encoded once; each prior then learns from the
-same batches in the same order. Bits are those of the files' tables.
+The latents are those of `starts/diffusion_dct.safetensors`, whose transform stays as it is; each number of bits is
+a step of the quantiser, so a rate. The training images' crops are encoded once; each prior then learns from the same
+batches in the same order. Bits are those of the files' tables.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def page(bpp: dict[tuple[str, int], float], steps: int, crops: int, images: int,
     lines = [
         "# The priors on the same latents",
         "",
-        f"Bits a pixel of the latents of {images} Kodak images, by the transform of `starts/diffusion_dct.safetensors`,",
+        f"Bits a pixel of the latents of {images} Kodak images, by the transform of `{TRANSFORM.name}`,",
         f"by the step of the quantiser; in brackets, against `{first}`. Every prior has learned from",
         f"the same {steps} batches of {_BATCH} crops of {_CROP}×{_CROP}, of {crops} in all.",
         f"`{command}`, {hardware(torch.device('cpu'))}.",
