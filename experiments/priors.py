@@ -4,8 +4,8 @@
   python -m experiments.priors --steps 20 --images 2 --out x.md quickly, to see that it runs
 
 The latents are those of `starts/diffusion_dct.safetensors`, whose transform stays as it is; each number of bits is
-a step of the quantiser, so a rate. The training images' crops are encoded once; each prior then learns from the same
-batches in the same order. Bits are those of the files' tables.
+a step of the quantiser, so a rate. The training images' crops are encoded once; each prior then learns from the
+same batches in the same order. Bits are those of the files' tables.
 """
 
 import argparse
