@@ -119,7 +119,7 @@ def test_several_at_a_time_do_not_set_each_other_s_quality(option: tuple, photog
     alone, together = (run("compress", "in", f"of {n}", *option, *effort, "--jobs", n) for n in (1, 4))
     assert (alone[0], together[0], alone[2]) == (0, 0, "")
     assert together[1] == alone[1].replace("of 1", "of 4")
-    assert len(set(map(quality_in, alone[1].splitlines()))) > 2
+    assert len(set(map(quality_in, alone[1].splitlines()))) > 1
     for name in files("of 1"):
         assert Path("of 4", name).read_bytes() == Path("of 1", name).read_bytes()
 
