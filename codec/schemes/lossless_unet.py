@@ -12,7 +12,7 @@ Letters: B images, C image channels, H × W pixels, N halvings to the core resol
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -74,7 +74,7 @@ class LosslessUNet(LearnedCodec):
 
     def __init__(
         self,
-        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
+        bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         context: str = "none",
         levels: int = 1,

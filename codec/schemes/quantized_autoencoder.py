@@ -45,7 +45,7 @@ class QuantizedAutoencoder(LearnedCodec):
 
     def __init__(
         self,
-        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
+        bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         encoder: str = "resnet101",
         pretrained: bool = True,

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -147,8 +148,8 @@ def test_the_contexts_are_one_module_whose_defaults_are_the_paper_s() -> None:
     assert LosslessUNet(codec_bottleneck).levels == 0
 
 
-def codec_bottleneck(channels: list[int]) -> EntropyBottleneck:
-    return EntropyBottleneck(channels, prior=FactorizedPrior)
+def codec_bottleneck(channels: list[int], **options: Any) -> EntropyBottleneck:
+    return EntropyBottleneck(channels, prior=FactorizedPrior, **options)
 
 
 def test_a_file_of_other_tiles_is_refused(codec: LosslessUNet, photograph: Tensor) -> None:
