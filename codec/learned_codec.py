@@ -79,8 +79,11 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     # ---- what a scheme writes
 
-    def g_a(self, x: Tensor) -> list[Tensor]:
-        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent."""
+    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent.
+
+        `quality` `[B]` is what it will be quantised at, 0–100; None: there is one rate.
+        """
         raise NotImplementedError
 
     def g_s(self, y_hat: Any, quality: Tensor | None = None) -> Tensor:
@@ -96,9 +99,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     # ---- what follows from it, unless a scheme has other ways
 
-    def latent(self, x: Tensor) -> list[Tensor]:
-        """What the bottleneck codes of `x`, as `g_a` takes it."""
-        return self.g_a(x)
+    def latent(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+        """What the bottleneck codes of `x`; both as `g_a` takes them."""
+        return self.g_a(x, quality)
 
     def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Any, dict[str, Tensor]]:
         """`x`, as `g_a` takes it, each image at its `quality` `[B]` → what `g_s` makes `x_hat` of, and its bits.
@@ -106,7 +109,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         These are differentiable estimates, `[B]` each, by part of the file: `y` the latent's coarsest tensor, `y_1`
         … the finer ones, `z` side information, `x` pixels.
         """
-        return self.bottleneck(self.latent(x), quality)
+        return self.bottleneck(self.latent(x, quality), quality)
 
     def forward(self, x: Tensor) -> Reconstruction:
         """`x` as `analyse` takes it; in training of a variable rate, each image at a quality drawn at random."""
@@ -155,12 +158,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         """
         if not any(bottleneck.prior.can_be_fitted for bottleneck in self.bottlenecks()):
             return
+        x = torch.cat([self.pad(batch.to(self.device).float() / 255) for batch in batches])
+        quality = self._random_qualities(len(x)) if self.qualities == QUALITIES else None
         with self._coding():
-            latents = [self.latent(self.pad(batch.to(self.device).float() / 255)) for batch in batches]
-        latent = [torch.cat(tensors) for tensors in zip(*latents, strict=True)]
-        quality = None
-        if self.qualities == QUALITIES:
-            quality = QUALITIES[1] * torch.rand(len(latent[0]), device=self.device)
+            latent = self.latent(x, quality)
         self.bottleneck.fit_prior(latent, quality)
 
     def check_loss(self, loss: RateDistortionLoss) -> None:
@@ -210,12 +211,14 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
-            x, quality = self.prepared(image), self._qualities(1)
-            if self._effort_in_use() == 0:
-                _, bits = self.analyse(x, quality)
-            else:
-                _, bits = self.bottleneck(self._coded_latent(x, write=False)[0], quality)
-            return sum(part.item() for part in bits.values())
+            _, bits = self._as_coded(self.prepared(image))
+        return sum(part.item() for part in bits.values())
+
+    def from_file(self, x: Tensor) -> Reconstruction:
+        """What a file of `x`, one image as `g_a` takes it, would decode to, and the bits that it would take."""
+        with self._coding():
+            y_hat, bits = self._as_coded(x)
+            return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
 
     def prepared(self, image: Tensor) -> Tensor:
         """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded."""
@@ -245,10 +248,18 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             self._fingerprint = (versions, digest.digest()[:4])
         return self._fingerprint[1]
 
+    def _as_coded(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """As `analyse`, of one image, with the levels that a file would hold."""
+        quality = self._qualities(1)
+        if self._effort_in_use() == 0:
+            return self.analyse(x, quality)
+        return self.bottleneck(self._coded_latent(x, write=False)[0], quality)
+
     def _coded_latent(self, x: Tensor, write: bool) -> tuple[Sequence[Tensor], bytes | None]:
         """The latent that `x` is coded as, and, where the search for it can `write` that, its section."""
-        latent, effort = self.latent(x), self._effort_in_use()
-        return improved(self, x, latent, self._qualities(1), effort, write) if effort else (latent, None)
+        quality, effort = self._qualities(1), self._effort_in_use()
+        latent = self.latent(x, quality)
+        return improved(self, x, latent, quality, effort, write) if effort else (latent, None)
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:
@@ -263,8 +274,11 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if self.qualities != QUALITIES:
             return None
         if self.training:
-            return QUALITIES[1] * torch.rand(count, device=self.device)
+            return self._random_qualities(count)
         return torch.full((count,), float(self.quality), device=self.device)
+
+    def _random_qualities(self, count: int) -> Tensor:
+        return QUALITIES[1] * torch.rand(count, device=self.device)
 
     def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
         if header.scheme != self.tag:

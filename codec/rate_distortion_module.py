@@ -16,6 +16,8 @@ from codec.losses import RateDistortionLoss
 from codec.measure import Row, measure, warm_up
 from codec.metrics import image_quality, mean_of_rows
 
+_VALIDATED_QUALITIES = (20.0, 50.0, 80.0)
+
 
 class Reconstruction(NamedTuple):
     """What `forward` gives: `x_hat` `[B, C, H, W]`, about [0, 1], and `bits` as `LearnedCodec.analyse` has them."""
@@ -85,26 +87,46 @@ class RateDistortionModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """`batch` is uint8 `[B, C, H, W]`."""
+        loss, shown = self.trained_terms(batch)
+        self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(batch))
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("loss", shown["loss"], prog_bar=True, logger=False)
+        return {"loss": loss, "distortion": shown["distortion"], "bpp": shown["bpp"]}
+
+    def trained_terms(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a training step minimises, and what it logs, which has no gradient; `batch` as `training_step`'s."""
         x = self.pad(batch.float() / 255)
         output = self(x)
         terms = self._loss(output.x_hat, output.total_bits, x)
         shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
-        self.log_dict({f"train/{name}": value.detach() for name, value in shown.items()}, batch_size=len(batch))
-        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
-        self.log("loss", terms.total.detach(), prog_bar=True, logger=False)
-        return {"loss": terms.loss, "distortion": terms.distortion.detach(), "bpp": terms.bpp.detach()}
+        return terms.loss, {name: value.detach() for name, value in shown.items()}
 
     def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:
         """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means.
 
-        Where the rate varies it is that of the quality in use, 50 unless another was set.
+        They are of what a file would hold. Where the rate varies, of files at three qualities, and in `val/loss`
+        distortion counts relative to the squared step, as it does in training: or one quality would outweigh all.
         """
+        if not any(bottleneck.variable_rate for bottleneck in self.bottlenecks()):
+            return self._validated(item, 1.0)
+        in_use = self.quality
+        pictures = {}
+        for quality in _VALIDATED_QUALITIES:
+            self.quality = quality
+            step = self.bottlenecks()[0].relative_step(torch.tensor([quality])).item()
+            pictures[quality] = self._validated(item, step**2)
+        self.quality = in_use
+        return pictures[_VALIDATED_QUALITIES[1]]
+
+    def _validated(self, item: NamedImage, bit: float) -> Tensor:
+        """The reconstruction; a bit is worth `bit` times the loss's rate weight."""
         height, width = item.image.shape[-2:]
         x = item.image[None].float() / 255
-        padded = self(self.pad(x))
+        padded = self.from_file(self.pad(x))
         output = padded._replace(x_hat=padded.x_hat[..., :height, :width].float())
         terms = self._loss(output.x_hat, output.total_bits, x)
-        values = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
+        total = terms.total + (1 / bit - 1) * terms.distortion
+        values = {"loss": total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
         decoded = to_uint8(output.x_hat[0])
         self._rows.append({name: v.item() for name, v in values.items()} | image_quality(decoded, item.image))
         return decoded

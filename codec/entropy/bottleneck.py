@@ -15,7 +15,6 @@ from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
-from codec.networks.modes import evaluating
 from codec.networks.rate import KNOTS, nearness_to_knots
 
 # A variable rate halves the quantiser's step this many times from the lowest quality to the highest.
@@ -91,21 +90,13 @@ class EntropyBottleneck(nn.Module):
         with torch.autocast(y[0].device.type, enabled=False):
             exact = self.exact_levels(y, quality)
             if self.training:
-                if not all(bool(torch.isfinite(e).all()) for e in exact):  # the loss tells so
-                    bits = {"y": torch.nan * sum(e.flatten(1).sum(1) for e in exact)}
-                    return self.dequantised(exact, quality), bits
-                if self.noise == "chosen":
-                    exact = self._chosen(exact, quality)
-                code = Train(self.noise in ("uniform", "paper"))
-                self._visit([e if self.shapes_latent else e.detach() for e in exact], code, quality)
-                levels = [self._noisy(e) for e in exact]
-            else:
-                code = Measure()
-                levels = [torch.floor(e + 0.5) for e in exact]
-                try:
-                    self._visit(levels, code, quality)
-                except UnusableWeightsError:  # a training that went wrong is told so by its loss
-                    code.bits = {"y": levels[0].new_full((len(levels[0]),), torch.nan)}
+                return self._trained(exact, quality)
+            code = Measure()
+            levels = [torch.floor(e + 0.5) for e in exact]
+            try:
+                self._visit(levels, code, quality)
+            except UnusableWeightsError:  # a training that went wrong is told so by its loss
+                code.bits = {"y": levels[0].new_full((len(levels[0]),), torch.nan)}
             return self.dequantised(levels, quality), dict(code.bits)
 
     def compress(self, y: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
@@ -228,6 +219,18 @@ class EntropyBottleneck(nn.Module):
             raise BitstreamError("the section does not begin with a quality")
         return torch.tensor([section[0] / _QUALITY_UNIT], device=next(self.prior.buffers()).device)
 
+    def _trained(self, exact: Sequence[Tensor], quality: Tensor | None) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Without a look at any value, for which a GPU would have to wait; see `forward`."""
+        if self.noise == "chosen":
+            exact = self._chosen(exact, quality)
+        usable = [torch.nan_to_num(e) for e in exact]
+        code = Train(self.noise in ("uniform", "paper"))
+        self._visit([e if self.shapes_latent else e.detach() for e in usable], code, quality)
+        bits = dict(code.bits)
+        # 0 but for a latent that is not finite: the loss tells so.
+        bits["y"] = bits["y"] + sum((0 * e.detach()).flatten(1).sum(1) for e in exact)
+        return self.dequantised([self._noisy(e) for e in exact], quality), bits
+
     def _visit(self, levels: Sequence[Tensor], code: Code, quality: Tensor | None) -> list[Tensor]:
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
         with nullcontext() if self.training else exact_kernels(levels[0].device.type):
@@ -237,11 +240,9 @@ class EntropyBottleneck(nn.Module):
         """Whole levels, whose gradient is the identity."""
         common, steps = self.step(quality), self.steps(quality)
         worth = [torch.as_tensor((step / common) ** 2 / BIT, device=exact[0].device) for step in steps]
-        try:
-            with evaluating(self.prior), torch.no_grad():
-                levels = self.choose(exact, worth, quality)
-        except UnusableWeightsError:
-            return [whole(tensor) for tensor in exact]
+        with torch.no_grad():
+            usable = [torch.nan_to_num(tensor) for tensor in exact]
+            levels = self._visit_choosing(usable, worth, quality, Choose(training=True))
         return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
 
     def _visit_choosing(
@@ -255,9 +256,7 @@ class EntropyBottleneck(nn.Module):
             ]
         pairs = zip(targets, worth, strict=True)
         told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
-        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in targets]
-        with exact_kernels(targets[0].device.type):
-            return self.prior.visit(told, sizes, code, quality)
+        return self._visit(told, code, quality)
 
     def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
         head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""

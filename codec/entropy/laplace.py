@@ -73,10 +73,10 @@ class LaplaceTables(CodingTables):
         """The first's share, and both widths as binary logarithms, at each scale."""
         log_scale = log_scale.clamp(LOWEST, LOWEST + (SCALES - 1) / PER_OCTAVE)
         position = (log_scale - LOWEST) * ((_KNOTS - 1) * PER_OCTAVE / SCALES)
-        knot = position.detach().floor().long().clamp(0, _KNOTS - 2)
-        after = position - knot
-        shape = self.shape.to(log_scale.device)
-        logit, narrow, wide = shape[:, knot] * (1 - after) + shape[:, knot + 1] * after
+        knots = torch.arange(_KNOTS, device=log_scale.device).view(-1, *[1] * log_scale.ndim)
+        # By products instead of an index, whose gradient is slow to add up where many symbols share a knot.
+        near = (1 - (position - knots).abs()).clamp(min=0)
+        logit, narrow, wide = torch.tensordot(self.shape.to(position), near, 1)
         return torch.sigmoid(logit), log_scale + narrow, log_scale + wide
 
 
@@ -87,7 +87,7 @@ class Laplace:
         self.model, self.mean, self.log_scale = model, mean, log_scale
 
     def bits(self, levels: Tensor) -> Tensor:
-        return self.model.bits(levels, self.mean, self.log_scale).flatten(1).sum(1)
+        return self.model.bits(levels, self.mean, self.log_scale)
 
     def file_bits(self, levels: Tensor) -> Tensor:
         middle, index = self._rows

@@ -55,12 +55,12 @@ class ChannelTables(CodingTables):
         self.make_room(channels, self.levels + 1)
 
     def bits(self, levels: Tensor) -> Tensor:
-        """Bits of each image, `[B]`, for `levels`, float `[B, C, H, W]`, which need not be whole."""
+        """Bits of each of `levels`, float `[B, C, H, W]`, which need not be whole."""
         x = levels.transpose(0, 1).reshape(self.channels, 1, -1)  # (C, 1, B·H·W)
         # What the tables charge: every level keeps one count of 65536, so none is free and none costs over 16 bits.
         total = 1 << PRECISION
         bits = -torch.log2((self._mass(x) * (total - self.levels - 1) + 1) / total)
-        return bits.reshape(self.channels, levels.shape[0], -1).sum((0, 2))
+        return bits.view(self.channels, len(levels), *levels.shape[2:]).transpose(0, 1)
 
     def pmf(self) -> Tensor:
         """P(level) of every channel, float `[C, L + 1]`, the last for whatever lies outside the alphabet."""
@@ -69,7 +69,7 @@ class ChannelTables(CodingTables):
         return F.pad(self._mass(x.expand(self.channels, 1, -1))[:, 0], (0, 1))
 
     def _mass(self, levels: Tensor) -> Tensor:
-        ends = torch.tensor([-0.5, self.levels - 0.5], device=levels.device, dtype=levels.dtype)
+        ends = torch.arange(2, device=levels.device, dtype=levels.dtype) * self.levels - 0.5
         first, last = self._logits(ends.expand(self.channels, 1, 2)).chunk(2, dim=-1)
         levels = levels + self.reach
         return (_log_mass(self._logits(levels + 0.5), self._logits(levels - 0.5)) - _log_mass(last, first)).exp()

@@ -18,15 +18,20 @@ class Choose:
 
     Levels are complex: what the latent is in steps, not rounded, and, as the imaginary part, what a squared error
     of one step costs there, in bits. A symbol is charged what it takes by itself, not what follows from it. Side
-    information, which is real, stays as it is; a file's is made of the chosen levels, so it may be another.
+    information, which is real, stays as it is; a file's is made of the chosen levels, so it may be another. What a
+    level takes is a file's count of bits, or in `training` what the prior itself says, which is quicker to tell.
     """
+
+    def __init__(self, training: bool = False) -> None:
+        self.training = training
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
         if not levels.is_complex():
             return levels
         target, worth = levels.real, levels.imag
         low, high = torch.floor(target), torch.ceil(target)
-        costs = [worth * (target - level) ** 2 + distribution.file_bits(level) for level in (low, high)]
+        bits_of = distribution.bits if self.training else distribution.file_bits
+        costs = [worth * (target - level) ** 2 + bits_of(level) for level in (low, high)]
         return torch.where(costs[1] < costs[0], high, low)
 
 
@@ -34,6 +39,7 @@ class ChooseAndWrite(Choose):
     """Chooses, and collects the coded strings; None once there is side information, which is not a file's yet."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.strings: list[bytes] | None = []
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ class Distribution(Protocol):
     """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`."""
 
     def bits(self, levels: Tensor) -> Tensor:
-        """Bits of each image, `[B]`, of levels that need not be whole; differentiable."""
+        """Bits of each level, `[B, C, h, w]`, which need not be whole; differentiable."""
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        """Bits of each level, `[B, C, h, w]`, from the integer counts that the coder uses."""
+        """The same of whole levels, from the integer counts that the coder uses."""
 
     def encode(self, levels: Tensor) -> bytes:
         """The levels of one image, B = 1, as a coded string."""
@@ -50,7 +50,8 @@ class Train:
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
         told = whole(levels)
-        self.bits[part] += distribution.bits(levels + torch.rand_like(levels) - 0.5 if self.noisy else told)
+        bits = distribution.bits(levels + torch.rand_like(levels) - 0.5 if self.noisy else told)
+        self.bits[part] += bits.flatten(1).sum(1)
         return told
 
 

@@ -55,7 +55,7 @@ class ConvBaseline(LearnedCodec):
             self.decoder.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
         self.decoder.extend([nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid()])
 
-    def g_a(self, x: Tensor) -> list[Tensor]:
+    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
         return [self.encoder(x)]  # (B, M, H/16, W/16)
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
@@ -116,7 +116,7 @@ class ConvEnhanced(LearnedCodec):
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] >> n, size[1] >> n) for n in self.coded]
 
-    def g_a(self, x: Tensor) -> list[Tensor]:
+    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
         features = [self.stem(x)]
         for down in self.down:

@@ -20,6 +20,7 @@ from codec.training.callbacks import ChannelsLast, LongerSchedule, StopAllRanks
 from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
 from codec.training.config_checks import validates
+from codec.training.cuda_graph import RecordedSteps
 from codec.training.precision import Precision, choose_precision
 
 _IMAGES_FOR_PRIORS = 96
@@ -46,6 +47,8 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), StopAllRanks()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
+        if config.strategy.cuda_graph:
+            callbacks.append(RecordedSteps())
         if config.more_epochs:
             callbacks.append(LongerSchedule())
         if not validates(config):
@@ -75,6 +78,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         if codec is not None and loss is not None:
             build.attempt("loss", lambda: codec.check_loss(loss))
     _check_processes(trainer, config.strategy.devices)
+    _check_cuda_graph(config, trainer)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
     return TrainingParts(codec, data, trainer, precision)
 
@@ -144,6 +148,19 @@ def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[UserError
         for key, size in sizes.items()
         if isinstance(size, int) and size < loss.smallest_side
     ]
+
+
+def _check_cuda_graph(config: DictConfig, trainer: Trainer) -> None:
+    if not config.strategy.cuda_graph:
+        return
+    device = trainer.strategy.root_device
+    if device.type != "cuda" or trainer.world_size > 1 or trainer.accumulate_grad_batches > 1:
+        raise ConfigError(
+            "strategy.cuda_graph",
+            True,
+            "steps are recorded on one CUDA GPU that takes one for every batch: this is "
+            f"{trainer.world_size} × {device}, trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}",
+        )
 
 
 def _check_processes(trainer: Trainer, devices: Any) -> None:

@@ -129,6 +129,7 @@ class ContextPrior(Prior):
     ) -> Tensor:
         """`known` with the levels of one pass over the `n`th tensor in it."""
         (channels, offsets), network = self.passes[n][number], self.networks[n][number]
+        picked = _picking(channels)
         # Of the channels behind these nothing is known, so that sums over them would add zeros.
         reached = max((1 + channel for coded, _ in self.passes[n][:number] for channel in coded), default=0)
         seen = Known.of(known[:, :reached])
@@ -141,12 +142,12 @@ class ContextPrior(Prior):
         mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*predicted, strict=True))
         coded = None
         if levels is not None:
-            coded = torch.cat([levels[:, channels, row::2, column::2].flatten(2) for row, column in there], 2)
+            coded = torch.cat([levels[:, picked, row::2, column::2].flatten(2) for row, column in there], 2)
         coded = code(part_name(n), Laplace(self.tables, mean, log_scale), coded)
         known = known.clone()
         for (row, column), (m, _) in zip(there, predicted, strict=True):
             here, coded = coded.split([m[0, 0].numel(), coded.shape[2] - m[0, 0].numel()], 2)
-            known[:, channels, row::2, column::2] = here.view(m.shape)
+            known[:, picked, row::2, column::2] = here.view(m.shape)
         return known
 
     def knots(self, quality: Tensor | None, batch: int) -> Tensor:
@@ -154,3 +155,9 @@ class ContextPrior(Prior):
         if quality is None:
             quality = self.tables.shape.new_full((batch,), 50.0)
         return torch.floor(nearness_to_knots(quality) * KNOT_UNIT + 0.5)
+
+
+def _picking(channels: Sequence[int]) -> slice | Sequence[int]:
+    """An index of these channels: of neighbours a slice, which copies nothing and which no GPU has to wait for."""
+    neighbours = range(channels[0], channels[-1] + 1)
+    return slice(neighbours.start, neighbours.stop) if list(channels) == list(neighbours) else channels

@@ -1,5 +1,6 @@
 """PassNetwork: the distributions of one pass of a context prior, by exact arithmetic (codec.networks.exact)."""
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES
 from codec.entropy.priors.prior import Size
 from codec.networks.blocks import zero_
-from codec.networks.exact import CODE_MAX, CODE_UNIT, ExactConv2d, ExactUpConv2d, codes, whole
+from codec.networks.exact import (
+    CODE_MAX,
+    CODE_UNIT,
+    ExactConv2d,
+    ExactResidualBlock,
+    ExactUpConv2d,
+    codes,
+    whole,
+)
 from codec.networks.rate import KNOTS
 
 Offset = tuple[int, int]
@@ -22,6 +31,7 @@ _LARGEST_LEVEL = 2047
 _MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
 _SCALE_UNIT = 16  # ... and their binary logarithms of 1/16
 SLOWNESS = 32  # of linear predictors' training
+_BLOCKS = 2  # of features of what is coarser
 _COMPANDING = 32  # codes a doubling of 1 + |level|, in what networks see
 
 
@@ -131,28 +141,36 @@ class PassNetwork(nn.Module):
 
 
 class CoarserFeatures(nn.Module):
-    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer."""
+    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer.
+
+    Of all that is decoded they are what a pass sees furthest around it: by two residual blocks on the coarser grid.
+    """
 
     def __init__(self, channels: int, features: int, first: bool) -> None:
         super().__init__()
         self.levels = ExactConv2d(2 * channels, features, 3, padding=1)
         self.before = None if first else ExactConv2d(features, features, 1, bias=False)
+        self.blocks = nn.Sequential(*(ExactResidualBlock(features) for _ in range(_BLOCKS)))
         self.to_next = ExactUpConv2d(features, features)
 
     def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
         h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
         if self.before is not None:
             h = h + whole(self.before(before))
-        return spread(codes(self.to_next(codes(h))), size)
+        return spread(codes(self.to_next(self.blocks(codes(h)))), size)
 
 
 def companded(levels: Tensor) -> Tensor:
     """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
     if levels.requires_grad:
         return codes(_COMPANDING * torch.log2(1 + levels.abs()))
+    return _companding_table(levels.device)[levels.abs().clamp(max=256).long()]
+
+
+@cache
+def _companding_table(device: torch.device) -> Tensor:
     table = torch.log2(1.0 + torch.arange(257, dtype=torch.float64)) * _COMPANDING
-    table = table.round().clamp(max=CODE_MAX).float().to(levels.device)
-    return table[levels.abs().clamp(max=256).long()]
+    return table.round().clamp(max=CODE_MAX).float().to(device)
 
 
 def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:

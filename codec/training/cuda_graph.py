@@ -1,0 +1,67 @@
+"""RecordedSteps: training steps as one CUDA graph, for codecs whose steps are many small kernels."""
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from codec.errors import ConfigError
+from codec.learned_codec import LearnedCodec
+
+_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class RecordedSteps(Callback):
+    """Records forward and backward pass of a step with the first batch, and replays them from then on.
+
+    A context prior's step is tens of thousands of kernels, each quicker than Python can ask for it; replayed, none
+    is asked for. (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) A batch of another size is not
+    replayed. Raises ConfigError where a step needs what a graph cannot hold, as a codec on the CPU in its middle.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.recorded = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LearnedCodec, batch: Tensor, batch_idx: int
+    ) -> None:
+        if self.recorded:
+            return
+        self.recorded = True
+        dtype = _DTYPES.get(trainer.precision)
+        step = _Step(pl_module)
+        try:
+            with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+                replayed = torch.cuda.make_graphed_callables(step, (batch,), allow_unused_input=True)
+        except RuntimeError as error:
+            first_line = str(error).splitlines()[0]
+            raise ConfigError(
+                "strategy.cuda_graph",
+                True,
+                f"a step of this codec cannot be recorded ({first_line}): leave it false",
+            ) from error
+        shape, as_written = batch.shape, pl_module.trained_terms
+
+        def terms(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            if batch.shape != shape:
+                return as_written(batch)
+            loss, *values = replayed(batch)
+            return loss, dict(zip(step.names, values, strict=True))
+
+        pl_module.trained_terms = terms
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        vars(pl_module).pop("trained_terms", None)
+
+
+class _Step(nn.Module):
+    """`codec.trained_terms` as tensors alone, which is what a graph gives."""
+
+    def __init__(self, codec: LearnedCodec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.names: list[str] = []
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        loss, shown = self.codec.trained_terms(batch)
+        self.names = list(shown)
+        return loss, *shown.values()

@@ -1,0 +1,47 @@
+"""Training steps that are recorded and replayed on a GPU, and what is said where that cannot be."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import composed, folder_of, run_python
+from sweeping import TINY, TRAIN
+
+from codec.errors import UserError
+from codec.training.assembly import training_parts
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+STEPS = (
+    *(option for option in TINY if option not in ("epochs=1", "strategy.accelerator=cpu")),
+    *("trainer.log_every_n_steps=1", "epochs=3", "strategy=gpu"),
+)
+
+
+@pytest.mark.parametrize("overrides", [(), ("trainer.accumulate_grad_batches=2",)])
+def test_without_a_gpu_no_recording_begins(overrides: tuple[str, ...]) -> None:
+    config = composed("train", ["strategy=cpu", "strategy.cuda_graph=true", *overrides])
+    with pytest.raises(UserError, match=r"^strategy.cuda_graph=true: steps are recorded on one CUDA"):
+        training_parts(config)
+
+
+@needs_gpu
+@pytest.mark.parametrize("prior", ["factorized", "channel_context"])
+def test_recorded_steps_teach_what_steps_teach(prior: str, tmp_path: Path) -> None:
+    losses = []
+    for recorded in ("false", "true"):
+        options = (f"prior={prior}", "quantization.noise=straight_through", "strategy.precision=32-true")
+        run_python(TRAIN, *STEPS, *options, f"strategy.cuda_graph={recorded}", f"name={recorded}", cwd=tmp_path)
+        with (folder_of(tmp_path / "runs", recorded) / "metrics/version_0/metrics.csv").open() as file:
+            losses.append([float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1][0] != losses[1][-1]
+
+
+@needs_gpu
+def test_what_cannot_be_recorded_is_told(tmp_path: Path) -> None:
+    others = (option for option in STEPS if not option.startswith("model."))
+    options = ("model=comcnn_reccnn", "model.layers=4", "strategy.cuda_graph=true")
+    stopped = run_python(TRAIN, *others, *options, cwd=tmp_path, check=False)
+    assert "strategy.cuda_graph=true: a step of this codec cannot be recorded" in stopped.stderr
