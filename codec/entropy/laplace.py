@@ -56,6 +56,10 @@ class LaplaceTables(CodingTables):
 
     def bits(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
         """Bits of every level, which need not be whole; `log_scale` is a binary logarithm. All of one shape."""
+        return self(levels.flatten(), mean.flatten(), log_scale.flatten()).view(levels.shape)
+
+    def forward(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """`bits`, all `[N]`: many operations on each of many symbols, which is what a compiler makes quick."""
         share, narrow, wide = self._shape_at(log_scale)
         distance = (levels - mean).abs()
         first = torch.log2(share) + _log_mass(distance, torch.exp2(narrow))

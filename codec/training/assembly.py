@@ -16,7 +16,7 @@ from codec.data.module import ImageDataModule
 from codec.errors import ConfigError, UserError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
-from codec.training.callbacks import ChannelsLast, LongerSchedule, StopAllRanks
+from codec.training.callbacks import ChannelsLast, CompiledBits, LongerSchedule, StopAllRanks
 from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
 from codec.training.config_checks import validates
@@ -47,6 +47,8 @@ def training_parts(config: DictConfig) -> TrainingParts:
         callbacks: list[Callback] = [*build.group("callbacks"), StopAllRanks()]
         if config.strategy.channels_last:
             callbacks.append(ChannelsLast())
+        if config.strategy.compile:
+            callbacks.append(CompiledBits())
         if config.strategy.cuda_graph:
             callbacks.append(RecordedSteps())
         if config.more_epochs:

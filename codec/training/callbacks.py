@@ -13,6 +13,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from codec.checks import check_integer
 from codec.data.image_file import NamedImage
+from codec.entropy.laplace import LaplaceTables
 from codec.errors import UserError
 from codec.training.faults import raise_if_lost
 
@@ -86,6 +87,18 @@ class ChannelsLast(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.to(memory_format=torch.channels_last)
+
+
+class CompiledBits(Callback):
+    """Compiles what counts the bits of a context prior's symbols: most of the operations of a training step.
+
+    (https://docs.pytorch.org/docs/stable/generated/torch.compile.html) It takes a C++ compiler, and half a minute.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, LaplaceTables):
+                module.compile(fullgraph=True, dynamic=True)
 
 
 class SeededEpochs(Callback):

@@ -6,6 +6,7 @@ features of everything coarser. Networks are exact (codec.networks.exact), so ev
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -129,7 +130,7 @@ class ContextPrior(Prior):
     ) -> Tensor:
         """`known` with the levels of one pass over the `n`th tensor in it."""
         (channels, offsets), network = self.passes[n][number], self.networks[n][number]
-        picked = _picking(channels)
+        picked = _picking(channels, known.device)
         # Of the channels behind these nothing is known, so that sums over them would add zeros.
         reached = max((1 + channel for coded, _ in self.passes[n][:number] for channel in coded), default=0)
         seen = Known.of(known[:, :reached])
@@ -157,7 +158,10 @@ class ContextPrior(Prior):
         return torch.floor(nearness_to_knots(quality) * KNOT_UNIT + 0.5)
 
 
-def _picking(channels: Sequence[int]) -> slice | Sequence[int]:
-    """An index of these channels: of neighbours a slice, which copies nothing and which no GPU has to wait for."""
+@cache
+def _picking(channels: tuple[int, ...], device: torch.device) -> slice | Tensor:
+    """An index of these channels, made once: of neighbours a slice, which copies nothing."""
     neighbours = range(channels[0], channels[-1] + 1)
-    return slice(neighbours.start, neighbours.stop) if list(channels) == list(neighbours) else channels
+    if channels == tuple(neighbours):
+        return slice(neighbours.start, neighbours.stop)
+    return torch.tensor(channels, device=device)
