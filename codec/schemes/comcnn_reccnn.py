@@ -317,10 +317,9 @@ def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:
 
 
 def _with_options(standard: Format, options: Mapping[str, Any]) -> Format:
-    for name, value in options.items():
-        if name not in standard.options:
-            allowed = ", ".join(standard.options) or "none"
-            raise ArgumentError(f"codec_options.{name}", value, f"allowed options of this codec: {allowed}")
+    if not isinstance(options, Mapping) or not set(options) <= set(standard.options):
+        allowed = f"null and values of {', '.join(standard.options)}" if standard.options else "null, of this codec"
+        raise ArgumentError("codec_options", options, f"allowed are {allowed}")
     return standard._replace(make=partial(standard.make, **options)) if options else standard
 
 
