@@ -11,12 +11,12 @@ from abc import abstractmethod
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, features
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.checks import check_integer
-from codec.data.image_formats import INSTALL_JXL, has_jxl
+from codec.data.image_formats import INSTALL_JXL, NO_AVIF, has_jxl
 from codec.errors import ArgumentError, EncodeError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
 
@@ -198,7 +198,8 @@ class Avif(PillowCodec):
 
     `quality` 0 to 100; `speed` 0 (smallest) to 10 (fastest); `subsampling` of the chroma "4:2:0", "4:2:2" or
     "4:4:4"; `tune` is what libaom optimises: "psnr", "ssim", or None for the library's choice. It runs on one
-    thread, because libaom's files depend on their number.
+    thread, because libaom's files depend on their number. Raises MissingPackageError where Pillow was built
+    without AVIF.
     """
 
     format = "AVIF"
@@ -212,6 +213,8 @@ class Avif(PillowCodec):
         self.speed = speed
         self.subsampling = _one_of("subsampling", subsampling, ("4:2:0", "4:2:2", "4:4:4"))
         self.tune = _one_of("tune", tune, (None, "psnr", "ssim"))
+        if not features.check("avif"):
+            raise MissingPackageError(NO_AVIF)
 
     def save_options(self, channels: int) -> dict[str, object]:
         return {

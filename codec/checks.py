@@ -138,6 +138,7 @@ def check_data(
     limit: Any = None,
     split_seed: Any = 0,
     seed: Any = 0,
+    codings: Any = None,
 ) -> None:
     """Numbers of an ImageDataModule. Raises ArgumentError, or FaultsError with all that is wrong."""
     with together() as check:
@@ -150,6 +151,8 @@ def check_data(
         check(check_integer, "batch_size", batch_size, 1)
         if limit is not None:
             check(check_integer, "limit", limit, 1)
+        if codings is not None:
+            check(check_integer, "codings", codings, 1)
         check(check_channels, "channels", channels)
         check(check_integer, "num_workers", num_workers, 0)
         check(check_seed, "split_seed", split_seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from codec import bitstream
 from codec.bitstream import BitstreamError
 from codec.checks import check_channels
+from codec.data.codings import Coding
 from codec.effort import EFFORTS, improved
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import EncodeError
@@ -163,6 +164,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         with self._coding():
             latent = self.latent(x, quality)
         self.bottleneck.fit_prior(latent, quality)
+
+    def training_coding(self) -> Coding | None:
+        """How images can be coded before `reconstruct` meets them in training; None: not at all."""
+        return None
 
     def check_loss(self, loss: RateDistortionLoss) -> None:
         """Raises ValueError if the scheme cannot be trained with `loss`; any will do, unless overridden."""

@@ -85,21 +85,26 @@ class RateDistortionModule(LightningModule):
                 chosen["lr_scheduler"]["frequency"] = self.trainer.check_val_every_n_epoch or 1
         return chosen
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """`batch` is uint8 `[B, C, H, W]`."""
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """`batch` as `reconstruct` takes it."""
         loss, shown = self.trained_terms(batch)
-        self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(batch))
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(images))
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])
         self.log("loss", shown["loss"], prog_bar=True, logger=False)
         return {"loss": loss, "distortion": shown["distortion"], "bpp": shown["bpp"]}
 
-    def trained_terms(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def trained_terms(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """What a training step minimises, and what it logs, which has no gradient; `batch` as `training_step`'s."""
-        x = self.pad(batch.float() / 255)
-        output = self(x)
+        x, output = self.reconstruct(batch)
         terms = self._loss(output.x_hat, output.total_bits, x)
         shown = {"loss": terms.total, "distortion": terms.distortion, "bpp": terms.bpp, **output.bpp_by_part()}
         return terms.loss, {name: value.detach() for name, value in shown.items()}
+
+    def reconstruct(self, batch: Any) -> tuple[Tensor, Reconstruction]:
+        """A training batch, uint8 `[B, C, H, W]` → padded images in [0, 1], and what `forward` makes of them."""
+        x = self.pad(batch.float() / 255)
+        return x, self(x)
 
     def validation_step(self, item: NamedImage, batch_idx: int) -> Tensor:
         """One whole image, uint8; gives its 8-bit reconstruction `[C, H, W]` and logs the `val/*` means.

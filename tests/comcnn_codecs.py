@@ -4,11 +4,11 @@ import conftest
 import torch
 from torch import Tensor, nn
 
-from codec.baselines import Jpeg, Jpeg2000, WebP
+from codec.baselines import Avif, Jpeg, Jpeg2000, WebP
 from codec.schemes.comcnn_reccnn import ComRec
 
 SMALL = ("model.layers=6", "model.width=8")
-CODECS = {"jpeg": Jpeg(40), "webp": WebP(40), "jpeg2000": Jpeg2000(40)}
+CODECS = {"jpeg": Jpeg(40), "webp": WebP(40), "avif": Avif(40), "jpeg2000": Jpeg2000(40)}
 
 
 def small(*overrides: str, channels: int = 3, seed: int = 0) -> ComRec:

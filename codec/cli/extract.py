@@ -39,6 +39,7 @@ class Stream(NamedTuple):
 _JPEG = Stream("JPEG", (".jpg", ".jpeg"))
 _JPEG_2000 = Stream("JPEG 2000", (".jp2",))
 _WEBP = Stream("WebP", (".webp",))
+_AVIF = Stream("AVIF", (".avif",))
 _PNG = Stream("PNG", (".png",))
 
 
@@ -103,6 +104,8 @@ def stream_of(section: bytes) -> Stream | None:
         return _JPEG_2000
     if section.startswith(b"RIFF") and section[8:12] == b"WEBP":
         return _WEBP
+    if section[4:12] == b"ftypavif":
+        return _AVIF
     if section.startswith(b"\x89PNG\r\n\x1a\n"):
         return _PNG
     return None

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from codec.data.codings import ALIGNED, CodedCrop, KeptCodings
 from codec.data.image_file import ImageFileError, NamedImage, image_size, read_image
 from codec.errors import ArgumentError
 
@@ -101,13 +102,14 @@ class EpochSampler(Sampler[Draw]):
             yield Draw(epoch, position, int(order[position]) % self.images)
 
 
-class TrainingCrops(Dataset[Tensor]):
+class TrainingCrops(Dataset[Tensor | CodedCrop]):
     """Crops of `crop_size` square (null: whole images), flipped left-right half of the time if `flip`, their colour
     channels in random order if `shuffle_channels`, of images whose sides are multiplied by a number drawn from
     [`smallest_scale`, 1], or by more where an image would become smaller than the crop.
 
     Indexed by Draw, or by image for a crop that is always the same; gives uint8 `[C, h, w]`. `images` are the
-    decoded images, if they are kept in memory.
+    decoded images, if they are kept in memory. With `codings` it gives CodedCrops instead, cut from whole images
+    that were coded as they are: `shuffle_channels` and `smallest_scale` are for crops without.
     """
 
     def __init__(
@@ -120,10 +122,12 @@ class TrainingCrops(Dataset[Tensor]):
         smallest_scale: float,
         seed: int,
         images: Sequence[Tensor] | None,
+        codings: KeptCodings | None = None,
     ) -> None:
         self.paths = paths
         self.reader = reader
         self.crop_size = crop_size
+        self.codings = codings
         self.smallest_scale = smallest_scale
         self.flip = flip
         self.shuffle_channels = shuffle_channels
@@ -133,11 +137,13 @@ class TrainingCrops(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, draw: Draw | int) -> Tensor:
+    def __getitem__(self, draw: Draw | int) -> Tensor | CodedCrop:
         if isinstance(draw, int):  # Lightning's overfit_batches puts a sampler of its own in the place of ours
             draw = Draw(epoch=0, position=draw, image=draw)
         image = self._readable_image(draw.image)
         random = np.random.default_rng([self.seed, draw.epoch, draw.position])
+        if self.codings is not None:
+            return self._coded_crop(image, random)
         if self.crop_size is not None:
             size = self.crop_size
             if self.smallest_scale < 1:
@@ -147,6 +153,16 @@ class TrainingCrops(Dataset[Tensor]):
         if self.flip and random.random() < 0.5:
             image = F.horizontal_flip(image)
         return image[random.permutation(len(image))] if self.shuffle_channels else image
+
+    def _coded_crop(self, image: Tensor, random: np.random.Generator) -> CodedCrop:
+        whole = self.codings.coded(image, random)
+        height, width = image.shape[1:] if self.crop_size is None else (self.crop_size, self.crop_size)
+        spare = image.shape[1] - height, image.shape[2] - width
+        top, left = (ALIGNED * int(random.integers(pixels // ALIGNED + 1)) for pixels in spare)
+        flip = self.flip and random.random() < 0.5
+        pair = (F.crop(samples, top, left, height, width) for samples in (whole.image, whole.decoded))
+        image, decoded = (F.horizontal_flip(crop) if flip else crop.contiguous() for crop in pair)
+        return whole._replace(image=image, decoded=decoded)
 
     def _readable_image(self, index: int) -> Tensor:
         """Image `index`, or the next readable one: a file with a good header may still be cut short."""

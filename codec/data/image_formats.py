@@ -11,6 +11,7 @@ LOSSY = ("AVIF", "GIF", "JPEG", "MPO")  # what is written in these comes back ch
 JXL_BEGINNINGS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 TGA_END = b"TRUEVISION-XFILE.\0"
 FOOTER = len(TGA_END)
+NO_AVIF = "AVIF is not read by this build of Pillow: pip install --upgrade pillow brings one that does"
 INSTALL_JXL = f"JPEG XL needs pillow-jxl-plugin: {install('jpegxl')}"
 
 
@@ -23,7 +24,7 @@ def readable(beginning: bytes, suffix: str, end: bytes = b"") -> list[str]:
     if beginning.startswith(JXL_BEGINNINGS) and not has_jxl():
         raise ValueError(INSTALL_JXL)
     if beginning[4:12] in (b"ftypavif", b"ftypavis") and not features.check("avif"):
-        raise ValueError("AVIF is not read by this build of Pillow")
+        raise ValueError(NO_AVIF)
     # An old TGA has no mark of its own: many bytes that are no image would pass for one.
     found = [name for name in FORMATS if name in Image.OPEN and (name != "AVIF" or features.check("avif"))]
     return [*found, "TGA"] if suffix == ".tga" or end.endswith(TGA_END) else found

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from codec.checks import check_data
+from codec.data.codings import Coding, KeptCodings
 from codec.data.dataset import (
     EpochSampler,
     ImageReader,
@@ -21,7 +22,7 @@ from codec.data.dataset import (
 )
 from codec.data.image_file import ImageFileError
 from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads, relative_names
-from codec.errors import ConfigError
+from codec.errors import ArgumentError, ConfigError
 
 Result = TypeVar("Result")
 
@@ -37,6 +38,8 @@ class ImageDataModule(LightningDataModule):
     - `flip`: left-right, at random. `shuffle_channels`: R, G and B in random order, where colours are few.
     - `crops_per_image`: how often each image occurs in an epoch.
     - `cache`: decode everything once, into memory. `limit`: only the first N images of each.
+    - `codings`: for models that `code_by` tells of, code each training image so often, once; null: the model codes
+      its crops itself. `codings_folder` keeps the files. Training batches are CodedCrops then.
 
     Raises ConfigError, all faults in one, if an argument is out of range.
     """
@@ -61,6 +64,8 @@ class ImageDataModule(LightningDataModule):
         limit: int | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        codings: int | None = None,
+        codings_folder: str = "codings",
     ) -> None:
         super().__init__()
         check_data(
@@ -75,6 +80,7 @@ class ImageDataModule(LightningDataModule):
             limit=limit,
             split_seed=split_seed,
             seed=seed,
+            codings=codings,
         )
         self.sources = {"train": train, "val": val, "test": test}
         self.val_fraction = val_fraction
@@ -91,9 +97,24 @@ class ImageDataModule(LightningDataModule):
         self.limit = limit
         self.split_seed = split_seed
         self.seed = seed
+        self.codings = codings
+        self.codings_folder = Path(codings_folder)
+        self.coding: Coding | None = None
         self.train_set: TrainingCrops | None = None
         self.val_set: WholeImages | None = None
         self.test_set: WholeImages | None = None
+
+    def code_by(self, coding: Coding | None) -> None:
+        """Says how the model's training images are coded, None: the model takes images. Raises ArgumentError."""
+        self.coding = coding
+        if self.codings is None:
+            return
+        if coding is None:
+            raise ArgumentError("codings", self.codings, "this model takes images as they are: allowed is null")
+        if self.shuffle_channels or self.smallest_scale < 1:
+            raise ArgumentError(
+                "codings", self.codings, "images are coded whole: data.shuffle_channels=false data.smallest_scale=1"
+            )
 
     def prepare_data(self) -> None:
         """Downloads and builds what the sources lack. Raises SourceError (the key at fault), DownloadError."""
@@ -187,6 +208,7 @@ class ImageDataModule(LightningDataModule):
             self.smallest_scale,
             self.seed,
             images,
+            None if self.codings is None else KeptCodings(self.coding, self.codings, self.codings_folder),
         )
 
     def _whole_images(self, role: str, paths: list[Path], unreadable: list[ImageFileError]) -> WholeImages:

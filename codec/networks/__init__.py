@@ -2,7 +2,7 @@
 
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
 from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, zero_
-from codec.networks.com_rec import ComCNN, RecCNN
+from codec.networks.com_rec import ComCNN, RecCNN, RecUNet
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
@@ -19,6 +19,7 @@ __all__ = [
     "DCTRate",
     "NoiseSchedule",
     "RecCNN",
+    "RecUNet",
     "ResidualBlock",
     "UNetDecoder",
     "Upsample",

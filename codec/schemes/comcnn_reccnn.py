@@ -4,28 +4,30 @@ Jiang, Tao, Liu, Ren, Guo, Zhao 2017, "An End-to-End Compression Framework Based
 (https://arxiv.org/abs/1708.00838).
 
 Differs from the paper: both networks are added to a resampling and start at zero, so that training starts at the
-codec in the middle. Beyond it: compact images of full size, one model for a range of qualities, a rate in the loss.
+codec in the middle. Beyond it: compact images of full size, one model for a range of qualities, a rate in the loss,
+and RecCNN alone, behind a codec that gets the image itself.
 
 Letters: B images, C image channels, H × W pixels, h × w those of the compact image.
 """
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from codec.baselines import Jpeg, Jpeg2000, PillowCodec, WebP
+from codec.baselines import Avif, Jpeg, Jpeg2000, PillowCodec, WebP
 from codec.bitstream import BitstreamError
-from codec.checks import check_choice, check_integer
+from codec.checks import check_choice, check_flag, check_integer
+from codec.data.codings import CodedCrop, Coding
 from codec.errors import ArgumentError, ConfigError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ComCNN, DCTRate, RecCNN
+from codec.networks import ComCNN, DCTRate, RecCNN, RecUNet
 from codec.rate_distortion_module import Reconstruction, to_uint8
 
 THREADS = min(16, os.cpu_count() or 1)
@@ -34,17 +36,22 @@ THREADS = min(16, os.cpu_count() or 1)
 # with the square of it.
 STEP_POWER = 0.7
 
+_SMALLEST_ERROR = 1e-5  # mean squares, of images in [0, 1], that training counts as they are
+_DRAWS = 1024  # how finely a range of qualities is divided where images are coded before training
+
 
 class Format(NamedTuple):
     """A standard codec by the one number that sets its rate, an integer from `lowest` to `highest`.
 
-    `log_step` of that number: about log2 of the quantiser step, over that of JPEG's quality 50.
+    `log_step` of that number: about log2 of the quantiser step, over that of JPEG's quality 50. `options` are
+    further arguments that `make` takes.
     """
 
-    make: Callable[[int], PillowCodec]
+    make: Callable[..., PillowCodec]
     lowest: int
     highest: int
     log_step: Callable[[int], float]
+    options: tuple[str, ...] = ()
 
 
 def jpeg_log_step(quality: int) -> float:
@@ -52,10 +59,12 @@ def jpeg_log_step(quality: int) -> float:
     return math.log2(50 / quality if quality < 50 else (100 - quality) / 50)
 
 
+# Of AVIF and JPEG 2000, what gives Kodak the PSNR that it has with such a step of JPEG's, 2.45 dB less an octave.
 FORMATS = {
-    "jpeg": Format(Jpeg, 1, 95, jpeg_log_step),
+    "jpeg": Format(Jpeg, 1, 95, jpeg_log_step, ("subsampling", "progressive")),
     "webp": Format(WebP, 0, 100, lambda quality: jpeg_log_step(min(max(quality, 1), 95))),
-    "jpeg2000": Format(Jpeg2000, 1, 255, lambda ratio: math.log2(ratio / 8)),
+    "avif": Format(Avif, 0, 100, lambda quality: (34 - quality) / 12.5, ("speed", "subsampling", "tune")),
+    "jpeg2000": Format(Jpeg2000, 1, 255, lambda ratio: 1.5 * math.log2(ratio / 48)),
 }
 
 
@@ -65,16 +74,20 @@ class ComRec(LearnedCodec):
         x ── ComCNN ── y, rounded to 8 bits ── JPEG … ── y_hat ── RecCNN ── x_hat
                                                  └── section: the codec's own file
 
-    `codec` is jpeg, webp or jpeg2000, `quality` its number (of jpeg2000 the compression ratio). `scale` 2: the
-    compact image has half the height and width (the paper's); 1: it has them whole. `layers`, `width`, `blocks`
-    and `reduction` are RecCNN's. `train_quality` null: trained at `quality` alone (the paper's). [lowest, highest]:
-    in training each image meets a random quality of that range, which both networks are told, and which the
-    file stores in a section of one byte; files may then be written at any of them.
+    `codec` is jpeg, webp, avif or jpeg2000, `quality` its number (of jpeg2000 the compression ratio),
+    `codec_options` what else it is to be told. `scale` 2: the compact image has half the height and width (the
+    paper's); 1: it has them whole. `layers`, `width`, `blocks` and `reduction` are RecCNN's; `blocks` "unet" is
+    RecUNet, which has a `width` alone. `train_quality` null: trained at `quality` alone (the paper's). [lowest,
+    highest]: in training each image meets a random quality of that range, which both networks are told, and which
+    the file stores in a section of one byte; files may then be written at any of them.
 
     The codec has no gradient. `gradient` "straight_through" hands ComCNN what arrives at y_hat; "alternate" is the
     paper's: steps that train RecCNN on decoded images take turns with steps that train ComCNN through a fixed
     RecCNN, without the codec. Until step `com_after` RecCNN alone is trained, so that ComCNN meets one worth
     adapting to. `bits` are those of the real sections, with the gradient of DCTRate.
+
+    `com` False: y is x itself, and RecCNN all that is trained. Images can be coded before training meets them
+    then, whole, and cut afterwards: see KeptCodings.
     """
 
     tag = "COMR"
@@ -94,13 +107,15 @@ class ComRec(LearnedCodec):
         reduction: str = "none",
         gradient: str = "straight_through",
         com_after: int = 0,
+        com: bool = True,
+        codec_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(image_channels)
         check_choice("codec", codec, tuple(FORMATS))
         check_integer("scale", scale, 1, 2)
         check_integer("layers", layers, 3)
         check_integer("width", width, 1)
-        check_choice("blocks", blocks, ("plain", "residual"))
+        check_choice("blocks", blocks, ("plain", "residual", "unet"))
         if blocks == "residual" and layers % 2:
             raise ArgumentError(
                 "layers", layers, "allowed are even numbers, with blocks=residual, which come in pairs"
@@ -108,7 +123,12 @@ class ComRec(LearnedCodec):
         check_choice("reduction", reduction, ("none", "max_pooling", "unshuffle"))
         check_choice("gradient", gradient, ("straight_through", "alternate"))
         check_integer("com_after", com_after, 0)
-        self.format = FORMATS[codec]
+        check_flag("com", com)
+        if not com and scale == 2:
+            raise ArgumentError("scale", scale, "allowed is 1, with com=false, which leaves the image as it is")
+        if not com and gradient == "alternate":
+            raise ArgumentError("gradient", gradient, "com=false leaves one network: allowed is straight_through")
+        self.format = _with_options(FORMATS[codec], codec_options or {})
         check_integer("quality", quality, self.format.lowest, self.format.highest)
         self.qualities = range(self.format.lowest, self.format.highest + 1)
         self.conditional = train_quality is not None
@@ -128,8 +148,11 @@ class ComRec(LearnedCodec):
         self.com_after = com_after
         self.section_count = 1 + self.conditional
 
-        self.com = ComCNN(image_channels, width, scale, self.conditional)
-        self.rec = RecCNN(image_channels, width, layers, blocks, scale, reduction, self.conditional)
+        self.com = ComCNN(image_channels, width, scale, self.conditional) if com else None
+        if blocks == "unet":
+            self.rec = RecUNet(image_channels, width, scale)
+        else:
+            self.rec = RecCNN(image_channels, width, layers, blocks, scale, reduction, self.conditional)
         self.rate = DCTRate()
 
     @property
@@ -155,7 +178,8 @@ class ComRec(LearnedCodec):
 
     def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """At this codec's `quality`; training, at many of them, has its own way in `forward`."""
-        y_hat, bits = self._coded(self.com(x, self._told(x, self.quality)), [self.quality] * len(x))
+        y = self._compact(x, self._told(x, self.quality))
+        y_hat, bits = self._coded(y, [self.quality] * len(x))
         return y_hat, {"y": bits}
 
     def g_s(self, y_hat: Tensor, quality: Tensor | None = None) -> Tensor:
@@ -168,7 +192,7 @@ class ComRec(LearnedCodec):
         qualities = self._drawn_qualities(len(x))
         log_step = x.new_tensor([self.format.log_step(quality) for quality in qualities])
         condition = self._condition(log_step)
-        y = self.com(x, condition)
+        y = self._compact(x, condition)
         y_hat, bits = self._coded(y, qualities)
         if self.global_step < self.com_after:
             x_hat = self.rec(y_hat + 0 * y, condition)  # no gradient but zeros, which DDP asks for
@@ -185,8 +209,24 @@ class ComRec(LearnedCodec):
             self.rec.train()
         return self._with_rate(x_hat, bits, y, log_step)
 
+    def training_coding(self) -> Coding | None:
+        if self.com is not None:
+            return None
+        return Coding(self.format.make, self._qualities_at(torch.linspace(0, 1, _DRAWS)))
+
+    def reconstruct(self, batch: Tensor | CodedCrop) -> tuple[Tensor, Reconstruction]:
+        """As of any codec, and, without ComCNN, CodedCrops: each counts relative to its whole image's error."""
+        if isinstance(batch, Tensor):
+            return super().reconstruct(batch)
+        x, y_hat = batch.image.float() / 255, batch.decoded.float() / 255
+        log_steps = x.new_tensor([self.format.log_step(quality) for quality in self.qualities])
+        x_hat = self.rec(y_hat, self._condition(log_steps[batch.quality - self.qualities[0]]))
+        weight = 1 / batch.mse.float().clamp(min=_SMALLEST_ERROR)
+        bits = batch.bpp.float() * x.shape[-2] * x.shape[-1]
+        return x, Reconstruction(_gradient_times(weight / weight.mean(), x_hat), {"y": bits})
+
     def compress(self, x: Tensor) -> list[bytes]:
-        y = self.com(x, self._told(x, self.quality))
+        y = self._compact(x, self._told(x, self.quality))
         stream = self.codec.encode(to_uint8(y[0]))
         return [bytes([self.quality]), stream] if self.conditional else [stream]
 
@@ -217,12 +257,19 @@ class ComRec(LearnedCodec):
 
     def _drawn_qualities(self, count: int) -> list[int]:
         """Random ones of the range trained for, their quantiser steps spread evenly over octaves."""
+        return self._qualities_at(torch.rand(count))
+
+    def _qualities_at(self, places: Tensor) -> list[int]:
+        """Of `places` `[N]` in [0, 1] between the finest and the coarsest quantiser step, in octaves."""
         if not self.conditional:
-            return [self.quality] * count
+            return [self.quality] * len(places)
         log_steps = torch.tensor([self.format.log_step(quality) for quality in self.qualities])
         low, high = log_steps.aminmax()
-        drawn = low + (high - low) * torch.rand(count, 1)
-        return [self.qualities[n] for n in (log_steps - drawn).abs().argmin(1).tolist()]
+        wanted = low + (high - low) * places[:, None]
+        return [self.qualities[n] for n in (log_steps - wanted).abs().argmin(1).tolist()]
+
+    def _compact(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return x if self.com is None else self.com(x, condition)
 
     def _told(self, images: Tensor, quality: int) -> Tensor | None:
         """As `_condition`, of images that are all coded at one quality."""
@@ -252,7 +299,9 @@ class ComRec(LearnedCodec):
         all count alike, and one `rate_weight`, that of quality 50, suits them all.
         """
         weight = torch.exp2(STEP_POWER * log_step) if self.conditional else torch.ones_like(log_step)
-        x_hat = x_hat.detach() + (x_hat - x_hat.detach()) / weight.view(-1, 1, 1, 1)
+        x_hat = _gradient_times(1 / weight, x_hat)
+        if not y.requires_grad:
+            return Reconstruction(x_hat, {"y": bits})
         if self._loss is not None and self._loss.rate_weight == 0:
             # The loss would add their gradient, to fit priors, of which there are none.
             return Reconstruction(x_hat, {"y": bits})
@@ -260,6 +309,18 @@ class ComRec(LearnedCodec):
         spent = (bits - 8 * _overhead(self.format, y.shape[1])).clamp(min=0)  # on this image, not on headers
         change = weight * spent * (estimate / estimate.detach().clamp(min=1) - 1)
         return Reconstruction(x_hat, {"y": bits + change - change.detach()})
+
+
+def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:
+    """`x` `[B, …]`, whose gradients are multiplied by `factor` `[B]`."""
+    return x.detach() + factor.view(-1, *[1] * (x.ndim - 1)) * (x - x.detach())
+
+
+def _with_options(standard: Format, options: Mapping[str, Any]) -> Format:
+    if not isinstance(options, Mapping) or not set(options) <= set(standard.options):
+        allowed = f"null and values of {', '.join(standard.options)}" if standard.options else "null, of this codec"
+        raise ArgumentError("codec_options", options, f"allowed are {allowed}")
+    return standard._replace(make=partial(standard.make, **options)) if options else standard
 
 
 @cache

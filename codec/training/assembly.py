@@ -79,6 +79,8 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.faults += _too_small_for(loss, config.data)
         if codec is not None and loss is not None:
             build.attempt("loss", lambda: codec.check_loss(loss))
+        if codec is not None and isinstance(data, ImageDataModule):
+            build.attempt("data", lambda: data.code_by(codec.training_coding()))
     _check_processes(trainer, config.strategy.devices)
     _check_cuda_graph(config, trainer)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)

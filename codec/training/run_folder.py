@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files", "expected")
 _NOT_IDENTITY_BELOW = {
-    "data": ("num_workers", "cache"),
+    "data": ("num_workers", "cache", "codings_folder"),
     "callbacks": ("progress", "panel", "timer"),
     "trainer": ("default_root_dir", "log_every_n_steps", "profiler"),
 }

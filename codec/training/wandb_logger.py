@@ -62,7 +62,7 @@ _TRAINING = {
         "batch_size",
         "seed",
     )
-} | {"data.num_workers", "data.cache"}
+} | {"data.num_workers", "data.cache", "data.codings_folder"}
 
 
 class CodecWandbLogger(WandbLogger):

@@ -17,7 +17,12 @@ from codec.cli.extract import stream_of
 
 pytestmark = pytest.mark.usefixtures("here")
 SMALL = ("model.layers=4", "model.width=4")
-KINDS = {"jpeg": ("JPEG", ".jpg"), "webp": ("WebP", ".webp"), "jpeg2000": ("JPEG 2000", ".jp2")}
+KINDS = {
+    "jpeg": ("JPEG", ".jpg"),
+    "webp": ("WebP", ".webp"),
+    "avif": ("AVIF", ".avif"),
+    "jpeg2000": ("JPEG 2000", ".jp2"),
+}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from codec.schemes.comcnn_reccnn import FORMATS
 from codec.training.config import Builder, ConfigError
 from codec.training.results import read_results
 
-PIL_FORMATS = {"jpeg": "JPEG", "webp": "WEBP", "jpeg2000": "JPEG2000"}
+PIL_FORMATS = {"jpeg": "JPEG", "webp": "WEBP", "avif": "AVIF", "jpeg2000": "JPEG2000"}
 
 
 def stream_of(data: bytes) -> bytes:
@@ -177,14 +177,14 @@ def test_training_meets_the_whole_range_of_qualities_and_evaluation_one() -> Non
 @pytest.mark.parametrize(
     ("override", "allowed"),
     [
-        ("model.codec=gif", "jpeg, webp, jpeg2000"),
+        ("model.codec=gif", "jpeg, webp, avif, jpeg2000"),
         ("model.quality=0", "the integers 1 to 95"),
         ("model.quality=96", "the integers 1 to 95"),
         ("model.quality=40.5", "the integers 1 to 95"),
         ("model.scale=3", "the integers 1 to 2"),
         ("model.layers=2", "the integers from 3"),
         ("model.width=0", "the integers from 1"),
-        ("model.blocks=dense", "plain, residual"),
+        ("model.blocks=dense", "plain, residual, unet"),
         ("model.reduction=half", "none, max_pooling, unshuffle"),
         ("model.gradient=none", "straight_through, alternate"),
         ("model.com_after=-1", "the integers from 0"),
