@@ -1,7 +1,7 @@
 """Plain nn.Modules: no training, no coding, no config."""
 
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
-from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, zero_
+from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, companded, zero_
 from codec.networks.com_rec import ComCNN, RecCNN
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
@@ -24,5 +24,6 @@ __all__ = [
     "Upsample",
     "Wavelet",
     "WaveletUNet",
+    "companded",
     "zero_",
 ]
