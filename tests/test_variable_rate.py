@@ -27,7 +27,8 @@ MODELS = {
     "quantized_autoencoder": ("model=quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=32"),
     "quantized_autoencoder, DCT": (
         "model=quantized_autoencoder",
-        *SMALL_RESNET,
+        "model.encoder=resnet18",
+        "model.widths=[16,8,8]",
         "model.latent_channels=32",
         "model.shortcut=dct",
     ),
