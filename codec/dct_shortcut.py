@@ -44,14 +44,11 @@ class DCTShortcut(BlockDCT):
             return y_hat
         return bottleneck.with_step(companded(y_hat / bottleneck.step(quality)), quality)
 
-    def image(
-        self, y_hat: Tensor, decoded: Tensor, bottleneck: EntropyBottleneck, quality: Tensor | None
-    ) -> Tensor:
-        """`x_hat`, of which `decoded`, as large, is what the decoder adds."""
-        share = NETWORK_SHARE
-        if bottleneck.variable_rate:
-            share = NETWORK_SHARE * self.step * bottleneck.relative_step(quality)
-        return self.synthesis(y_hat) + share * decoded
+    def image_share(self, bottleneck: EntropyBottleneck, quality: Tensor | None) -> Tensor | float:
+        """What a decoder's output counts beside the DCT's image."""
+        if not bottleneck.variable_rate:
+            return NETWORK_SHARE
+        return NETWORK_SHARE * self.step * bottleneck.relative_step(quality)
 
 
 def bottleneck_and_shortcut(

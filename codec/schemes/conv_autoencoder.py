@@ -77,7 +77,7 @@ class ConvBaseline(LearnedCodec):
         if self.shortcut is None:
             return self.decoder(self.bottleneck.with_step(y, quality))
         decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
-        return self.shortcut.image(y, decoded, self.bottleneck, quality)
+        return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
@@ -166,11 +166,11 @@ class ConvEnhanced(LearnedCodec):
             beside[n].append(skip)
         if self.shortcut is None:
             return self._up(self.bottleneck.with_step(y, quality), beside)
-        image = self.shortcut.synthesis(y) - 0.5
+        image = self.shortcut.synthesis(y)
         for n, tensors in enumerate(beside):
-            tensors.append(F.pixel_unshuffle(image, 2**n))
+            tensors.append(F.pixel_unshuffle(image - 0.5, 2**n))
         decoded = self._up(self.shortcut.seen(y, self.bottleneck, quality), beside)
-        return self.shortcut.image(y, decoded, self.bottleneck, quality)
+        return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def _up(self, h: Tensor, beside: list[list[Tensor]]) -> Tensor:
         """From y_hat to full size; `beside[n]` is what level n sees besides, `[B, …, H/2^n, W/2^n]` each."""

@@ -53,12 +53,12 @@ class DiffusionAutoencoder(LearnedCodec):
     `sampling_seed`, so that a file decodes to the same image every time. Encoder and file format are those of both.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
-    working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels instead of
-    an encoder: y is the details of 1/8, the skips are those of 1/4 and 1/2, two coarser tensors come before, and
-    the quantiser's bits set its rate. The noise that its one-shot decoder undoes is the quantiser's own, as large
-    as the quality says (see WaveletUNet). "none" is the paper's. `decoder` "none" leaves the networks out:
-    transform, quantiser and prior are the whole codec.
+    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE; with a variable rate, the
+    encoder counts as in DCTShortcut). Training then begins at a working codec, whose rate `shortcut_step` sets.
+    "wavelet" has a pyramid of five levels instead of an encoder: y is the details of 1/8, the skips are those of
+    1/4 and 1/2, two coarser tensors come before, and the quantiser's bits set its rate. The noise that its one-shot
+    decoder undoes is the quantiser's own, as large as the quality says (see WaveletUNet). "none" is the paper's.
+    `decoder` "none" leaves the networks out: transform, quantiser and prior are the whole codec.
     """
 
     tag = "DIFF"

@@ -117,7 +117,7 @@ class QuantizedAutoencoder(LearnedCodec):
         if self.shortcut is None:
             return 0.5 + self.decoder(self.bottleneck.with_step(y, quality))  # around mid-grey
         decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
-        return self.shortcut.image(y, decoded, self.bottleneck, quality)
+        return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
 
 class _ResNet(ResNet):
