@@ -41,7 +41,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     """
 
     tag: ClassVar[str]
-    rate_tells: ClassVar[bool] = True
+    rate_tells: bool = True
     stride: int
     section_count: int = 1
     efforts: range | None = EFFORTS

@@ -22,10 +22,13 @@ def codec() -> LearnedCodec:
 MODELS = {
     "conv_baseline": ("model=conv_baseline", "model.widths=[8,8,8,8]"),
     "conv_enhanced": ("model=conv_enhanced", "model.widths=[8,8,8,8]"),
+    "conv_baseline, DCT": ("model=conv_baseline", "model.widths=[8,8,8]", "model.shortcut=dct"),
+    "conv_enhanced, DCT": ("model=conv_enhanced", "model.widths=[8,8,8,8]", "model.shortcut=dct"),
     "quantized_autoencoder": ("model=quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=32"),
     "quantized_autoencoder, DCT": (
         "model=quantized_autoencoder",
-        *SMALL_RESNET,
+        "model.encoder=resnet18",
+        "model.widths=[16,8,8]",
         "model.latent_channels=32",
         "model.shortcut=dct",
     ),

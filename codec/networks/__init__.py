@@ -1,7 +1,7 @@
 """Plain nn.Modules: no training, no coding, no config."""
 
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
-from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, zero_
+from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, companded, zero_
 from codec.networks.com_rec import ComCNN, RecCNN, RecUNet
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
@@ -26,5 +26,6 @@ __all__ = [
     "Wavelet",
     "WaveletResNet",
     "WaveletUNet",
+    "companded",
     "zero_",
 ]

@@ -1,5 +1,6 @@
 """Building blocks that more than one scheme uses."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -44,6 +45,11 @@ def zero_(conv: nn.Conv2d) -> nn.Conv2d:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+def companded(levels: Tensor) -> Tensor:
+    """±log2(1 + |level|), whose gradient is that from above at 0, where most levels are."""
+    return torch.where(levels < 0, -torch.log2(1 - levels.clamp(max=0)), torch.log2(1 + levels.clamp(min=0)))
 
 
 class Upsample(nn.Upsample):

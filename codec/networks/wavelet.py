@@ -5,15 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from codec.networks.block_dct import dct_matrix
+from codec.networks.block_dct import CHROMA_UNIT, dct_matrix
 
 # Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps" (1998), section 7.7: the 9/7 filter
 # pair as predict, update, predict, update, and the scaling that makes it nearly orthonormal.
 LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 SCALING = 1.149604398860241
-
-# Against equal steps, coarser chroma costs nothing in PSNR and gains MS-SSIM.
-_CHROMA_UNIT = 1.3
 
 
 class Wavelet(nn.Module):
@@ -37,7 +34,7 @@ class Wavelet(nn.Module):
         self.levels = levels
         self.channels = [4 * image_channels] + [3 * image_channels] * (levels - 1)
         colours = dct_matrix(image_channels).float()
-        units = torch.tensor([1.0] + [_CHROMA_UNIT] * (image_channels - 1))
+        units = torch.tensor([1.0] + [CHROMA_UNIT] * (image_channels - 1))
         self.to_colours = nn.Parameter(colours / units[:, None])
         self.from_colours = nn.Parameter(colours.T * units)
         # [levels, vertical and horizontal, lifting steps, the neighbours before and after]

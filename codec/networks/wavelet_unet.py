@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.networks.blocks import zero_
+from codec.networks.blocks import companded, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
 
 # What the networks give is counted in quarters of the quantiser's step.
@@ -46,7 +46,7 @@ class WaveletResNet(nn.Module):
     def forward(self, x: Tensor, pyramid: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> list[Tensor]:
         """The pyramid as it is to be quantised."""
         *coarser, of_eighth, of_quarter, of_half = pyramid
-        eighth, quarter, half = (_companded(details / step) for details in pyramid[-3:])
+        eighth, quarter, half = (companded(details / step) for details in pyramid[-3:])
         rate = nearness_to_knots(quality)
         half = self.at_half(self.stem(torch.cat([4 * F.pixel_unshuffle(x - 0.5, 2), half], 1)), rate)
         quarter = self.at_quarter(self.to_quarter(half) + self.quarter_details(quarter), rate)
@@ -89,7 +89,7 @@ class WaveletUNet(nn.Module):
         self.head = zero_(nn.Conv2d(half, 4 * image_channels, 3, padding=1))
 
     def forward(self, base: Tensor, levels: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> Tensor:
-        eighth, quarter, half = map(_companded, levels[-3:])
+        eighth, quarter, half = map(companded, levels[-3:])
         rate = nearness_to_knots(quality)
         half = self.stem(torch.cat([4 * F.pixel_unshuffle(base - 0.5, 2), half], 1))
         half = self.down_half(half, rate)
@@ -122,8 +122,3 @@ class _RatedBlock(nn.Module):
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         scale, shift = self.modulation(rate).chunk(2, dim=1)
         return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
-
-
-def _companded(levels: Tensor) -> Tensor:
-    """±log2(1 + |level|), whose gradient is that from above at 0, where most levels are."""
-    return torch.where(levels < 0, -torch.log2(1 - levels.clamp(max=0)), torch.log2(1 + levels.clamp(min=0)))

@@ -4,7 +4,9 @@
 https://github.com/jaydenw712/Lossy-Compression-by-Convolutional-Autoencoder
 
 Differs from the paper: the bottleneck is quantised and entropy-coded, so that there is a file; and the enhanced
-model's skip connections are quantised and coded too (`skip_channels`), since a decoder has nothing else.
+model's skip connections are quantised and coded too (`skip_channels`), since a decoder has nothing else. Beyond the
+paper: `shortcut: dct` adds a learnable block DCT around the networks, whose ends start at zero, so that training
+begins at a working codec, whose rate `shortcut_step` sets (see DCTShortcut).
 
 Letters: B images, C image channels, H × W pixels, M latent channels.
 """
@@ -12,13 +14,15 @@ Letters: B images, C image channels, H × W pixels, M latent channels.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from codec.checks import check_integer, check_integers
+from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ConvBlock, Upsample
+from codec.networks import ConvBlock, Upsample, zero_
 
 
 class ConvBaseline(LearnedCodec):
@@ -32,14 +36,15 @@ class ConvBaseline(LearnedCodec):
     """
 
     tag = "CONB"
-    rate_tells = False
 
     def __init__(
         self,
-        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
+        bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         widths: Sequence[int] = (32, 64, 128, 128),
         latent_channels: int = 32,
+        shortcut: str = "none",
+        shortcut_step: float = 0.09,
     ) -> None:
         super().__init__(image_channels)
         check_integers("widths", widths, lowest=1, fewest=2)
@@ -49,17 +54,30 @@ class ConvBaseline(LearnedCodec):
         for inputs, outputs in pairwise([image_channels, *widths]):
             self.encoder.extend([ConvBlock(inputs, outputs), nn.MaxPool2d(2)])
         self.encoder.append(nn.Conv2d(widths[-1], latent_channels, 1))
-        self.bottleneck = bottleneck([latent_channels])
+        self.bottleneck, self.shortcut = bottleneck_and_shortcut(
+            bottleneck, shortcut, image_channels, [latent_channels], self.stride, shortcut_step
+        )
+        self.rate_tells = self.shortcut is not None
         self.decoder = nn.Sequential()
         for inputs, outputs in pairwise([latent_channels + self.bottleneck.step_planes, *reversed(widths)]):
             self.decoder.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
-        self.decoder.extend([nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid()])
+        self.decoder.append(nn.Conv2d(widths[0], image_channels, 3, padding=1))
+        if self.shortcut is None:
+            self.decoder.append(nn.Sigmoid())
+        else:
+            zero_(self.encoder[-1])
+            zero_(self.decoder[-1])
 
     def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
-        return [self.encoder(x)]  # (B, M, H/16, W/16)
+        y = self.encoder(x)  # (B, M, H/16, W/16)
+        return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
-        return self.decoder(self.bottleneck.with_step(y_hat[0], quality))
+        (y,) = y_hat
+        if self.shortcut is None:
+            return self.decoder(self.bottleneck.with_step(y, quality))
+        decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
+        return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
@@ -75,20 +93,22 @@ class ConvEnhanced(LearnedCodec):
     Two convolutions at full size; then per level [conv, BN, ReLU, max-pool] + [conv, BN, ReLU] down to 1/8; per
     level up [upsample, conv, BN, ReLU] + [conv, BN, ReLU]. `widths` are the stem's channels and those of every
     level; `skip_channels[n]` of s_n, finest first, are projected, quantised, coded and counted (0: no skip).
-    `dropout` drops whole channels of y_hat's first upsampled level in training.
+    `dropout` drops whole channels of y_hat's first upsampled level in training. With a shortcut every level up sees
+    the DCT's image besides, 2^n × 2^n pixels as channels: a skip connection that costs no bits.
     """
 
     tag = "CONE"
-    rate_tells = False
 
     def __init__(
         self,
-        bottleneck: Callable[[Sequence[int]], EntropyBottleneck],
+        bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         widths: Sequence[int] = (32, 64, 96, 128),
         latent_channels: int = 8,
         skip_channels: Sequence[int] = (0, 0, 2),
         dropout: float = 0.05,
+        shortcut: str = "none",
+        shortcut_step: float = 0.09,
     ) -> None:
         super().__init__(image_channels)
         check_integers("widths", widths, lowest=1, fewest=2)
@@ -102,16 +122,30 @@ class ConvEnhanced(LearnedCodec):
         self.coded = [levels, *(n for n in reversed(range(levels)) if skip_channels[n])]
         channels = [*skip_channels, latent_channels]
         self.project = nn.ModuleDict({str(n): nn.Conv2d(widths[n], channels[n], 1) for n in self.coded})
-        self.bottleneck = bottleneck([channels[n] for n in self.coded])
+        self.bottleneck, self.shortcut = bottleneck_and_shortcut(
+            bottleneck,
+            shortcut,
+            image_channels,
+            [channels[n] for n in self.coded],
+            self.stride,
+            shortcut_step,
+        )
+        self.rate_tells = self.shortcut is not None
         self.stem = nn.Sequential(ConvBlock(image_channels, widths[0]), ConvBlock(widths[0], widths[0]))
         self.down, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for n, (fine, coarse) in enumerate(pairwise(widths)):
             below = latent_channels + self.bottleneck.step_planes if n == levels - 1 else coarse
             self.down.append(nn.Sequential(ConvBlock(fine, coarse), nn.MaxPool2d(2), ConvBlock(coarse, coarse)))
             self.up.append(nn.Sequential(Upsample("bilinear"), ConvBlock(below, fine)))
-            self.merge.append(ConvBlock(fine + skip_channels[n], fine))
+            of_image = 0 if self.shortcut is None else image_channels * 4**n
+            self.merge.append(ConvBlock(fine + skip_channels[n] + of_image, fine))
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Sequential(nn.Conv2d(widths[0], image_channels, 3, padding=1), nn.Sigmoid())
+        self.head = nn.Sequential(nn.Conv2d(widths[0], image_channels, 3, padding=1))
+        if self.shortcut is None:
+            self.head.append(nn.Sigmoid())
+        else:
+            zero_(self.project[str(levels)])
+            zero_(self.head[0])
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] >> n, size[1] >> n) for n in self.coded]
@@ -121,17 +155,28 @@ class ConvEnhanced(LearnedCodec):
         features = [self.stem(x)]
         for down in self.down:
             features.append(down(features[-1]))
-        return [self.project[str(n)](features[n]) for n in self.coded]
+        y, *skips = [self.project[str(n)](features[n]) for n in self.coded]
+        return [y if self.shortcut is None else self.shortcut.latent(x, y), *skips]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""
-        decoded = dict(zip(self.coded, y_hat, strict=True))
-        h = self.bottleneck.with_step(decoded.pop(len(self.up)), quality)
+        y, *skips = y_hat
+        beside = [[] for _ in self.up]
+        for n, skip in zip(self.coded[1:], skips, strict=True):
+            beside[n].append(skip)
+        if self.shortcut is None:
+            return self._up(self.bottleneck.with_step(y, quality), beside)
+        image = self.shortcut.synthesis(y)
+        for n, tensors in enumerate(beside):
+            tensors.append(F.pixel_unshuffle(image - 0.5, 2**n))
+        decoded = self._up(self.shortcut.seen(y, self.bottleneck, quality), beside)
+        return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
+
+    def _up(self, h: Tensor, beside: list[list[Tensor]]) -> Tensor:
+        """From y_hat to full size; `beside[n]` is what level n sees besides, `[B, …, H/2^n, W/2^n]` each."""
         for n in reversed(range(len(self.up))):
             h = self.up[n](h)  # (B, widths[n], H/2^n, W/2^n)
             if n == len(self.up) - 1:
                 h = self.dropout(h)
-            if n in decoded:
-                h = cat([h, decoded[n]], dim=1)
-            h = self.merge[n](h)
+            h = self.merge[n](cat([h, *beside[n]], dim=1))
         return self.head(h)

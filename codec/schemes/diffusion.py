@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, cat, nn
 
 from codec.checks import check_choice, check_integer, check_integers, check_positive
+from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import (
     NETWORK_SHARE,
     SKIP_WIDTHS,
-    BlockDCT,
     ConditionalUNet,
     ConvBlock,
     NoiseSchedule,
@@ -54,12 +54,13 @@ class DiffusionAutoencoder(LearnedCodec):
     `sampling_seed`, so that a file decodes to the same image every time. Encoder and file format are those of both.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
-    working codec, whose rate `shortcut_step` sets (see BlockDCT). "wavelet" has a pyramid of five levels: y is the
-    details of 1/8, the skips are those of 1/4 and 1/2, to which an encoder adds (see WaveletResNet), two coarser
-    tensors come before, and the quantiser's bits set its rate. The noise that its one-shot decoder undoes is the
-    quantiser's own, as large as the quality says (see WaveletUNet). "none" is the paper's. `decoder` "none" leaves
-    the networks out: transform, quantiser and prior are the whole codec.
+    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE; with a variable rate, the
+    encoder counts as in DCTShortcut). Training then begins at a working codec, whose rate `shortcut_step` sets.
+    "wavelet" has a pyramid of five levels: y is the details of 1/8, the skips are those of 1/4 and 1/2, to which an
+    encoder adds (see WaveletResNet), two coarser tensors come before, and the quantiser's bits set its rate. The
+    noise that its one-shot decoder undoes is the quantiser's own, as large as the quality says (see WaveletUNet).
+    "none" is the paper's. `decoder` "none" leaves the networks out: transform, quantiser and prior are the whole
+    codec.
     """
 
     tag = "DIFF"
@@ -110,18 +111,9 @@ class DiffusionAutoencoder(LearnedCodec):
             y_channels = LATENT_CHANNELS
             few, *finest = skip_channels
             channels = [y_channels, *([few, sum(finest)] if has_skips else [])]
-            groups = BlockDCT.groups(image_channels, y_channels, self.stride) if shortcut == "dct" else None
-            groups = [groups, *[None] * len(channels[1:])]
-            self.bottleneck = bottleneck(channels, groups=groups, gains=shortcut == "none")
-            if shortcut == "dct":
-                self.shortcut = BlockDCT(
-                    image_channels,
-                    y_channels,
-                    block=self.stride,
-                    levels=self.bottleneck.scale,
-                    step=shortcut_step,
-                    overlap=4,
-                )
+            self.bottleneck, self.shortcut = bottleneck_and_shortcut(
+                bottleneck, shortcut, image_channels, channels, self.stride, shortcut_step
+            )
         self.iterative = decoder == "iterative"
         if self.iterative and self.bottleneck.variable_rate:
             raise ArgumentError("decoder", decoder, "with a variable rate allowed are one_shot and none")
@@ -198,7 +190,7 @@ class DiffusionAutoencoder(LearnedCodec):
         features = (quarter, half, stem)[: len(self.skips)]
         coded = [skip.project(h) for skip, h in zip(self.skips, features, strict=True)]
         if self.shortcut is not None:
-            latent[0] = self.shortcut.analysis(x) + self.share * latent[0]
+            latent[0] = self.shortcut.latent(x, latent[0])
         return [*latent, coded[0], cat(coded[1:], 1)] if coded else latent
 
     def g_s(self, y_hats: list[Tensor], quality: Tensor | None = None) -> Tensor:

@@ -13,35 +13,45 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.transforms.v2 import Normalize
 
-from codec.checks import check_choice, check_integer, check_integers, check_positive
+from codec.checks import check_choice, check_integer, check_integers
+from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
+from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import NETWORK_SHARE, BlockDCT, ResidualBlock, zero_
+from codec.networks import ResidualBlock, zero_
 from codec.networks.pretrained import load_pretrained
 
-ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+# Blocks of each of the four stages.
+ENCODERS = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+_HALVINGS = 5
 
 
 class QuantizedAutoencoder(LearnedCodec):
-    """Five halvings by a ResNet to a latent of 512 channels, five doublings by residual blocks.
+    """Five halvings by a ResNet to a latent of M = 512 channels, five doublings by residual blocks.
 
         x ── ResNet /32 ── 1×1 ── y ── bottleneck ── y_hat ── five upsampling residual blocks ── 3×3 ── x_hat
                                            └── one section
 
     `encoder` is one of torchvision's ResNets, without its classifier. With `pretrained`, training starts from its
     ImageNet weights, which `load_starting_weights` fetches from `pretrained_url` (null: torchvision's). `widths`
-    are the decoder's channels after each doubling, coarsest first.
+    are the decoder's channels after each doubling, coarsest first; with fewer than five, two at least, as
+    many halvings fewer: the ResNet's last stages are left out.
 
-    `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
-    encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE). Training then begins at a
-    working codec, whose rate `shortcut_step` sets (see BlockDCT). "none" is the paper's.
+    `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: training then begins
+    at a working codec, whose rate `shortcut_step` sets (see DCTShortcut). "none" is the paper's.
     """
 
     tag = "QUAN"
-    stride = 32
 
     def __init__(
         self,
@@ -58,17 +68,21 @@ class QuantizedAutoencoder(LearnedCodec):
         super().__init__(image_channels)
         check_choice("encoder", encoder, ENCODERS)
         check_integer("latent_channels", latent_channels, 1)
-        check_integers("widths", widths, count=5, lowest=1)
-        check_choice("shortcut", shortcut, ("none", "dct"))
-        check_positive("shortcut_step", shortcut_step)
+        check_integers("widths", widths, lowest=1, fewest=2)
+        if len(widths) > _HALVINGS:
+            raise ArgumentError("widths", list(widths), f"a ResNet halves {_HALVINGS} times: allowed are as many")
+        self.stride = 2 ** len(widths)
         self.encoder_name, self.pretrained, self.pretrained_url = encoder, pretrained, pretrained_url
 
         self.imagenet = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-        self.encoder = get_model(encoder, weights=None)
-        self.to_latent = nn.Conv2d(self.encoder.fc.in_features, latent_channels, 1)
+        left_out = _HALVINGS - len(widths)
+        block, blocks = ENCODERS[encoder]
+        self.encoder = _ResNet(block, [*blocks[: len(blocks) - left_out], *[0] * left_out])
+        self.to_latent = nn.Conv2d(self.encoder.fc.in_features >> left_out, latent_channels, 1)
         self.encoder.fc = nn.Identity()
-        groups = BlockDCT.groups(image_channels, latent_channels, self.stride) if shortcut == "dct" else None
-        self.bottleneck = bottleneck([latent_channels], groups=[groups], gains=shortcut == "none")
+        self.bottleneck, self.shortcut = bottleneck_and_shortcut(
+            bottleneck, shortcut, image_channels, [latent_channels], self.stride, shortcut_step
+        )
         self.decoder = nn.Sequential(
             *(
                 ResidualBlock(coarse, fine, upsample=True)
@@ -76,16 +90,7 @@ class QuantizedAutoencoder(LearnedCodec):
             ),
             nn.Conv2d(widths[-1], image_channels, 3, padding=1),
         )
-        self.shortcut = None
-        if shortcut == "dct":
-            self.shortcut = BlockDCT(
-                image_channels,
-                latent_channels,
-                block=self.stride,
-                levels=self.bottleneck.scale,
-                step=shortcut_step,
-                overlap=8,
-            )
+        if self.shortcut is not None:
             zero_(self.to_latent)
             zero_(self.decoder[-1])
 
@@ -99,20 +104,24 @@ class QuantizedAutoencoder(LearnedCodec):
         return [(size[0] // self.stride, size[1] // self.stride)]
 
     def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
-        """`x` `[B, C, H, W]` → y `[B, 512, H/32, W/32]`."""
+        """`x` `[B, C, H, W]` → y `[B, M, H/32, W/32]`."""
         resnet = self.encoder
         h = resnet.conv1(self.imagenet(x.expand(-1, 3, -1, -1)))
         h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
-        h = resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h))))  # (B, 512 or 2048, H/32, W/32)
-        y = self.to_latent(h)
-        if self.shortcut is not None:
-            y = self.shortcut.analysis(x) + NETWORK_SHARE * y
-        return [y]
+        y = self.to_latent(resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h)))))  # (B, M, H/32, W/32)
+        return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
-        """`y_hat` `[B, 512, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
+        """`y_hat` `[B, M, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
-        decoded = self.decoder(self.bottleneck.with_step(y, quality))
         if self.shortcut is None:
-            return 0.5 + decoded  # around mid-grey
-        return self.shortcut.synthesis(y) + NETWORK_SHARE * decoded
+            return 0.5 + self.decoder(self.bottleneck.with_step(y, quality))  # around mid-grey
+        decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
+        return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
+
+
+class _ResNet(ResNet):
+    """Torchvision's, whose stages of no blocks are left out."""
+
+    def _make_layer(self, block: type[nn.Module], planes: int, blocks: int, **options: object) -> nn.Module:
+        return super()._make_layer(block, planes, blocks, **options) if blocks else nn.Identity()

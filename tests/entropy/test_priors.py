@@ -268,6 +268,18 @@ def test_a_linear_start_knows_how_rare_levels_are() -> None:
 
 
 @torch.no_grad()
+def test_a_linear_start_of_a_variable_rate_knows_that_levels_are_rarer_at_low_qualities() -> None:
+    """At quality 0 nearly all levels are 0, however large they are on average over all qualities."""
+    bottleneck = EntropyBottleneck(
+        [12], bits=4, prior=PRIORS["channel_context"], bounded=False, variable_rate=True, gains=False
+    ).eval()
+    y = 0.05 * torch.randn(24, 12, 16, 16, generator=generator())
+    bottleneck.fit_prior([y[:16]], torch.linspace(0, 100, 16))
+    _, bits = bottleneck([y[16:]], torch.zeros(8))
+    assert float(bits["y"].sum()) < 0.05 * y[16:].numel()
+
+
+@torch.no_grad()
 def test_a_linear_start_makes_files_smaller_and_is_made_once() -> None:
     """On grids of odd sizes too, where what is coarser is wider than a pass."""
     bottleneck = EntropyBottleneck(CHANNELS, bits=4, prior=PRIORS["channel_context"], bounded=False).eval()

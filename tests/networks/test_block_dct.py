@@ -60,6 +60,18 @@ def test_the_basis_is_orthonormal_and_nothing_reaches_beyond_the_block_at_first(
         torch.testing.assert_close(whole, basis.square().sum())
 
 
+@pytest.mark.parametrize(("levels", "step"), [(256, 0.2), (16, 0.2)])
+def test_equal_steps_are_one_for_luma_and_coarser_for_chroma_and_nothing_leaves_the_unit_range(levels, step):
+    transform = BlockDCT(3, 192, 8, levels=levels, step=step, equal_steps=True)
+    luma = torch.tensor([frequencies(kernel)[0] == 0 for kernel in kernels(transform)])
+    steps = 1 / (transform.scale.flatten() * levels)
+    assert torch.unique(steps[luma]).tolist() == pytest.approx([max(step, 8 * 3**0.5 / levels)])
+    assert torch.unique(steps[~luma]).tolist() == pytest.approx([max(1.3 * step, 8 * 3**0.5 / levels)])
+    extreme = (kernels(transform) > 0).float()
+    y = torch.cat([transform.analysis(x[None]) for x in extreme[:16]])
+    assert float(y.detach().abs().max()) <= 0.5
+
+
 @pytest.mark.parametrize("block", [8, 16])
 def test_a_grey_transform_is_the_dct_of_jpeg(block):
     """Against scipy's, channel by channel, each found by its frequencies."""

@@ -11,6 +11,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchvision.models import get_model
 
 from codec import bitstream
+from codec.checkpoint import load_codec, save_weights
 from codec.learned_codec import LearnedCodec
 from codec.schemes.quantized_autoencoder import ENCODERS
 from codec.training.config import Builder, ConfigError
@@ -43,6 +44,23 @@ def test_the_decoder_doubles_five_times_by_residual_blocks_of_the_given_widths()
         module.register_forward_hook(lambda module, x, out: shapes.append(tuple(out.shape[1:])))
     codec.g_s([images(1, 512, 2, 3)])
     assert shapes == [(32, 4, 6), (16, 8, 12), (16, 16, 24), (8, 32, 48), (8, 64, 96), (3, 64, 96)]
+
+
+@pytest.mark.parametrize(("encoder", "channels"), [("resnet18", 128), ("resnet101", 512)])
+def test_with_fewer_widths_the_last_stages_of_the_resnet_are_left_out(encoder, channels):
+    with torch.device("meta"):
+        codec = make_codec("quantized_autoencoder", overrides=(f"model.encoder={encoder}", "model.widths=[16,8,8]"))
+        (y,) = codec.g_a(torch.empty(1, 3, 256, 256))
+        assert codec.g_s([y]).shape == (1, 3, 256, 256)
+    assert y.shape == (1, 512, 32, 32)
+    assert codec.to_latent.in_channels == channels
+    assert not any(name.startswith(("encoder.layer3", "encoder.layer4")) for name, _ in codec.named_parameters())
+
+
+def test_a_codec_of_fewer_stages_is_loaded_although_a_whole_resnet_is_larger(tmp_path):
+    codec = quantized("model.widths=[8,8]", "model.latent_channels=8")
+    save_weights(codec, tmp_path / "codec.safetensors")
+    assert load_codec(tmp_path / "codec.safetensors").fingerprint() == codec.fingerprint()
 
 
 @pytest.mark.parametrize("options", [(), (DCT,)])
@@ -172,9 +190,10 @@ def test_with_the_shortcut_an_untrained_codec_shows_the_image_and_without_it_doe
     [
         ("model.encoder=vgg16", "resnet18, resnet34, resnet50, resnet101, resnet152"),
         ("model.shortcut=wavelet", "none, dct"),
-        ("model.widths=[8,8,8,8]", "lists of 5 integers from 1"),
-        ("model.widths=[8,8,8,8,0]", "lists of 5 integers from 1"),
-        ("model.widths=[8,8,8,8,1.5]", "lists of 5 integers from 1"),
+        ("model.widths=[8]", "lists of 2 or more integers from 1"),
+        ("model.widths=[8,8,8,8,8,8]", "as many"),
+        ("model.widths=[8,8,8,8,0]", "lists of 2 or more integers from 1"),
+        ("model.widths=[8,8,8,8,1.5]", "lists of 2 or more integers from 1"),
         ("model.latent_channels=0", "the integers from 1"),
         ("model.shortcut_step=-1", "numbers above 0"),
         ("model.shortcut_step=fine", "numbers above 0"),

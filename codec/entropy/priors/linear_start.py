@@ -13,7 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.entropy.priors.context import ContextPrior
-from codec.entropy.priors.pass_network import MANY, SLOWNESS, Coarser, Known, Offset, PassNetwork, around, spread
+from codec.entropy.priors.pass_network import (
+    KNOT_UNIT,
+    MANY,
+    SLOWNESS,
+    Coarser,
+    Known,
+    Offset,
+    PassNetwork,
+    around,
+    spread,
+)
 
 _ROUNDS = 2
 _ADDED = 0.2  # of a level: what is added to the magnitude that errors are relative to
@@ -71,8 +81,7 @@ def _fit_pass(
     least = levels.new_zeros(len(values), len(constants))
     for k, y in enumerate(values):
         of_mean, of_scale = telling_levels[k], telling_magnitudes[k]
-        regressors = torch.cat([magnitudes[of_scale], constants])
-        means[k, of_mean], weight = _fit_channel(y, levels[of_mean], regressors)
+        means[k, of_mean], weight = _fit_channel(y, levels[of_mean], magnitudes[of_scale], constants)
         weights[k, of_scale], least[k] = weight.split([len(of_scale), len(constants)])
     if network.mean is not None:
         network.mean.weight.copy_(SLOWNESS * means.view_as(network.mean.weight))
@@ -82,9 +91,13 @@ def _fit_pass(
         part.weight.copy_(SLOWNESS * weight.reshape(part.weight.shape))
 
 
-def _fit_channel(y: Tensor, levels: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of the regressors `[R, rows]` of the mean and of the scale of `y` `[rows]`."""
-    magnitude = y.abs().mean().expand_as(y)
+def _fit_channel(y: Tensor, levels: Tensor, magnitudes: Tensor, constants: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights of the regressors `[R, rows]` of the mean and of the scale of `y` `[rows]`.
+
+    The scale's are the magnitudes and the constants, which tell the quality.
+    """
+    magnitude = (constants @ y.abs() / constants.sum(1).clamp(min=1e-9)) @ constants / KNOT_UNIT
+    magnitudes = torch.cat([magnitudes, constants])
     least = (_LEAST * magnitude).clamp(min=1e-4)
     for _ in range(_ROUNDS):
         importance = 1 / (magnitude + _ADDED)
