@@ -22,8 +22,8 @@ def codec() -> LearnedCodec:
 MODELS = {
     "conv_baseline": ("model=conv_baseline", "model.widths=[8,8,8,8]"),
     "conv_enhanced": ("model=conv_enhanced", "model.widths=[8,8,8,8]"),
-    "conv_baseline, DCT": ("model=conv_baseline", "model.widths=[8,8,8]", "model.shortcut=dct"),
-    "conv_enhanced, DCT": ("model=conv_enhanced", "model.widths=[8,8,8,8]", "model.shortcut=dct"),
+    "conv_baseline, DCT": ("model=conv_baseline_dct", "model.widths=[8,8,8]"),
+    "conv_enhanced, DCT": ("model=conv_enhanced_dct", "model.widths=[8,8,8,8]"),
     "quantized_autoencoder": ("model=quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=32"),
     "quantized_autoencoder, DCT": (
         "model=quantized_autoencoder",
