@@ -53,12 +53,7 @@ _composed_once = cache(_composed)  # a composition takes 0.1 s, and most are ask
 
 
 def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[str, ...] = ()) -> ImageCodec:
-    """The codec of `conf/model/<model>.yaml` with weights drawn from `seed`, ready to code.
-
-    `model` may name a shortcut too, as in "conv_baseline+dct".
-    """
-    model, *shortcut = model.split("+")
-    overrides = (*(f"model.shortcut={name}" for name in shortcut), *overrides)
+    """The codec of `conf/model/<model>.yaml` with weights drawn from `seed`, ready to code."""
     if model.startswith("jpegxl"):
         pytest.importorskip("pillow_jxl", reason=install("jpegxl"))
     config = composed("train", [f"model={model}", f"data.channels={channels}", *overrides])

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LEARNED as PLAIN_LEARNED
-from conftest import MODELS, ROOT, make_codec, run_python
+from conftest import LEARNED, MODELS, ROOT, make_codec, run_python
 from torch import Tensor, nn
 
 from codec.bitstream import BitstreamError, Header, pack
@@ -20,11 +19,9 @@ from codec.learned_codec import LearnedCodec
 from codec.measure import measure
 
 SIZES = [(1, 1), (7, 5), (65, 97), (300, 1), (130, 162)]
-WITH_SHORTCUT = ["conv_baseline+dct", "conv_enhanced+dct"]
-LEARNED = [*PLAIN_LEARNED, *WITH_SHORTCUT]
 
 
-@pytest.fixture(scope="module", params=[*MODELS, *WITH_SHORTCUT])
+@pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> str:
     return request.param
 

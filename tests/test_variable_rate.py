@@ -19,19 +19,15 @@ def codec() -> LearnedCodec:
         return build.codec("model").train()
 
 
+# A context prior starts near 0, where a factorized one takes all levels for equally likely.
+CONTEXT = ("prior=channel_context", "prior.features=4")
 MODELS = {
     "conv_baseline": ("model=conv_baseline", "model.widths=[8,8,8,8]"),
     "conv_enhanced": ("model=conv_enhanced", "model.widths=[8,8,8,8]"),
-    "conv_baseline, DCT": ("model=conv_baseline", "model.widths=[8,8,8]", "model.shortcut=dct"),
-    "conv_enhanced, DCT": ("model=conv_enhanced", "model.widths=[8,8,8,8]", "model.shortcut=dct"),
+    "conv_baseline, DCT": ("model=conv_baseline_dct", "model.widths=[8,8,8]", *CONTEXT),
+    "conv_enhanced, DCT": ("model=conv_enhanced_dct", "model.widths=[8,8,8,8]", *CONTEXT),
     "quantized_autoencoder": ("model=quantized_autoencoder", *SMALL_RESNET, "model.latent_channels=32"),
-    "quantized_autoencoder, DCT": (
-        "model=quantized_autoencoder",
-        "model.encoder=resnet18",
-        "model.widths=[16,8,8]",
-        "model.latent_channels=32",
-        "model.shortcut=dct",
-    ),
+    "quantized_autoencoder, DCT": ("model=quantized_autoencoder_dct", "model.widths=[16,8,8]", *CONTEXT),
     "diffusion": ("model=diffusion",),
     "diffusion, DCT": ("model=diffusion", "model.shortcut=dct"),
     "diffusion, wavelet": ("model=diffusion_wavelet",),
