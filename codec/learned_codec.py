@@ -80,11 +80,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     # ---- what a scheme writes
 
-    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
-        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent.
-
-        `quality` `[B]` is what it will be quantised at, 0–100; None: there is one rate.
-        """
+    def g_a(self, x: Tensor) -> list[Tensor]:
+        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent."""
         raise NotImplementedError
 
     def g_s(self, y_hat: Any, quality: Tensor | None = None) -> Tensor:
@@ -100,9 +97,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     # ---- what follows from it, unless a scheme has other ways
 
-    def latent(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
-        """What the bottleneck codes of `x`; both as `g_a` takes them."""
-        return self.g_a(x, quality)
+    def latent(self, x: Tensor) -> list[Tensor]:
+        """What the bottleneck codes of `x`, as `g_a` takes it."""
+        return self.g_a(x)
 
     def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Any, dict[str, Tensor]]:
         """`x`, as `g_a` takes it, each image at its `quality` `[B]` → what `g_s` makes `x_hat` of, and its bits.
@@ -110,7 +107,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         These are differentiable estimates, `[B]` each, by part of the file: `y` the latent's coarsest tensor, `y_1`
         … the finer ones, `z` side information, `x` pixels.
         """
-        return self.bottleneck(self.latent(x, quality), quality)
+        return self.bottleneck(self.latent(x), quality)
 
     def forward(self, x: Tensor) -> Reconstruction:
         """`x` as `analyse` takes it; in training of a variable rate, each image at a quality drawn at random."""
@@ -162,7 +159,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         x = torch.cat([self.pad(batch.to(self.device).float() / 255) for batch in batches])
         quality = self._random_qualities(len(x)) if self.qualities == QUALITIES else None
         with self._coding():
-            latent = self.latent(x, quality)
+            latent = self.latent(x)
         self.bottleneck.fit_prior(latent, quality)
 
     def training_coding(self) -> Coding | None:
@@ -263,7 +260,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     def _coded_latent(self, x: Tensor, write: bool) -> tuple[Sequence[Tensor], bytes | None]:
         """The latent that `x` is coded as, and, where the search for it can `write` that, its section."""
         quality, effort = self._qualities(1), self._effort_in_use()
-        latent = self.latent(x, quality)
+        latent = self.latent(x)
         return improved(self, x, latent, quality, effort, write) if effort else (latent, None)
 
     def _effort_in_use(self) -> int:

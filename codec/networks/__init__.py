@@ -7,7 +7,7 @@ from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
 from codec.networks.wavelet import Wavelet
-from codec.networks.wavelet_unet import WaveletResNet, WaveletUNet
+from codec.networks.wavelet_unet import WaveletUNet
 
 __all__ = [
     "NETWORK_SHARE",
@@ -24,7 +24,6 @@ __all__ = [
     "UNetDecoder",
     "Upsample",
     "Wavelet",
-    "WaveletResNet",
     "WaveletUNet",
     "companded",
     "zero_",

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.networks.blocks import zero_
 
 # A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself.
 CODE_MAX = 255
@@ -120,18 +119,6 @@ class ExactUpConv2d(_Exact, nn.ConvTranspose2d):
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         return exact_transposed(*self.as_is(), CODE_MAX, stride=2)
-
-
-class ExactResidualBlock(nn.Module):
-    """Codes `[B, width, H, W]` → the same and what two 3×3 convolutions add, of which the last starts at zero."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.a = ExactConv2d(width, width, 3, padding=1)
-        self.b = zero_(ExactConv2d(width, width, 3, padding=1))
-
-    def forward(self, h: Tensor) -> Tensor:
-        return codes(h + self.b(codes(self.a(h))))
 
 
 def codes(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.networks.blocks import zero_
-from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, ExactResidualBlock, codes, integers_of
+from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, codes, integers_of
 
 # Pixels enter the networks as integers around zero.
 MID_GREY = 128
@@ -64,7 +64,7 @@ class PixelPredictor(nn.Module):
         colours = [n % image_channels for n in range(inputs)]
         self.first = _DifferenceConv2d(colours, width, bias=True, brightness=_BRIGHTNESS)
         self.from_features = zero_(ExactConv2d(features, width, 1))
-        self.blocks = nn.ModuleList(ExactResidualBlock(width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.linear = nn.ModuleList(
             _DifferenceConv2d([*colours, *self.order[:n]], 1 + gates, bias=False) for n in range(image_channels)
         )
@@ -169,6 +169,17 @@ class _DifferenceConv2d(ExactConv2d):
         """Of each output and colour: `[O, I, 3, 3]` → float32 `[O, C]`."""
         sums = weight.sum((2, 3))
         return sums.new_zeros(len(sums), len(self.counts)).index_add(1, self.colours, sums) / self.counts
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = ExactConv2d(width, width, 3, padding=1)
+        self.b = ExactConv2d(width, width, 3, padding=1)
+        zero_(self.b)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return codes(h + self.b(codes(self.a(h))))
 
 
 def fit(plane: Tensor, height: int, width: int) -> Tensor:

@@ -1,7 +1,4 @@
-"""The networks around a wavelet: what an encoder changes of its coefficients, and a decoder of its image.
-
-Both know the quantiser's step, so that they do what suits the rate.
-"""
+"""WaveletUNet: what the quantiser took from a wavelet pyramid, as a U-Net predicts it, at any rate."""
 
 from collections.abc import Sequence
 
@@ -12,48 +9,8 @@ from torch import Tensor, nn
 from codec.networks.blocks import companded, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
 
-# What the networks give is counted in quarters of the quantiser's step.
+# What is predicted is counted in quarters of the quantiser's step.
 _UNIT = 0.25
-
-
-class WaveletResNet(nn.Module):
-    """What to add to the details that a wavelet has at 1/2, 1/4 and 1/8: as a transform bends to its image.
-
-        image, 2×2 pixels as channels ── 3×3 ── block ──┬──────────────── 3×3 · step / 4 ── of 1/2
-        details of 1/2 ────────────────────┘            └ 2×2, stride 2
-        details of 1/4 ── 3×3 ───────────────────────────── + ── blocks ──┬── 3×3 · step / 4 ── of 1/4
-        details of 1/8 ── 3×3 ── + ── blocks ── 3×3 · step / 4 ── of 1/8  └ 2×2, stride 2
-
-    `x` `[B, C, H, W]` is the image; of the wavelet's `pyramid` the last three tensors, `[B, 3C, H/8, W/8]` …
-    `[B, 3C, H/2, W/2]`, get something added. `step`, `[B, 1, 1, 1]` or a number, is the quantiser's; `quality`
-    `[B]`, 0–100, sets the scale and shift of every block's features. The last convolutions start at zero.
-    """
-
-    def __init__(self, image_channels: int, widths: Sequence[int] = (24, 48, 96)) -> None:
-        super().__init__()
-        half, quarter, eighth = widths
-        details = 3 * image_channels
-        self.stem = nn.Conv2d(4 * image_channels + details, half, 3, padding=1)
-        self.quarter_details = nn.Conv2d(details, quarter, 3, padding=1)
-        self.eighth_details = nn.Conv2d(details, eighth, 3, padding=1)
-        self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
-        self.to_eighth = nn.Conv2d(quarter, eighth, 2, stride=2)
-        self.at_half = RatedBlocks(half, 1)
-        self.at_quarter = RatedBlocks(quarter, 2)
-        self.at_eighth = RatedBlocks(eighth, 2)
-        self.heads = nn.ModuleList(zero_(nn.Conv2d(width, details, 3, padding=1)) for width in widths)
-
-    def forward(self, x: Tensor, pyramid: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> list[Tensor]:
-        """The pyramid as it is to be quantised."""
-        *coarser, of_eighth, of_quarter, of_half = pyramid
-        eighth, quarter, half = (companded(details / step) for details in pyramid[-3:])
-        rate = nearness_to_knots(quality)
-        half = self.at_half(self.stem(torch.cat([4 * F.pixel_unshuffle(x - 0.5, 2), half], 1)), rate)
-        quarter = self.at_quarter(self.to_quarter(half) + self.quarter_details(quarter), rate)
-        eighth = self.at_eighth(self.to_eighth(quarter) + self.eighth_details(eighth), rate)
-        changed = zip(self.heads, (half, quarter, eighth), (of_half, of_quarter, of_eighth), strict=True)
-        finest_first = [details + head(h).float() * (step * _UNIT) for head, h, details in changed]
-        return [*coarser, *reversed(finest_first)]
 
 
 class WaveletUNet(nn.Module):

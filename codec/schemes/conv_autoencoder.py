@@ -68,7 +68,7 @@ class ConvBaseline(LearnedCodec):
             zero_(self.encoder[-1])
             zero_(self.decoder[-1])
 
-    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+    def g_a(self, x: Tensor) -> list[Tensor]:
         y = self.encoder(x)  # (B, M, H/16, W/16)
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
@@ -150,7 +150,7 @@ class ConvEnhanced(LearnedCodec):
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] >> n, size[1] >> n) for n in self.coded]
 
-    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+    def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
         features = [self.stem(x)]
         for down in self.down:

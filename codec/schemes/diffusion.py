@@ -28,7 +28,6 @@ from codec.networks import (
     ResidualBlock,
     UNetDecoder,
     Wavelet,
-    WaveletResNet,
     WaveletUNet,
     zero_,
 )
@@ -56,11 +55,10 @@ class DiffusionAutoencoder(LearnedCodec):
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
     encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE; with a variable rate, the
     encoder counts as in DCTShortcut). Training then begins at a working codec, whose rate `shortcut_step` sets.
-    "wavelet" has a pyramid of five levels: y is the details of 1/8, the skips are those of 1/4 and 1/2, to which an
-    encoder adds (see WaveletResNet), two coarser tensors come before, and the quantiser's bits set its rate. The
-    noise that its one-shot decoder undoes is the quantiser's own, as large as the quality says (see WaveletUNet).
-    "none" is the paper's. `decoder` "none" leaves the networks out: transform, quantiser and prior are the whole
-    codec.
+    "wavelet" has a pyramid of five levels instead of an encoder: y is the details of 1/8, the skips are those of
+    1/4 and 1/2, two coarser tensors come before, and the quantiser's bits set its rate. The noise that its one-shot
+    decoder undoes is the quantiser's own, as large as the quality says (see WaveletUNet). "none" is the paper's.
+    `decoder` "none" leaves the networks out: transform, quantiser and prior are the whole codec.
     """
 
     tag = "DIFF"
@@ -120,8 +118,6 @@ class DiffusionAutoencoder(LearnedCodec):
         self.encoder = self.decoder = None
         if decoder == "none":
             return
-        if shortcut == "wavelet":
-            self.encoder = WaveletResNet(image_channels)
         if shortcut == "wavelet" and not self.iterative:
             self.decoder = WaveletUNet(image_channels)
             return
@@ -158,7 +154,7 @@ class DiffusionAutoencoder(LearnedCodec):
     def forward(self, x: Tensor) -> Reconstruction:
         if not (self.training and self.iterative):
             return super().forward(x)
-        y_hats, bits = self.analyse(x, self._qualities(len(x)))
+        y_hats, bits = self.analyse(x)
         return Reconstruction(self._denoised_once(x, y_hats), bits)
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -174,15 +170,11 @@ class DiffusionAutoencoder(LearnedCodec):
         )
         return paper_ratios(image.numel(), next(values) if self.stride == 8 else sum(values))
 
-    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+    def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, 128, H/8, W/8]` and, if coded, the skips at 1/4 and 1/2; or the pyramid."""
-        if isinstance(self.shortcut, Wavelet):
-            pyramid = self.shortcut.analysis(x)
-            if self.encoder is None:
-                return pyramid
-            return self.encoder(x, pyramid, self.bottleneck.step(quality), self._rate(quality, len(x)))
         if self.encoder is None:
-            return [self.shortcut.analysis(x)]
+            y = self.shortcut.analysis(x)
+            return y if isinstance(self.shortcut, Wavelet) else [y]
         stem = self.stem(x)  # (B, 64, H/2, W/2)
         half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
@@ -214,12 +206,9 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
         base, step = self.shortcut.synthesis(y_hats), self.bottleneck.step(quality)
-        levels = [tensor / step for tensor in y_hats]
-        return base + self.decoder(base, levels, step, self._rate(quality, len(base)))
-
-    def _rate(self, quality: Tensor | None, count: int) -> Tensor:
-        """What networks are told of each image's quality, `[count]`: the middle one where there is one rate."""
-        return torch.full((count,), sum(QUALITIES) / 2, device=self.device) if quality is None else quality
+        if quality is None:
+            quality = base.new_full((len(base),), sum(QUALITIES) / 2)
+        return base + self.decoder(base, [tensor / step for tensor in y_hats], step, quality)
 
     def _denoise(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: list[Tensor]) -> Tensor:
         return base + self.share * self.decoder(x_t, t, y, base, skips)

@@ -158,7 +158,7 @@ class LosslessUNet(LearnedCodec):
             tiles = [self._bits(tile, channels) for tile in self._tiles(image)]
         return x, {part: sum(bits[part] for bits in tiles) for part in tiles[0]}
 
-    def latent(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+    def latent(self, x: Tensor) -> list[Tensor]:
         return [self.g_a(to_integers(x))]
 
     def g_s(self, x: Tensor, quality: Tensor | None = None) -> Tensor:

@@ -103,7 +103,7 @@ class QuantizedAutoencoder(LearnedCodec):
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
 
-    def g_a(self, x: Tensor, quality: Tensor | None = None) -> list[Tensor]:
+    def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/32, W/32]`."""
         resnet = self.encoder
         h = resnet.conv1(self.imagenet(x.expand(-1, 3, -1, -1)))

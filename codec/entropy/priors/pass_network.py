@@ -14,7 +14,6 @@ from codec.networks.exact import (
     CODE_MAX,
     CODE_UNIT,
     ExactConv2d,
-    ExactResidualBlock,
     ExactUpConv2d,
     codes,
     whole,
@@ -31,7 +30,6 @@ _LARGEST_LEVEL = 2047
 _MAGNITUDE_UNIT = 64  # predicted magnitudes are multiples of 1/64 ...
 _SCALE_UNIT = 16  # ... and their binary logarithms of 1/16
 SLOWNESS = 32  # of linear predictors' training
-_BLOCKS = 2  # of features of what is coarser
 _COMPANDING = 32  # codes a doubling of 1 + |level|, in what networks see
 
 
@@ -141,23 +139,19 @@ class PassNetwork(nn.Module):
 
 
 class CoarserFeatures(nn.Module):
-    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer.
-
-    Of all that is decoded they are what a pass sees furthest around it: by two residual blocks on the coarser grid.
-    """
+    """Features of one tensor and of what is coarser than that, on the grid of the next, which is finer."""
 
     def __init__(self, channels: int, features: int, first: bool) -> None:
         super().__init__()
         self.levels = ExactConv2d(2 * channels, features, 3, padding=1)
         self.before = None if first else ExactConv2d(features, features, 1, bias=False)
-        self.blocks = nn.Sequential(*(ExactResidualBlock(features) for _ in range(_BLOCKS)))
         self.to_next = ExactUpConv2d(features, features)
 
     def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
         h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
         if self.before is not None:
             h = h + whole(self.before(before))
-        return spread(codes(self.to_next(self.blocks(codes(h)))), size)
+        return spread(codes(self.to_next(codes(h))), size)
 
 
 def companded(levels: Tensor) -> Tensor:
