@@ -182,8 +182,9 @@ def _check_is_learned(codec: ImageCodec) -> None:
 
 
 def _check_tables(model: CodingTables) -> None:
-    tables = model.tables
-    if bool((tables[:, 0] != 0).any() | (tables[:, -1] != 65536).any() | (tables.diff() < 1).any()):
+    used, unused = model.tables.split([model.width, model.tables.shape[1] - model.width], 1)
+    ends_are_right = bool((used[:, 0] == 0).all() & (used[:, -1] == 65536).all() & (unused == 65536).all())
+    if not ends_are_right or bool((used.diff() < 1).any()):
         raise CheckpointError("its tables are not cumulative counts from 0 to 65536")
     if not model.tables_are_current():  # made again here, they might not be those that files were coded with
         raise CheckpointError("its tables were not made from its prior: save it again with codec.checkpoint")

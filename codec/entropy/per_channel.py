@@ -21,6 +21,8 @@ from codec.entropy.tables import PRECISION, CodingTables
 _SPAN = 8.0
 # Logits that differ by less, in float32, are taken to differ by this: the logarithm of their gap stays finite.
 _SMALLEST_GAP = 1e-7
+# How likely a level without a symbol of its own may be: at some twenty bits for each, that costs next to nothing.
+_ESCAPED = 2.0**-15
 
 
 class ChannelTables(CodingTables):
@@ -63,10 +65,19 @@ class ChannelTables(CodingTables):
         return bits.view(self.channels, len(levels), *levels.shape[2:]).transpose(0, 1)
 
     def pmf(self) -> Tensor:
-        """P(level) of every channel, float `[C, L + 1]`, the last for whatever lies outside the alphabet."""
+        """P(level) of every channel, float `[C, 2r + 2]`, the last for whatever lies outside −r … r.
+
+        r is the least that leaves next to nothing outside in any channel: narrow tables are decoded sooner.
+        """
         matrix = self.matrices[0]
         x = torch.arange(-self.reach, self.reach + 1, device=matrix.device, dtype=matrix.dtype)
-        return F.pad(self._mass(x.expand(self.channels, 1, -1))[:, 0], (0, 1))
+        mass = self._mass(x.expand(self.channels, 1, -1))[:, 0]
+        below, above = mass[:, : self.reach].double(), mass[:, self.reach + 1 :].double()
+        # Outside −r … r lies, for r from R − 1 down to 0, what is found from both ends on.
+        outside = (below + above.flip(1)).cumsum(1)
+        cut = int((outside <= _ESCAPED).all(0).sum())
+        escaped = outside[:, cut - 1 : cut].to(mass) if cut else mass.new_zeros(self.channels, 1)
+        return torch.cat([mass[:, cut : self.levels - cut], escaped], 1)
 
     def _mass(self, levels: Tensor) -> Tensor:
         ends = torch.arange(2, device=levels.device, dtype=levels.dtype) * self.levels - 0.5

@@ -43,10 +43,11 @@ def cdf_from_pmf(pmf: Tensor) -> Tensor:
 class CodingTables(nn.Module):
     """A probability model that files are coded with: its integer CDFs are kept beside the weights they come from.
 
-    A subclass calls `make_room(rows, symbols)` at the end of its constructor and writes `pmf`. `tables` and
-    `tables_of` are buffers: integer CDFs, and a hash of the weights they were made from. They are remade only after
-    training has changed those weights, and before any state dict is written; a codec that was loaded reads them, so
-    a file decodes with the very integers it was coded with.
+    A subclass calls `make_room(rows, symbols)` at the end of its constructor and writes `pmf`, of at most so many
+    symbols. `tables` and `tables_of` are buffers: integer CDFs, filled up with 65536 where there are fewer symbols,
+    and a hash of the weights they were made from. They are remade only after training has changed those weights,
+    and before any state dict is written; a codec that was loaded reads them, so a file decodes with the very
+    integers it was coded with.
     """
 
     tables: Tensor
@@ -65,9 +66,15 @@ class CodingTables(nn.Module):
         """The integer CDFs, int32 `[T, L + 1]`, remade first if the weights have changed since."""
         if not self.tables_are_current():
             with torch.no_grad():
-                self.tables.copy_(cdf_from_pmf(self.pmf()))
+                cdf = cdf_from_pmf(self.pmf())
+                self.tables.fill_(1 << PRECISION)[:, : cdf.shape[1]] = cdf
                 self.tables_of.fill_(self._hash())
-        return self.tables
+        return self.tables[:, : self.width]
+
+    @property
+    def width(self) -> int:
+        """How many columns of `tables` are in use: up to the first that is 65536 in all rows."""
+        return min(1 + int((self.tables != 1 << PRECISION).any(0).sum()), self.tables.shape[1])
 
     def tables_are_current(self) -> bool:
         """Whether `tables` were made from the present weights."""
