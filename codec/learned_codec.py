@@ -21,7 +21,7 @@ from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
 from codec.networks.modes import evaluating
-from codec.rate_distortion_module import RateDistortionModule, Reconstruction, to_uint8
+from codec.rate_distortion_module import RateDistortionModule, Reconstruction, gradient_times, to_uint8
 
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
@@ -120,8 +120,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             weight = 1 / (x_hat.detach().float() - x).square().mean((1, 2, 3)).clamp(min=_SMALLEST_ERROR)
             of_bits = weight * self.bottleneck.relative_step(quality).flatten() ** 2
             scale = 1 / of_bits.mean()
-            x_hat = _gradient_times((scale * weight)[:, None, None, None], x_hat)
-            bits = {part: _gradient_times(scale * of_bits, count) for part, count in bits.items()}
+            x_hat = gradient_times(scale * weight, x_hat)
+            bits = {part: gradient_times(scale * of_bits, count) for part, count in bits.items()}
         return Reconstruction(x_hat, bits)
 
     def compress(self, x: Tensor) -> list[bytes]:
@@ -302,10 +302,6 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with evaluating(self), torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
             yield
-
-
-def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:
-    return x.detach() + factor * (x - x.detach())
 
 
 def _round_up(size: int, stride: int) -> int:

@@ -167,6 +167,11 @@ class RateDistortionModule(LightningModule):
         checkpoint["val_loss"] = None if val_loss is None else float(val_loss)
 
 
+def gradient_times(factor: Tensor, x: Tensor) -> Tensor:
+    """`x` `[B, …]`, whose gradients are multiplied by `factor` `[B]`."""
+    return x.detach() + factor.view(-1, *[1] * (x.ndim - 1)) * (x - x.detach())
+
+
 def to_uint8(x: Tensor) -> Tensor:
     """[0, 1] floats → uint8 of the same shape, clamped and rounded."""
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -10,25 +10,24 @@ and RecCNN alone, behind a codec that gets the image itself.
 Letters: B images, C image channels, H × W pixels, h × w those of the compact image.
 """
 
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from codec.baselines import Avif, Jpeg, Jpeg2000, PillowCodec, WebP
 from codec.bitstream import BitstreamError
 from codec.checks import check_choice, check_flag, check_integer
 from codec.data.codings import CodedCrop, Coding
 from codec.errors import ArgumentError, ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ComCNN, DCTRate, RecCNN, RecUNet
-from codec.rate_distortion_module import Reconstruction, to_uint8
+from codec.rate_distortion_module import Reconstruction, gradient_times, to_uint8
+from codec.standards import STANDARDS, Standard
 
 THREADS = min(16, os.cpu_count() or 1)
 
@@ -38,34 +37,6 @@ STEP_POWER = 0.7
 
 _SMALLEST_ERROR = 1e-5  # mean squares, of images in [0, 1], that training counts as they are
 _DRAWS = 1024  # how finely a range of qualities is divided where images are coded before training
-
-
-class Format(NamedTuple):
-    """A standard codec by the one number that sets its rate, an integer from `lowest` to `highest`.
-
-    `log_step` of that number: about log2 of the quantiser step, over that of JPEG's quality 50. `options` are
-    further arguments that `make` takes.
-    """
-
-    make: Callable[..., PillowCodec]
-    lowest: int
-    highest: int
-    log_step: Callable[[int], float]
-    options: tuple[str, ...] = ()
-
-
-def jpeg_log_step(quality: int) -> float:
-    """By libjpeg's formula; quality 1 to 99."""
-    return math.log2(50 / quality if quality < 50 else (100 - quality) / 50)
-
-
-# Of AVIF and JPEG 2000, what gives Kodak the PSNR that it has with such a step of JPEG's, 2.45 dB less an octave.
-FORMATS = {
-    "jpeg": Format(Jpeg, 1, 95, jpeg_log_step, ("subsampling", "progressive")),
-    "webp": Format(WebP, 0, 100, lambda quality: jpeg_log_step(min(max(quality, 1), 95))),
-    "avif": Format(Avif, 0, 100, lambda quality: (34 - quality) / 12.5, ("speed", "subsampling", "tune")),
-    "jpeg2000": Format(Jpeg2000, 1, 255, lambda ratio: 1.5 * math.log2(ratio / 48)),
-}
 
 
 class ComRec(LearnedCodec):
@@ -111,7 +82,7 @@ class ComRec(LearnedCodec):
         codec_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(image_channels)
-        check_choice("codec", codec, tuple(FORMATS))
+        check_choice("codec", codec, tuple(STANDARDS))
         check_integer("scale", scale, 1, 2)
         check_integer("layers", layers, 3)
         check_integer("width", width, 1)
@@ -128,7 +99,7 @@ class ComRec(LearnedCodec):
             raise ArgumentError("scale", scale, "allowed is 1, with com=false, which leaves the image as it is")
         if not com and gradient == "alternate":
             raise ArgumentError("gradient", gradient, "com=false leaves one network: allowed is straight_through")
-        self.format = _with_options(FORMATS[codec], codec_options or {})
+        self.format = STANDARDS[codec].with_options(codec_options or {})
         check_integer("quality", quality, self.format.lowest, self.format.highest)
         self.qualities = range(self.format.lowest, self.format.highest + 1)
         self.conditional = train_quality is not None
@@ -223,7 +194,7 @@ class ComRec(LearnedCodec):
         x_hat = self.rec(y_hat, self._condition(log_steps[batch.quality - self.qualities[0]]))
         weight = 1 / batch.mse.float().clamp(min=_SMALLEST_ERROR)
         bits = batch.bpp.float() * x.shape[-2] * x.shape[-1]
-        return x, Reconstruction(_gradient_times(weight / weight.mean(), x_hat), {"y": bits})
+        return x, Reconstruction(gradient_times(weight / weight.mean(), x_hat), {"y": bits})
 
     def compress(self, x: Tensor) -> list[bytes]:
         y = self._compact(x, self._told(x, self.quality))
@@ -299,7 +270,7 @@ class ComRec(LearnedCodec):
         all count alike, and one `rate_weight`, that of quality 50, suits them all.
         """
         weight = torch.exp2(STEP_POWER * log_step) if self.conditional else torch.ones_like(log_step)
-        x_hat = _gradient_times(1 / weight, x_hat)
+        x_hat = gradient_times(1 / weight, x_hat)
         if not y.requires_grad:
             return Reconstruction(x_hat, {"y": bits})
         if self._loss is not None and self._loss.rate_weight == 0:
@@ -311,20 +282,8 @@ class ComRec(LearnedCodec):
         return Reconstruction(x_hat, {"y": bits + change - change.detach()})
 
 
-def _gradient_times(factor: Tensor, x: Tensor) -> Tensor:
-    """`x` `[B, …]`, whose gradients are multiplied by `factor` `[B]`."""
-    return x.detach() + factor.view(-1, *[1] * (x.ndim - 1)) * (x - x.detach())
-
-
-def _with_options(standard: Format, options: Mapping[str, Any]) -> Format:
-    if not isinstance(options, Mapping) or not set(options) <= set(standard.options):
-        allowed = f"null and values of {', '.join(standard.options)}" if standard.options else "null, of this codec"
-        raise ArgumentError("codec_options", options, f"allowed are {allowed}")
-    return standard._replace(make=partial(standard.make, **options)) if options else standard
-
-
 @cache
-def _overhead(standard: Format, channels: int) -> int:
+def _overhead(standard: Standard, channels: int) -> int:
     """Bytes that a file takes whatever it shows."""
     flat = torch.full((channels, 8, 8), 128, dtype=torch.uint8)
     return len(standard.make(standard.highest).encode(flat))

@@ -17,7 +17,7 @@ from codec import bitstream
 from codec.baselines import PillowCodec
 from codec.bitstream import BitstreamError
 from codec.checkpoint import build_codec, save_weights
-from codec.schemes.comcnn_reccnn import FORMATS
+from codec.standards import STANDARDS
 from codec.training.config import Builder, ConfigError
 from codec.training.results import read_results
 
@@ -38,7 +38,7 @@ def with_stream(data: bytes, stream: bytes, quality: bytes | None = None) -> byt
 # ---- the file
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_at_full_size_it_starts_exactly_at_the_standard_codec(name: str, channels: int, photograph: Tensor) -> None:
     codec, standard = small(f"model.codec={name}", "model.scale=1", channels=channels), CODECS[name]
@@ -60,7 +60,7 @@ def test_at_half_size_it_starts_at_the_resampled_image(photograph: Tensor) -> No
     assert (codec.decode(data).float() - wanted).abs().max() <= 1
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_the_section_is_the_codecs_own_file_of_the_compact_image(
@@ -78,7 +78,7 @@ def test_the_section_is_the_codecs_own_file_of_the_compact_image(
         assert np.array(picture).shape[:2] == (64 // scale, 96 // scale)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 @pytest.mark.parametrize("scale", [1, 2])
 @pytest.mark.parametrize("reduction", ["none", "max_pooling", "unshuffle"])
 def test_any_size_comes_back_with_its_channels(name: str, scale: int, reduction: str, photograph: Tensor) -> None:
@@ -223,7 +223,7 @@ def test_a_quality_out_of_the_range_trained_for_is_refused(photograph: Tensor) -
             codec.decode(with_stream(data, stream_of(data), quality))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 def test_a_section_of_another_size_is_refused_before_it_is_decoded(
     name: str, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_section_too_short_for_the_size_it_claims_is_refused_before_it_is_deco
         codec.decode(bitstream.pack(large, sections))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 def test_a_section_of_other_channels_is_refused(name: str, photograph: Tensor) -> None:
     codec = small(f"model.codec={name}", channels=1)
     data = codec.encode(crop(photograph)[:1])
@@ -262,7 +262,7 @@ def test_a_section_of_other_channels_is_refused(name: str, photograph: Tensor) -
         codec.decode(with_stream(data, other))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 def test_a_damaged_section_is_refused_in_one_line_or_gives_an_image(name: str, photograph: Tensor) -> None:
     """The file's checksum finds damage by chance; this is a section that someone made."""
     codec = small(f"model.codec={name}")

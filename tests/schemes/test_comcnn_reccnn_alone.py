@@ -14,7 +14,8 @@ from codec.data.image_formats import NO_AVIF
 from codec.errors import MissingPackageError
 from codec.losses import RateDistortionLoss
 from codec.networks import RecUNet
-from codec.schemes.comcnn_reccnn import FORMATS, ComRec
+from codec.schemes.comcnn_reccnn import ComRec
+from codec.standards import STANDARDS
 from codec.training.config import Builder, ConfigError
 
 ALONE = ("model.com=false", "model.scale=1", "model.blocks=unet")
@@ -36,7 +37,7 @@ def coded(*qualities: int) -> CodedCrop:
 # ---- files
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 def test_it_starts_at_the_codec_and_its_section_is_the_codecs_file_of_the_image(
     name: str, photograph: Tensor
 ) -> None:
@@ -62,9 +63,9 @@ def test_the_codecs_options_reach_its_files(photograph: Tensor) -> None:
             assert bitstream.unpack(codec.encode(image))[1] == [standard.encode(image)]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", STANDARDS)
 def test_numbers_of_the_quantiser_rise_as_quality_falls(name: str, photographs: list[Tensor]) -> None:
-    standard = FORMATS[name]
+    standard = STANDARDS[name]
     numbers = sorted((10, 30, 60, 80), key=standard.log_step)
     image = crop(photographs[1], 128, 128)
     errors = []
@@ -81,7 +82,7 @@ def test_pairs_give_what_reccnn_makes_of_the_decoded_ones_and_the_bits_of_their_
     codec, batch = alone(RANGE).train(), coded(5, 40)
     trained_out_of_zero(codec.rec)
     x, output = codec.reconstruct(batch)
-    log_steps = torch.tensor([FORMATS["jpeg"].log_step(quality) for quality in (5, 40)])
+    log_steps = torch.tensor([STANDARDS["jpeg"].log_step(quality) for quality in (5, 40)])
     torch.testing.assert_close(x, batch.image / 255)
     torch.testing.assert_close(output.x_hat, codec.rec(batch.decoded / 255, log_steps / 4))
     torch.testing.assert_close(output.total_bits, batch.bpp * 32 * 32)
@@ -109,7 +110,7 @@ def test_images_are_coded_in_the_step_where_none_are_given_coded() -> None:
 
 def test_qualities_met_are_those_of_the_range_evenly_by_octaves() -> None:
     coding = alone(RANGE).training_coding()
-    steps = np.array([FORMATS["jpeg"].log_step(quality) for quality in coding.qualities])
+    steps = np.array([STANDARDS["jpeg"].log_step(quality) for quality in coding.qualities])
     assert set(coding.qualities) == set(range(5, 61))
     assert np.abs(steps - np.linspace(steps[0], steps[-1], len(steps))).max() < 0.2
     assert coding.make(20).quality == 20
