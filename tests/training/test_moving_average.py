@@ -1,0 +1,63 @@
+"""What is averaged of the weights, and when."""
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from codec.errors import ArgumentError
+from codec.training.moving_average import MovingAverage
+
+
+class Counter(LightningModule):
+    """Its weight is the number of the step, and one of its buffers that, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        self.steps += 1
+        return -self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def averaged(steps: int, **options: float) -> float:
+    """The average after so many steps."""
+    model = Counter()
+    trainer = Trainer(
+        callbacks=MovingAverage(**options),
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(model, DataLoader(torch.zeros(steps, 1), batch_size=1))
+    assert model.steps.dtype == torch.int64
+    return float(model.weight)
+
+
+def test_of_a_long_training_it_is_an_exponential_average() -> None:
+    assert averaged(200, decay=0.5) == pytest.approx(199, abs=1e-3)  # Σ n · 0.5^(200 − n + 1)
+
+
+def test_of_a_short_training_it_is_of_its_end_and_not_of_its_beginning() -> None:
+    assert 0.85 * 50 < averaged(50, decay=0.999) < 50
+
+
+def test_updates_can_be_few() -> None:
+    # After steps 1, 5, … 197: what is averaged is four steps apart.
+    assert averaged(200, decay=0.5, every_n_steps=4) == pytest.approx(197 - 4, abs=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"decay": 1.0}, {"decay": -0.1}, {"decay": "much"}, {"every_n_steps": 0}])
+def test_what_is_no_decay_and_no_number_of_steps_is_refused(options: dict) -> None:
+    (name,) = options
+    with pytest.raises(ArgumentError, match=rf"^{name}="):
+        MovingAverage(**options)
