@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageFile, features
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
-from codec.checks import check_integer
+from codec.checks import check_flag, check_integer
 from codec.data.image_formats import INSTALL_JXL, NO_AVIF, has_jxl
 from codec.errors import ArgumentError, EncodeError, MissingPackageError
 from codec.image_codec import ImageCodec, check_image
@@ -116,6 +116,7 @@ class Jpeg(PillowCodec):
     def __init__(self, quality: int, subsampling: str = "4:2:0", progressive: bool = False) -> None:
         self.set_quality(quality)
         self.subsampling = _one_of("subsampling", subsampling, ("4:2:0", "4:2:2", "4:4:4"))
+        check_flag("progressive", progressive)
         self.progressive = progressive
 
     def save_options(self, channels: int) -> dict[str, object]:

@@ -156,10 +156,12 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         """
         if not any(bottleneck.prior.can_be_fitted for bottleneck in self.bottlenecks()):
             return
-        x = torch.cat([self.pad(batch.to(self.device).float() / 255) for batch in batches])
-        quality = self._random_qualities(len(x)) if self.qualities == QUALITIES else None
         with self._coding():
-            latent = self.latent(x)
+            latents = [self.latent(self.pad(batch.to(self.device).float() / 255)) for batch in batches]
+        latent = [torch.cat(tensors) for tensors in zip(*latents, strict=True)]
+        quality = None
+        if self.qualities == QUALITIES:
+            quality = QUALITIES[1] * torch.rand(len(latent[0]), device=self.device)
         self.bottleneck.fit_prior(latent, quality)
 
     def training_coding(self) -> Coding | None:
@@ -259,9 +261,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def _coded_latent(self, x: Tensor, write: bool) -> tuple[Sequence[Tensor], bytes | None]:
         """The latent that `x` is coded as, and, where the search for it can `write` that, its section."""
-        quality, effort = self._qualities(1), self._effort_in_use()
-        latent = self.latent(x)
-        return improved(self, x, latent, quality, effort, write) if effort else (latent, None)
+        latent, effort = self.latent(x), self._effort_in_use()
+        return improved(self, x, latent, self._qualities(1), effort, write) if effort else (latent, None)
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:
@@ -276,11 +277,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if self.qualities != QUALITIES:
             return None
         if self.training:
-            return self._random_qualities(count)
+            return QUALITIES[1] * torch.rand(count, device=self.device)
         return torch.full((count,), float(self.quality), device=self.device)
-
-    def _random_qualities(self, count: int) -> Tensor:
-        return QUALITIES[1] * torch.rand(count, device=self.device)
 
     def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
         if header.scheme != self.tag:

@@ -6,6 +6,7 @@ from conftest import composed, crop, images
 from quantized_codecs import SMALL as SMALL_RESNET
 from torch import Tensor
 
+from codec.data.image_file import NamedImage
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
 
@@ -87,3 +88,30 @@ def test_every_image_counts_relative_to_its_error_and_a_bit_as_the_squared_step(
     for of_training, wanted in zip(trained, expected, strict=True):
         assert bool(wanted.any())
         torch.testing.assert_close(of_training, wanted, rtol=1e-3, atol=1e-6 * float(wanted.abs().max()))
+
+
+def test_validation_is_of_files_at_three_qualities_whose_errors_count_by_the_step(photograph: Tensor) -> None:
+    overrides = [*MODELS["diffusion, wavelet"], "bottleneck.variable_rate=true", "loss.rate_weight=0.01"]
+    with Builder(composed("train", overrides)) as build:
+        build.seed()
+        codec = build.codec("model")
+        codec.prepare_training(build.part("loss"), build.part("optimizer"))
+    codec.fit_priors([photograph[None, :, :64, :64]])
+    image = crop(photograph, 72, 100)
+    met = set()
+    for name in "abcdefghij":
+        codec.on_validation_epoch_start()
+        codec.set_quality(33)
+        decoded = codec.validation_step(NamedImage(name, image), 0)
+        assert codec.quality == 33
+        (row,) = codec._rows
+        for quality in (20.0, 50.0, 80.0):
+            codec.set_quality(quality)
+            data = codec.eval().encode(image)
+            if torch.equal(codec.decode(data), decoded):
+                met.add(quality)
+                assert row["bpp"] == pytest.approx(8 * len(data) / image[0].numel(), rel=0.02, abs=0.1)
+                error = (decoded.float() - image).div(255).square().mean().item()
+                relative = float(codec.bottleneck.relative_step(torch.tensor([quality]))) ** 2
+                assert row["loss"] == pytest.approx(error / relative + 0.01 * row["bpp"], rel=0.02)
+    assert met == {20.0, 50.0, 80.0}

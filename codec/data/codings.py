@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.bitstream import BitstreamError
+from codec.errors import ConfigError
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -56,18 +59,22 @@ class KeptCodings:
         place = (int(random.integers(self.count)) + own) / self.count
         quality = self.coding.qualities[int(place * len(self.coding.qualities))]
         codec = self.coding.make(quality)
-        data = self._file(codec, image, digest)
-        decoded = codec.decode(data)
+        data, decoded = self._kept(codec, image, digest)
         mse = (decoded.float() - image).div(255).square().mean()
         return CodedCrop(image, decoded, quality, torch.tensor(8 * len(data) / image[0].numel()), mse)
 
-    def _file(self, codec: "ImageCodec", image: Tensor, digest: bytes) -> bytes:
+    def _kept(self, codec: "ImageCodec", image: Tensor, digest: bytes) -> tuple[bytes, Tensor]:
+        """The image's file and what it decodes to: of a folder that is shared, a file may be damaged."""
         options = hashlib.sha256(f"{type(codec).__name__} {sorted(vars(codec).items())}".encode()).hexdigest()[:8]
         path = self.folder / options / f"{digest.hex()[:24]}{codec.suffix}"
-        if path.is_file():
-            return path.read_bytes()
+        with suppress(FileNotFoundError, NotADirectoryError, BitstreamError):
+            data = path.read_bytes()
+            return data, codec.decode(data)
         data = codec.encode(image)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            file.write(data)
-        return data
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as file:
+                file.write(data)
+        except OSError as error:
+            raise ConfigError("data.codings_folder", str(self.folder), f"cannot be written to: {error}") from error
+        return data, codec.decode(data)

@@ -110,7 +110,8 @@ class ImageDataModule(LightningDataModule):
         if self.codings is None:
             return
         if coding is None:
-            raise ArgumentError("codings", self.codings, "this model takes images as they are: allowed is null")
+            allowed = "allowed is null, or, of comcnn_reccnn, model.com=false"
+            raise ArgumentError("codings", self.codings, f"this model takes images as they are: {allowed}")
         if self.shuffle_channels or self.smallest_scale < 1:
             raise ArgumentError(
                 "codings", self.codings, "images are coded whole: data.shuffle_channels=false data.smallest_scale=1"

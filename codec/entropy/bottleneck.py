@@ -239,7 +239,7 @@ class EntropyBottleneck(nn.Module):
     def _chosen(self, exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
         """Whole levels, whose gradient is the identity."""
         common, steps = self.step(quality), self.steps(quality)
-        worth = [torch.as_tensor((step / common) ** 2 / BIT, device=exact[0].device) for step in steps]
+        worth = [(exact[0].new_ones(()) * step / common) ** 2 / BIT for step in steps]
         with torch.no_grad():
             usable = [torch.nan_to_num(tensor) for tensor in exact]
             levels = self._visit_choosing(usable, worth, quality, Choose(training=True))
@@ -249,7 +249,7 @@ class EntropyBottleneck(nn.Module):
         self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Choose
     ) -> list[Tensor]:
         if self.bounded:  # to what a file's levels are
-            ends = [torch.as_tensor(0.5 / step, device=targets[0].device) for step in self.steps(quality)]
+            ends = [targets[0].new_full((), 0.5) / step for step in self.steps(quality)]
             targets = [
                 torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
                 for target, end in zip(targets, ends, strict=True)

@@ -97,9 +97,13 @@ class ComRec(LearnedCodec):
         check_flag("com", com)
         if not com and scale == 2:
             raise ArgumentError("scale", scale, "allowed is 1, with com=false, which leaves the image as it is")
+        if not com and com_after:
+            raise ArgumentError("com_after", com_after, "allowed is 0, with com=false, which leaves RecCNN alone")
+        if blocks == "unet" and reduction != "none":
+            raise ArgumentError("reduction", reduction, "allowed is none, with blocks=unet, which has its own")
         if not com and gradient == "alternate":
             raise ArgumentError("gradient", gradient, "com=false leaves one network: allowed is straight_through")
-        self.format = STANDARDS[codec].with_options(codec_options or {})
+        self.format = STANDARDS[codec].with_options({} if codec_options is None else codec_options)
         check_integer("quality", quality, self.format.lowest, self.format.highest)
         self.qualities = range(self.format.lowest, self.format.highest + 1)
         self.conditional = train_quality is not None

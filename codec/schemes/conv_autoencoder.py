@@ -69,7 +69,7 @@ class ConvBaseline(LearnedCodec):
             zero_(self.decoder[-1])
 
     def g_a(self, x: Tensor) -> list[Tensor]:
-        y = self.encoder(x)  # (B, M, H/16, W/16)
+        y = self.encoder(x)  # (B, M, H/stride, W/stride)
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:

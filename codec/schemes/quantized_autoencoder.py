@@ -12,10 +12,10 @@ Letters: B images (and bits, in 2^B), C image channels, H × W pixels.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.transforms.v2 import Normalize
 
 from codec.checks import check_choice, check_integer, check_integers
 from codec.dct_shortcut import bottleneck_and_shortcut
@@ -70,11 +70,13 @@ class QuantizedAutoencoder(LearnedCodec):
         check_integer("latent_channels", latent_channels, 1)
         check_integers("widths", widths, lowest=1, fewest=2)
         if len(widths) > _HALVINGS:
-            raise ArgumentError("widths", list(widths), f"a ResNet halves {_HALVINGS} times: allowed are as many")
+            raise ArgumentError("widths", list(widths), f"allowed are lists of 2 to {_HALVINGS}")
         self.stride = 2 ** len(widths)
         self.encoder_name, self.pretrained, self.pretrained_url = encoder, pretrained, pretrained_url
 
-        self.imagenet = Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+        # Of ImageNet's photographs; no part of a checkpoint.
+        for name, values in (("mean", [0.485, 0.456, 0.406]), ("deviation", [0.229, 0.224, 0.225])):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
         left_out = _HALVINGS - len(widths)
         block, blocks = ENCODERS[encoder]
         self.encoder = _ResNet(block, [*blocks[: len(blocks) - left_out], *[0] * left_out])
@@ -104,15 +106,15 @@ class QuantizedAutoencoder(LearnedCodec):
         return [(size[0] // self.stride, size[1] // self.stride)]
 
     def g_a(self, x: Tensor) -> list[Tensor]:
-        """`x` `[B, C, H, W]` → y `[B, M, H/32, W/32]`."""
+        """`x` `[B, C, H, W]` → y `[B, M, H/stride, W/stride]`."""
         resnet = self.encoder
-        h = resnet.conv1(self.imagenet(x.expand(-1, 3, -1, -1)))
+        h = resnet.conv1((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation)
         h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
-        y = self.to_latent(resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h)))))  # (B, M, H/32, W/32)
+        y = self.to_latent(resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h)))))
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
-        """`y_hat` `[B, M, H/32, W/32]` → `x_hat` `[B, C, H, W]`."""
+        """`y_hat` `[B, M, H/stride, W/stride]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
         if self.shortcut is None:
             return 0.5 + self.decoder(self.bottleneck.with_step(y, quality))  # around mid-grey

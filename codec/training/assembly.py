@@ -82,7 +82,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
         if codec is not None and isinstance(data, ImageDataModule):
             build.attempt("data", lambda: data.code_by(codec.training_coding()))
     _check_processes(trainer, config.strategy.devices)
-    _check_cuda_graph(config, trainer)
+    check_cuda_graph(config, trainer)
     codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
     return TrainingParts(codec, data, trainer, precision)
 
@@ -154,7 +154,8 @@ def _too_small_for(loss: RateDistortionLoss, data: DictConfig) -> list[UserError
     ]
 
 
-def _check_cuda_graph(config: DictConfig, trainer: Trainer) -> None:
+def check_cuda_graph(config: DictConfig, trainer: Trainer) -> None:
+    """Raises ConfigError where `strategy.cuda_graph` is asked for and steps cannot be recorded."""
     if not config.strategy.cuda_graph:
         return
     device = trainer.strategy.root_device

@@ -14,7 +14,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from codec.checks import check_integer
 from codec.data.image_file import NamedImage
 from codec.entropy.laplace import LaplaceTables
-from codec.errors import UserError
+from codec.errors import ConfigError, UserError
 from codec.training.faults import raise_if_lost
 
 
@@ -93,12 +93,22 @@ class CompiledBits(Callback):
     """Compiles what counts the bits of a context prior's symbols: most of the operations of a training step.
 
     (https://docs.pytorch.org/docs/stable/generated/torch.compile.html) It takes a C++ compiler, and half a minute.
+    Raises ConfigError where there is none, or nothing to compile.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for module in pl_module.modules():
-            if isinstance(module, LaplaceTables):
-                module.compile(fullgraph=True, dynamic=True)
+        counting = [module for module in pl_module.modules() if isinstance(module, LaplaceTables)]
+        if not counting:
+            raise ConfigError("strategy.compile", True, "this model has no context prior: leave it false")
+        try:
+            torch.compile(torch.log2)(torch.ones(64, device=pl_module.device))
+        except Exception as error:  # of the compiler's own kinds
+            first_line = str(error).splitlines()[0]
+            raise ConfigError(
+                "strategy.compile", True, f"nothing can be compiled here ({first_line}): leave it false"
+            ) from error
+        for module in counting:
+            module.compile(fullgraph=True, dynamic=True)
 
 
 class SeededEpochs(Callback):

@@ -27,18 +27,21 @@ class RecordedSteps(Callback):
         if self.recorded:
             return
         self.recorded = True
+        if not isinstance(batch, Tensor):
+            raise _cannot(f"its batches are {type(batch).__name__}")
         dtype = _DTYPES.get(trainer.precision)
         step = _Step(pl_module)
+        # Steps that are made only to be recorded leave nothing behind: no statistics, no drawn numbers.
+        state = torch.cuda.get_rng_state()
+        buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
         try:
             with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None, cache_enabled=False):
                 replayed = torch.cuda.make_graphed_callables(step, (batch,), allow_unused_input=True)
         except RuntimeError as error:
-            first_line = str(error).splitlines()[0]
-            raise ConfigError(
-                "strategy.cuda_graph",
-                True,
-                f"a step of this codec cannot be recorded ({first_line}): leave it false",
-            ) from error
+            raise _cannot(str(error).splitlines()[0]) from error
+        torch.cuda.set_rng_state(state)
+        for name, buffer in pl_module.named_buffers():
+            buffer.copy_(buffers[name])
         shape, as_written = batch.shape, pl_module.trained_terms
 
         def terms(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,3 +68,9 @@ class _Step(nn.Module):
         loss, shown = self.codec.trained_terms(batch)
         self.names = list(shown)
         return loss, *shown.values()
+
+
+def _cannot(why: str) -> ConfigError:
+    return ConfigError(
+        "strategy.cuda_graph", True, f"a step of this codec cannot be recorded ({why}): leave it false"
+    )

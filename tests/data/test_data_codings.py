@@ -10,12 +10,11 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import horizontal_flip
 
 from codec.baselines import Jpeg
-from codec.bitstream import BitstreamError
 from codec.data.codings import ALIGNED, Coding, KeptCodings
 from codec.data.dataset import Draw, ImageReader, TrainingCrops
 from codec.data.module import ImageDataModule
 from codec.data.samples import SamplesSource
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, ConfigError
 
 QUALITIES = range(10, 90)
 
@@ -59,9 +58,25 @@ def test_what_is_coded_is_read_again(photograph: Tensor, tmp_path: Path) -> None
     again = kept(tmp_path, count=1).coded(photograph, np.random.default_rng(1))
     assert torch.equal(again.decoded, before.decoded)
     (path,) = files(tmp_path)
+    written = path.stat().st_mtime_ns
+    kept(tmp_path, count=1).coded(photograph, np.random.default_rng(0))
+    assert path.stat().st_mtime_ns == written
+
+
+def test_a_damaged_file_is_coded_anew(photograph: Tensor, tmp_path: Path) -> None:
+    before = kept(tmp_path, count=1).coded(photograph, np.random.default_rng(0))
+    (path,) = files(tmp_path)
+    data = path.read_bytes()
     path.write_bytes(b"")
-    with pytest.raises(BitstreamError):
-        kept(tmp_path, count=1).coded(photograph, np.random.default_rng(0))
+    again = kept(tmp_path, count=1).coded(photograph, np.random.default_rng(0))
+    assert torch.equal(again.decoded, before.decoded)
+    assert path.read_bytes() == data
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(photograph: Tensor, tmp_path: Path) -> None:
+    (tmp_path / "codings").write_text("a file")
+    with pytest.raises(ConfigError, match="^data.codings_folder=.*codings: cannot be written to"):
+        kept(tmp_path / "codings", count=1).coded(photograph, np.random.default_rng(0))
 
 
 def test_other_options_of_the_codec_have_other_files(photograph: Tensor, tmp_path: Path) -> None:
@@ -113,7 +128,7 @@ def test_batches_hold_pairs(tmp_path: Path) -> None:
 
 
 def test_codings_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"^codings=2: this model takes images as they are: allowed is null$"):
+    with pytest.raises(ArgumentError, match=r"^codings=2: this model takes images as they are:"):
         module(tmp_path, codings=2).code_by(None)
     for option in ({"shuffle_channels": True}, {"smallest_scale": 0.5}):
         with pytest.raises(ArgumentError, match=r"^codings=2: images are coded whole: data\.shuffle"):

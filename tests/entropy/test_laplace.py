@@ -101,3 +101,14 @@ def test_scales_out_of_range_count_as_the_nearest() -> None:
         far, near = (Laplace(model, mean, torch.full_like(mean, at)) for at in (told, nearest))
         assert far.encode(levels) == near.encode(levels)
         assert float(far.bits(levels).sum()) == pytest.approx(float(near.bits(levels).sum()))
+
+
+def test_compiled_bits_are_the_same() -> None:
+    mean, log_scale = predicted(2000, low=-3.0)
+    levels = sampled(mean, log_scale)
+    model = LaplaceTables()
+    bits = model.bits(levels, mean, log_scale)
+    model.compile(fullgraph=True, dynamic=True, backend="eager")  # as for training, but for the compiler
+    torch.testing.assert_close(model.bits(levels, mean, log_scale), bits)
+    few = (tensor[..., :7] for tensor in (levels, mean, log_scale))
+    torch.testing.assert_close(model.bits(*few), bits[..., :7])

@@ -1,15 +1,18 @@
 """Training steps that are recorded and replayed on a GPU, and what is said where that cannot be."""
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import composed, folder_of, run_python
+from omegaconf import OmegaConf
 from sweeping import TINY, TRAIN
 
-from codec.errors import UserError
-from codec.training.assembly import training_parts
+from codec.errors import ConfigError, UserError
+from codec.training.assembly import check_cuda_graph, training_parts
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 STEPS = (
@@ -18,15 +21,26 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("overrides", [(), ("trainer.accumulate_grad_batches=2",)])
-def test_without_a_gpu_no_recording_begins(overrides: tuple[str, ...]) -> None:
-    config = composed("train", ["strategy=cpu", "strategy.cuda_graph=true", *overrides])
-    with pytest.raises(UserError, match=r"^strategy.cuda_graph=true: steps are recorded on one CUDA"):
+def test_without_a_gpu_no_recording_begins() -> None:
+    config = composed("train", ["strategy=cpu", "strategy.cuda_graph=true"])
+    with pytest.raises(UserError, match=r"^strategy.cuda_graph=true: steps are recorded on one CUDA.*1 × cpu"):
         training_parts(config)
 
 
+@pytest.mark.parametrize(("device", "processes", "batches"), [("cpu", 1, 1), ("cuda:0", 2, 1), ("cuda:0", 1, 2)])
+def test_steps_are_recorded_on_one_gpu_that_takes_one_for_every_batch(
+    device: str, processes: int, batches: int
+) -> None:
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(strategy=strategy, world_size=processes, accumulate_grad_batches=batches)
+    for recorded in (False, True):
+        config = OmegaConf.create({"strategy": {"cuda_graph": recorded}})
+        with pytest.raises(ConfigError, match=rf"{processes} × {device}") if recorded else nullcontext():
+            check_cuda_graph(config, trainer)
+
+
 @needs_gpu
-@pytest.mark.parametrize("prior", ["factorized", "channel_context"])
+@pytest.mark.parametrize("prior", ["factorized", "hyperprior", "channel_context"])
 def test_recorded_steps_teach_what_steps_teach(prior: str, tmp_path: Path) -> None:
     losses = []
     for recorded in ("false", "true"):
