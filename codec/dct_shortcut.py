@@ -15,8 +15,9 @@ class DCTShortcut(BlockDCT):
         y = DCT(x) + share · encoder(x)             x_hat = DCT⁻¹(y_hat) + share · decoder(seen)
 
     With one rate, steps are as JPEG's, the decoder sees y_hat, and both shares are NETWORK_SHARE. With a variable
-    rate steps are equal, as levels are chosen best where each is worth the same; the decoder sees the companded
-    levels, whatever the step; and the networks count in steps, encoders in those of quality 50.
+    rate steps are equal, as levels are chosen best where each is worth the same; the decoder sees what `seen` makes
+    of it, companded levels, whatever the step; and the networks count in steps, encoders in those of quality 50.
+    (The diffusion autoencoder's decoder has its own normalised latent instead, and its own share.)
     """
 
     def __init__(

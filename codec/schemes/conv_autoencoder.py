@@ -31,8 +31,9 @@ class ConvBaseline(LearnedCodec):
         x ── encoder ── y ── bottleneck ── y_hat ── decoder ── x_hat
                              └── one section
 
-    `widths` are the channels after each level, finest first; `latent_channels` M; `bottleneck` makes an
-    EntropyBottleneck for the channels of a latent's tensors.
+    `widths` are the channels after each level, finest first, of which there may be fewer; `latent_channels` M;
+    `bottleneck` makes an EntropyBottleneck for the channels of a latent's tensors. `shortcut` "dct" adds a
+    learnable block DCT around the networks, whose rate `shortcut_step` sets (see DCTShortcut).
     """
 
     tag = "CONB"
@@ -93,8 +94,9 @@ class ConvEnhanced(LearnedCodec):
     Two convolutions at full size; then per level [conv, BN, ReLU, max-pool] + [conv, BN, ReLU] down to 1/8; per
     level up [upsample, conv, BN, ReLU] + [conv, BN, ReLU]. `widths` are the stem's channels and those of every
     level; `skip_channels[n]` of s_n, finest first, are projected, quantised, coded and counted (0: no skip).
-    `dropout` drops whole channels of y_hat's first upsampled level in training. With a shortcut every level up sees
-    the DCT's image besides, 2^n × 2^n pixels as channels: a skip connection that costs no bits.
+    `dropout` drops whole channels of y_hat's first upsampled level in training. With a `shortcut` (as
+    ConvBaseline's) every level up sees the DCT's image besides, 2^n × 2^n pixels as channels: a skip connection
+    that costs no bits.
     """
 
     tag = "CONE"
