@@ -16,6 +16,7 @@ from codec.data.image_file import read_image, write_image
 from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.metrics import psnr
+from codec.pretrained import pretrained_models
 from codec.search import encode_to
 from codec.training.config import Builder
 
@@ -218,7 +219,10 @@ def test_a_wrong_number_is_one_line(option: tuple, line: str, run) -> None:
 
 
 def test_what_writes_at_one_rate_is_not_searched(run, capsys: pytest.CaptureFixture, checkpoint: Path) -> None:
-    others = "name what writes at many: --model diffusion_wavelet, --model comcnn_reccnn, or --checkpoint"
+    many = [model for model in pretrained_models() if model.weights[0].accepts]
+    named = "".join(f"--model {model.name}, " for model in many)
+    assert "--model diffusion_wavelet, " in named
+    others = f"name what writes at many: {named}or --checkpoint"
     status, _, err = run("compress", "a.png", "a.qnt", "--max-bytes", "1k", "--checkpoint", checkpoint)
     assert status == 2
     assert f"--max-bytes: the codec of this checkpoint writes at one rate only, {others}" in one_line(err)
