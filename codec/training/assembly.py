@@ -79,6 +79,10 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.faults += _too_small_for(loss, config.data)
         if codec is not None and loss is not None:
             build.attempt("loss", lambda: codec.check_loss(loss))
+        if codec is not None and config.strategy.compile and not CompiledBits.counting(codec):
+            build.faults.append(
+                ConfigError("strategy.compile", True, "this model has no context prior: leave it false")
+            )
         if codec is not None and isinstance(data, ImageDataModule):
             build.attempt("data", lambda: data.code_by(codec.training_coding()))
     _check_processes(trainer, config.strategy.devices)

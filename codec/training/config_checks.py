@@ -42,6 +42,7 @@ def check_training(config: DictConfig) -> None:
     """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
     with Builder(config) as build:
         build.attempt("WANDB_MODE", lambda: _check_environment(config))
+        build.faults += _without_wandb(config)
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
@@ -79,6 +80,7 @@ def check_evaluation(config: DictConfig) -> None:
     """Raises ConfigError with all that is wrong, a line each. To be called in Hydra's job."""
     with Builder(config) as build:
         build.attempt("WANDB_MODE", lambda: _check_environment(config))
+        build.faults += _without_wandb(config)
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("device", lambda: check_device(config.device))
@@ -172,6 +174,12 @@ def _cannot_go_on(config: DictConfig) -> list[UserError]:
 def _check_environment(config: DictConfig) -> None:
     if OmegaConf.select(config, "logger.wandb") is not None:
         asked_wandb_mode()
+
+
+def _without_wandb(config: DictConfig) -> list[UserError]:
+    if OmegaConf.select(config, "logger.wandb") is None or find_spec("wandb") is not None:
+        return []
+    return [ConfigError("logger", "wandb", "W&B is not installed: pip install wandb, or logger=csv")]
 
 
 def _check(check: Callable[..., None], node: DictConfig, target: str | None = None) -> None:

@@ -23,10 +23,10 @@ from codec.learned_codec import LearnedCodec
 from codec.measure import Row, evaluate, keep_files
 from codec.metrics import Lpips
 from codec.training.faults import raise_if_lost
+from codec.training.loggers import RunLogger, rate_distortion_point
 from codec.training.measured_rows import MeasuredRows, forget_rows
 from codec.training.results import results_of, write_results
 from codec.training.run_folder import hardware
-from codec.training.wandb_logger import CodecWandbLogger, rate_distortion_point
 
 THUMBNAIL_SIDE = 256
 
@@ -74,7 +74,7 @@ def evaluate_into(
     """
     device = torch.device(device)
     about = {**about, "hardware": hardware(device)}
-    tables = [logger for logger in loggers if isinstance(logger, CodecWandbLogger)]
+    tables = [logger for logger in loggers if isinstance(logger, RunLogger)]
     pairs = max((logger.thumbnails for logger in tables), default=0)
     if isinstance(codec, LearnedCodec):
         codec.to(device).eval()

@@ -16,11 +16,10 @@ from codec.training.assembly import TrainingParts, add_loggers, load_inputs, tra
 from codec.training.config_checks import validates
 from codec.training.evaluation import evaluate_into
 from codec.training.faults import quieten
+from codec.training.loggers import log_config, shut_down, where_to_look
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit
 from codec.training.run_state import Recorder
-from codec.training.wandb_faults import finish_wandb
-from codec.training.wandb_logger import log_config, where_to_look
 
 
 def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
@@ -70,7 +69,7 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             print(stopped)
         return val_loss
     finally:
-        finish_wandb(trainer.loggers, exit_code=int(sys.exc_info()[0] is not None))
+        shut_down(trainer.loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def lengthened(config: DictConfig) -> DictConfig:

@@ -13,11 +13,10 @@ from codec.metrics import Lpips
 from codec.training.config import Builder
 from codec.training.evaluation import choose_device, evaluate_into
 from codec.training.faults import quieten
+from codec.training.loggers import log_config, shut_down, where_to_look
 from codec.training.results import table
 from codec.training.run_folder import RunFolder, commit, evaluation_folder
 from codec.training.run_state import Recorder
-from codec.training.wandb_faults import finish_wandb
-from codec.training.wandb_logger import log_config, where_to_look
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -68,7 +67,7 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         print(where_to_look(loggers) or "")
         return results
     finally:
-        finish_wandb(loggers, exit_code=int(sys.exc_info()[0] is not None))
+        shut_down(loggers, exit_code=int(sys.exc_info()[0] is not None))
 
 
 def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from typing import Any
 
 import wandb
 from google.protobuf.message import DecodeError
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import ValidationError
 
@@ -66,10 +66,9 @@ def _temporary_home() -> TemporaryDirectory:
     return TemporaryDirectory(ignore_cleanup_errors=True)
 
 
-def finish_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
+def finish_wandb(logger: WandbLogger, exit_code: int) -> None:
     """Ends W&B's run, if it has not ended, and W&B's own process; clears away what no upload needs any more."""
-    of_wandb = [logger for logger in loggers if isinstance(logger, WandbLogger)]
-    failed = any(logger.fault is not None for logger in of_wandb)
+    failed = logger.fault is not None
     for end in (wandb.finish, wandb.teardown):  # the second, or it comes when Python ends, and prints a traceback
         try:
             end(exit_code=exit_code)
@@ -77,7 +76,6 @@ def finish_wandb(loggers: Sequence[Logger], exit_code: int) -> None:
             if not failed:
                 report(error)
             failed = True
-    if not failed:
-        for logger in of_wandb:  # only now are W&B's files whole
-            if Path(logger.save_dir) == logger.folder:  # WANDB_DIR may be shared with runs that go on
-                remove_staging(logger.folder)
+    # Only now are W&B's files whole; WANDB_DIR may be shared with runs that go on.
+    if not failed and Path(logger.save_dir) == logger.folder:
+        remove_staging(logger.folder)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,24 +10,21 @@ from typing import Any
 
 import wandb
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import DummyExperiment, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.model_summary import ModelSummary
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from codec.checks import check_integer
 from codec.errors import ConfigError
-from codec.image_codec import ImageCodec
-from codec.learned_codec import LearnedCodec
-from codec.run_names import without_hash
 from codec.training.csv_metrics import read_logged
-from codec.training.job import job_group, job_name, own_overrides
+from codec.training.job import job_group, job_name
+from codec.training.loggers import CHOICES, RunLogger
 from codec.training.paths import home_path
 from codec.training.run_folder import choices
-from codec.training.wandb_faults import ensure_home, raised_by_wandb, report, tolerates_wandb_faults
+from codec.training.wandb_faults import ensure_home, finish_wandb, raised_by_wandb, report, tolerates_wandb_faults
 from codec.training.wandb_names import asked_wandb_mode, valid_names
 from codec.training.wandb_offline import (
     cut_to_whole_records,
@@ -40,32 +36,13 @@ from codec.training.wandb_offline import (
 )
 
 X_AXIS = "trainer/global_step"
-CHOICES = ("experiment", "model", "data", "quantization", "loss")
-
 # The table of this name has one row a run, which W&B's charts put under those of the other runs shown.
 RATE_DISTORTION = "test/rate_distortion"
 POINT_TEXTS = ("curve", "codec", "setting", "dataset")
 POINT_NUMBERS = ("images", "bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms", "decode_ms")
 
-# Overrides that say where and how a job runs, or what has a column of its own.
-_NO_SETTING = re.compile(r"(model|data|name|runs|resume|device|save_files|strategy|logger[.\w]*)=")
-# Options of a data set that leave its test images as they are.
-_TRAINING = {
-    f"data.{name}"
-    for name in (
-        "val_fraction",
-        "crop_size",
-        "smallest_scale",
-        "flip",
-        "shuffle_channels",
-        "crops_per_image",
-        "batch_size",
-        "seed",
-    )
-} | {"data.num_workers", "data.cache", "data.codings_folder"}
 
-
-class CodecWandbLogger(WandbLogger):
+class CodecWandbLogger(WandbLogger, RunLogger):
     """Lightning's, with x-axes of ours, the lowest `val/loss` in the summary, and tables of what a test measured.
 
     Of the tested images, the first `thumbnails` are shown. Infinite values, such as a lossless codec's PSNR, are
@@ -179,6 +156,10 @@ class CodecWandbLogger(WandbLogger):
             return f"W&B: offline; to upload it: wandb sync {shlex.quote(str(starts))}"
         return None if run.settings.mode == "disabled" else f"W&B: {run.url}"
 
+    def shut_down(self, exit_code: int) -> None:
+        """Ends the run, if it has not ended, and W&B's own process."""
+        finish_wandb(self, exit_code)
+
 
 def wandb_logger(
     folder: str,
@@ -229,37 +210,6 @@ def wandb_logger(
     )
 
 
-def rate_distortion_point(codec: ImageCodec, results: dict[str, Any]) -> dict[str, Any]:
-    """The row of `test/rate_distortion`: `results`, and which codec, with which settings, was measured on what.
-
-    `setting` holds the job's other overrides. Points of one `curve` are of one codec, or of runs of one name, and
-    of the same images.
-    """
-    given = dict(override.lstrip("+").partition("=")[::2] for override in own_overrides())
-    run = Path(given.get("run", ""))
-    name = next(iter(choices("model")), type(codec).__name__)
-    of_run = without_hash((run.parents[1] if run.suffix == ".ckpt" else run).name)
-    label = given.get("name") or of_run or given.get("pretrained") or name
-    dataset = next(iter(choices("data")), "its own test images")
-    cut = [
-        f"{key[5:]}={value}" for key, value in given.items() if re.match(r"data\.", key) and key not in _TRAINING
-    ]
-    images = f"{dataset} ({', '.join(cut)})" if cut else dataset
-    setting = " ".join(override for override in own_overrides() if not _NO_SETTING.match(override))
-    return {**results, "curve": f"{label} on {images}", "codec": name, "setting": setting, "dataset": dataset}
-
-
-def log_config(loggers: Sequence[Logger], config: DictConfig, codec: ImageCodec) -> None:
-    """Gives every logger the whole resolved config, the chosen options, a network's layers and their parameters."""
-    described = OmegaConf.to_container(config, resolve=True)
-    described["choices"] = {group: option for group in CHOICES for option in choices(group)}
-    if isinstance(codec, LearnedCodec):
-        summary = ModelSummary(codec, max_depth=2)
-        described |= {"parameters": summary.total_parameters, "model_summary": str(summary)}
-    for logger in loggers:
-        logger.log_hyperparams(described)
-
-
 def tell_wandbs_sweep(config: DictConfig, val_loss: float) -> None:
     """Logs the `val/loss` of a training that was done before, where W&B's own sweep has given it out once more.
 
@@ -268,12 +218,6 @@ def tell_wandbs_sweep(config: DictConfig, val_loss: float) -> None:
     settings = OmegaConf.select(config, "logger.wandb")
     if "WANDB_SWEEP_ID" in os.environ and settings is not None:
         instantiate(settings, _convert_="all").log_apart({"val/loss": val_loss})
-
-
-def where_to_look(loggers: Sequence[Logger]) -> str | None:
-    """One line that says where the W&B run can be seen, or None without one."""
-    lines = (logger.where() for logger in loggers if isinstance(logger, CodecWandbLogger))
-    return next((line for line in lines if line is not None), None)
 
 
 def wandb_mode() -> str:

@@ -175,6 +175,7 @@ FAULTS = [
     (["~strategy"], r"error: strategy: a training needs one, and ~strategy leaves it out"),
     (["~trainer"], r"error: trainer: a training needs one, and ~trainer leaves it out"),
     (["+callbacks.every.dirpath=x"], r"error: callbacks\.every: it has no _target_"),
+    (["strategy.compile=true"], r"error: strategy\.compile=true: this model has no context prior: leave it false"),
     (["strategy.devices=0"], r"error: strategy\.devices=0: allowed are auto, a number from 1"),
     (["trainer.max_time=abc"], r"error: trainer\.max_time=abc: allowed are null and DD:HH:MM:SS"),
     (["start_from='~nobody-here/x'"], r"error: start_from=~nobody-here/x: there is no such home folder"),

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from codec.image_codec import ImageCodec
 from codec.training.job import job_group, job_name, sweep_name
-from codec.training.wandb_logger import rate_distortion_point
+from codec.training.loggers import rate_distortion_point
 
 FOLDER = Path("runs/jpeg_samples-0123abcd")
 

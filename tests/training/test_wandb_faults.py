@@ -15,8 +15,9 @@ import wandb
 from conftest import ROOT, folder_of
 from wandb_files import environment_without_key, read_back, run_without_key
 
-from codec.training.wandb_faults import finish_wandb, tolerates_wandb_faults
-from codec.training.wandb_logger import CodecWandbLogger, wandb_logger, where_to_look
+from codec.training.loggers import shut_down, where_to_look
+from codec.training.wandb_faults import tolerates_wandb_faults
+from codec.training.wandb_logger import CodecWandbLogger, wandb_logger
 from codec.training.wandb_offline import remove_staging
 
 SMALL = ("model=jpeg", "data=samples", "data.limit=2", "device=cpu", "data.num_workers=0", "logger=wandb")
@@ -56,7 +57,7 @@ def test_a_fault_at_the_beginning_is_one_line_and_nothing_else_happens(
     offline.log_tables([{"name": "a"}], {}, {}, 0)
     offline.finish()
     assert where_to_look([offline]) is None
-    finish_wandb([offline], 0)
+    shut_down([offline], 0)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("W&B: left out from here on, UsageError: Invalid project name 'a/b': ")
     assert line.endswith("; CSV and results go on")

@@ -8,7 +8,8 @@ import wandb
 from conftest import composed
 from hydra.utils import instantiate
 
-from codec.training.wandb_logger import wandb_logger, where_to_look
+from codec.training.loggers import where_to_look
+from codec.training.wandb_logger import wandb_logger
 
 
 @pytest.fixture
