@@ -33,7 +33,7 @@ from codec.whole_file import whole_file
 from experiments.compose import composed
 
 TRANSFORM = Path(__file__).parent / "starts/diffusion_dct.safetensors"
-PRIORS = ("factorized", "hyperprior", "checkerboard", "channel_context")
+PRIORS = ("factorized", "hyperprior", "checkerboard", "channel_context", "channel_context prior.hyper=true")
 BITS = (5, 6, 7)
 _BATCH, _CROP = 8, 128
 _FITTED = 192  # crops that a linear start is fitted to
@@ -94,7 +94,7 @@ def encoded(codec: LearnedCodec, images: Sequence[Tensor], said: str) -> Iterato
 
 def bottleneck_of(prior: str, bits: int) -> EntropyBottleneck:
     torch.manual_seed(0)
-    overrides = ["experiment=diffusion_dct_bsd300", f"prior={prior}", f"quantization={bits}bit"]
+    overrides = ["experiment=diffusion_dct_bsd300", *f"prior={prior}".split(), f"quantization={bits}bit"]
     with composed("train", overrides) as config, Builder(config) as build:
         return build.codec("model").bottleneck
 
