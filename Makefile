@@ -78,7 +78,7 @@ table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
 table-lossless: $(READY)  ## the lossless U-Nets against PNG, JPEG 2000, WebP, JPEG XL
 	$(MAKE_TABLES) lossless
 
-table-priors: $(READY)  ## the four priors, trained alike on the same latents: bits of Kodak at three rates
+table-priors: $(READY)  ## the four priors, the last with z too, trained alike on the same latents: bits of Kodak at three rates
 	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.priors
 
 table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best reasonable settings
