@@ -87,7 +87,7 @@ table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best
 dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME --report' and others, --help lists them
 	@$(BIN)/python -m experiments.dashboard $(ARGS)
 
-SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,quantized_autoencoder,conv_baseline,conv_enhanced
+SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,quantized_autoencoder,conv_baseline,conv_enhanced
 SHOWN_KODAK := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,conv_baseline_dct,quantized_autoencoder_dct
 
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
