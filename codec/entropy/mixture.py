@@ -19,12 +19,12 @@ _DIGIT = 16  # a pixel is coded as two digits, 16·high + low: 2·17 cumulative 
 
 _TOTAL = 1 << PRECISION
 _MASS = _TOTAL - VALUES  # what is left when every value has its one count
-_FRACTIONS = 16  # means are multiples of a sixteenth of a level
-_FURTHEST = VALUES * _FRACTIONS
-_SCALES, _SCALES_PER_E, _SMALLEST_SCALE = 48, 6, -2.5  # log-scales -2.5 to 5.33
+FRACTIONS = 16  # means are multiples of a sixteenth of a level
+_FURTHEST = VALUES * FRACTIONS
+SCALES, SCALES_PER_E, SMALLEST_SCALE = 48, 6, -2.5  # log-scales -2.5 to 5.33
 # What the likeliest pixel costs at least, in both of its digits.
 LEAST_BITS = math.log2(_TOTAL / (_MASS + _DIGIT)) + math.log2(_TOTAL / (_TOTAL - _DIGIT + 1))
-_WEIGHT_STEPS, _WEIGHTS_PER_E, _WEIGHT_TOTAL = 64, 8, 1024
+_WEIGHT_STEPS, _WEIGHTS_PER_E, WEIGHT_TOTAL = 64, 8, 1024
 
 
 class Mixture(NamedTuple):
@@ -36,6 +36,31 @@ class Mixture(NamedTuple):
     logits: Tensor
     means: Tensor
     log_scales: Tensor
+
+
+class Integers(NamedTuple):
+    """A mixture as it is coded with, int32 `[N, K]` each: means in sixteenths, scales' indices, weights of 1,024."""
+
+    means: Tensor
+    scales: Tensor
+    weights: Tensor
+
+
+class Plane(NamedTuple):
+    """Where the pixels of one coding pass lie in their image: from (`top`, `left`), `step` apart both ways.
+
+    `position` is that of their channel in coding order. `phase` is 0 for a first plane; 1, 2, 3 for those at odd rows
+    and columns, at odd columns, at odd rows of the grid of twice the resolution, of which the others are known.
+    Planes of one `kind` have their distributions from one network.
+    """
+
+    channel: int
+    position: int
+    top: int
+    left: int
+    step: int
+    phase: int
+    kind: int
 
 
 class LogisticMixture(nn.Module):
@@ -67,29 +92,29 @@ class LogisticMixture(nn.Module):
         """Bits `[B]` of the plane `x` `[B, h, w]`, 0…255: differentiable in training, else those of a file."""
         if self.training:
             return self._smooth_bits(mixture, x)
-        (low_a, high_a), (low_b, high_b) = self._intervals(self._integers(mixture), x.flatten().int())
+        (low_a, high_a), (low_b, high_b) = self._intervals(self.integers(mixture), x.flatten().int())
         bits = 2 * PRECISION - torch.log2((high_a - low_a).float()) - torch.log2((high_b - low_b).float())
         return bits.view(x.shape).sum((1, 2))
 
     def encode(self, mixture: Mixture, x: Tensor) -> list[bytes]:
         """The plane `x` `[1, h, w]` as two strings, its high digits and its low ones."""
-        intervals = self._intervals(self._integers(mixture), x.flatten().int())
+        intervals = self._intervals(self.integers(mixture), x.flatten().int())
         return [coder.encode_intervals(low, high) for low, high in intervals]
 
     def decode(self, mixture: Mixture, strings: list[bytes]) -> Tensor:
         """The plane, float `[1, h, w]`, that `encode` was given. Raises BitstreamError (see coder.decode)."""
-        parameters = self._integers(mixture)
+        parameters = self.integers(mixture)
         count = parameters.means.shape[0]
         ends = torch.arange(0, VALUES + 1, _DIGIT, device=parameters.means.device, dtype=torch.int32)
 
         def rows_of_high(part: slice) -> np.ndarray:
-            chosen = _Integers(*(values[part] for values in parameters))
+            chosen = Integers(*(values[part] for values in parameters))
             return _wrapped(self._cumulative(chosen, ends.expand(len(chosen.means), -1)))
 
         high = coder.decode_rows(strings[0], count, rows_of_high).to(ends) * _DIGIT
 
         def rows_of_low(part: slice) -> np.ndarray:
-            chosen = _Integers(*(values[part] for values in parameters))
+            chosen = Integers(*(values[part] for values in parameters))
             counts = self._cumulative(chosen, high[part, None] + ends.new_tensor(range(_DIGIT + 1)))
             return _wrapped(_within(counts))
 
@@ -98,35 +123,35 @@ class LogisticMixture(nn.Module):
 
     def told(self, mixture: Mixture) -> tuple[Tensor, ...]:
         """All integers that a plane's counts are made of: of each pixel the mixture's, `[N, K]`, and the tables."""
-        return *self._integers(mixture), self.rises, self.weights
+        return *self.integers(mixture), self.rises, self.weights
 
-    def _smooth_bits(self, mixture: Mixture, x: Tensor) -> Tensor:
-        x = x[:, None]
-        inverse = torch.exp(-mixture.log_scales.clamp(_SMALLEST_SCALE, _SMALLEST_SCALE + _SCALES / _SCALES_PER_E))
-        centred, half = (x - mixture.means) * inverse, 0.5 * inverse
-        upper = torch.sigmoid(centred + half).masked_fill(x >= VALUES - 1, 1.0)
-        lower = torch.sigmoid(centred - half).masked_fill(x <= 0, 0.0)
-        mass = (torch.softmax(mixture.logits, 1) * (upper - lower)).sum(1)
-        return -torch.log2((mass * _MASS + 1) / _TOTAL).sum((1, 2))
-
-    def _integers(self, mixture: Mixture) -> "_Integers":
+    def integers(self, mixture: Mixture) -> Integers:
         """The parameters as int32 `[N, K]`, N pixels of one plane after the other."""
 
         def rounded(values: Tensor, low: float, high: float) -> Tensor:
             # The clamp comes first: what a float32 cannot hold as an integer must not be made one.
             return values.clamp(low, high).round().int().movedim(1, -1).flatten(0, 2)
 
-        means = rounded(mixture.means * _FRACTIONS, -_FURTHEST, 2 * _FURTHEST)
-        scales = rounded((mixture.log_scales - _SMALLEST_SCALE) * _SCALES_PER_E, 0, _SCALES - 1)
+        means = rounded(mixture.means * FRACTIONS, -_FURTHEST, 2 * _FURTHEST)
+        scales = rounded((mixture.log_scales - SMALLEST_SCALE) * SCALES_PER_E, 0, SCALES - 1)
         behind = (mixture.logits.amax(1, keepdim=True) - mixture.logits) * _WEIGHTS_PER_E
         behind = rounded(behind, 0, _WEIGHT_STEPS - 1)
         weights = self.weights[behind.long()]
-        weights = weights * _WEIGHT_TOTAL // weights.sum(1, keepdim=True)
-        missing = (_WEIGHT_TOTAL - weights.sum(1, keepdim=True)).to(weights)
+        weights = weights * WEIGHT_TOTAL // weights.sum(1, keepdim=True)
+        missing = (WEIGHT_TOTAL - weights.sum(1, keepdim=True)).to(weights)
         first = torch.zeros_like(weights).scatter_(1, behind.argmin(1, keepdim=True), missing)
-        return _Integers(means, scales, (weights + first).int())
+        return Integers(means, scales, (weights + first).int())
 
-    def _intervals(self, parameters: "_Integers", x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _smooth_bits(self, mixture: Mixture, x: Tensor) -> Tensor:
+        x = x[:, None]
+        inverse = torch.exp(-mixture.log_scales.clamp(SMALLEST_SCALE, SMALLEST_SCALE + SCALES / SCALES_PER_E))
+        centred, half = (x - mixture.means) * inverse, 0.5 * inverse
+        upper = torch.sigmoid(centred + half).masked_fill(x >= VALUES - 1, 1.0)
+        lower = torch.sigmoid(centred - half).masked_fill(x <= 0, 0.0)
+        mass = (torch.softmax(mixture.logits, 1) * (upper - lower)).sum(1)
+        return -torch.log2((mass * _MASS + 1) / _TOTAL).sum((1, 2))
+
+    def _intervals(self, parameters: Integers, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Lower and upper counts `[N]` of the high digits of `x` `[N]`, and those of the low ones."""
         start = x // _DIGIT * _DIGIT
         counts = self._cumulative(parameters, torch.stack([start, x, x + 1, start + _DIGIT], 1))
@@ -138,24 +163,18 @@ class LogisticMixture(nn.Module):
         )
         return (counts[:, 0], counts[:, 3]), (lower, upper)
 
-    def _cumulative(self, parameters: "_Integers", ends: Tensor) -> Tensor:
+    def _cumulative(self, parameters: Integers, ends: Tensor) -> Tensor:
         """Cumulative counts below each of `ends` `[N, T]`, 0…256: int32 `[N, T]`, 0 at 0 and 65536 at 256."""
         below = torch.zeros_like(ends)
-        at = ends * _FRACTIONS - _FRACTIONS // 2
+        at = ends * FRACTIONS - FRACTIONS // 2
         rises, columns = self.rises.flatten(), self.rises.shape[1]
         for k in range(parameters.means.shape[1]):
             distance = at - parameters.means[:, k, None]
             index = parameters.scales[:, k, None] * columns + distance.abs().clamp(max=columns - 1)
             rise = rises[index] * distance.sign()
             below += parameters.weights[:, k, None] * rise
-        counts = (below + _WEIGHT_TOTAL * (_MASS // 2)) // _WEIGHT_TOTAL + ends
+        counts = (below + WEIGHT_TOTAL * (_MASS // 2)) // WEIGHT_TOTAL + ends
         return counts.masked_fill(ends == 0, 0).masked_fill(ends == VALUES, _TOTAL)
-
-
-class _Integers(NamedTuple):
-    means: Tensor
-    scales: Tensor
-    weights: Tensor
 
 
 def _within(counts: Tensor) -> Tensor:
@@ -170,8 +189,8 @@ def _wrapped(counts: Tensor) -> np.ndarray:
 
 
 def _tables() -> tuple[Tensor, Tensor]:
-    log_scales = torch.arange(_SCALES, dtype=torch.float64) / _SCALES_PER_E + _SMALLEST_SCALE
-    distances = torch.arange(_FURTHEST + 1, dtype=torch.float64) / _FRACTIONS
+    log_scales = torch.arange(SCALES, dtype=torch.float64) / SCALES_PER_E + SMALLEST_SCALE
+    distances = torch.arange(_FURTHEST + 1, dtype=torch.float64) / FRACTIONS
     rises = (_MASS * (torch.sigmoid(distances / log_scales.exp()[:, None]) - 0.5)).round().to(torch.int32)
     weights = [round(_TOTAL * math.exp(-n / _WEIGHTS_PER_E)) for n in range(_WEIGHT_STEPS)]
     return rises, torch.tensor(weights, dtype=torch.int32)

@@ -77,10 +77,10 @@ class PixelPredictor(nn.Module):
         known: Tensor,
         features: Tensor,
         plane: Tensor,
-        code: Callable[[tuple[Tensor, ...], Tensor], None],
+        code: Callable[[tuple[Tensor, ...], Tensor, int], None],
         channels: int | None = None,
     ) -> None:
-        """Calls `code(parameters, channel)` for the channels of `plane` `[B, C, h, w]`, in coding order.
+        """Calls `code(parameters, channel, n)` for the n-th channel of `plane` `[B, C, h, w]` in coding order.
 
         `known` `[B, n·C, H, W]` are the known planes, 0…255, and `features` `[B, F, H, W]` codes; h ≤ H, w ≤ W.
         `parameters` are those of codec.entropy.Mixture, `[B, K, h, w]` each; `channel` is `[B, h, w]` of `plane`;
@@ -104,7 +104,7 @@ class PixelPredictor(nn.Module):
             logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
             parameters = (logits, predicted + _MEAN_UNIT * corrections, log_scales)
             target = plane[:, channel]
-            code(tuple(values[..., :height, :width] for values in parameters), target)
+            code(tuple(values[..., :height, :width] for values in parameters), target, n)
             if n + 1 < len(order):
                 there = fit(target[:, None], known.shape[-2] - 2, known.shape[-1] - 2)
                 error = ((there - predicted.detach()) * _ERROR_STEPS).round().clamp(-MID_GREY, MID_GREY - 1)

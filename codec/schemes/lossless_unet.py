@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
-from codec.entropy.mixture import LEAST_BITS
+from codec.entropy.digits import Digits
+from codec.entropy.mixture import Plane
 from codec.entropy.trace import observed
 from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec
@@ -31,6 +33,9 @@ from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, PixelPredictor, Tap, fit
+
+if TYPE_CHECKING:
+    from codec.entropy.mixing import AdaptiveMixing
 
 # The three planes that double the resolution of a fourth, (0, 0), by their rows and columns modulo 2, in coding
 # order, and which neighbours of theirs are known by then: plane 0 is (0, 0), plane 1 the first of these, and so on.
@@ -43,7 +48,7 @@ POLYPHASE = {
 # Before the pixels: tile size, levels, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")
 
-Code = Callable[[Mixture, Tensor], None]
+Code = Callable[[Mixture, Tensor, Plane], None]
 
 
 class LosslessUNet(LearnedCodec):
@@ -58,8 +63,11 @@ class LosslessUNet(LearnedCodec):
     parallel passes for the three missing 2×2 polyphase components, each conditioned on the features and on all
     pixels coded before. The finest resolution has predictors of its own, the coarser ones share theirs.
 
-    The image is cut into tiles of at most `tile` × `tile` pixels, coded one after the other: memory and time per
-    pixel do not grow with the image. `verify` decodes every file that was encoded, and raises if it differs.
+    `adaptation` "none" codes with the networks' mixtures as they are. "mixing" learns from every pixel that has been
+    coded, and mixes with the mixtures what it has learned (see codec.entropy.mixing): smaller files, later.
+
+    The image is cut into tiles of at most `tile` × `tile` pixels, coded one after the other: the networks' memory,
+    and the time per pixel, do not grow with the image. `verify` decodes every file that was encoded, and raises if it differs.
 
     `depth` is N; `features`, `width` and `blocks` the U-Net's and the predictors' channels and residual blocks;
     `components` logistics a mixture; `gates` (see PixelPredictor). `shortcut` "dct" (`context` "none" only) has
@@ -77,6 +85,7 @@ class LosslessUNet(LearnedCodec):
         bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
         context: str = "none",
+        adaptation: str = "none",
         levels: int = 1,
         depth: int = 3,
         latent_channels: int = 192,
@@ -92,6 +101,7 @@ class LosslessUNet(LearnedCodec):
     ) -> None:
         super().__init__(image_channels)
         check_choice("context", context, ("none", "polyphase"))
+        check_choice("adaptation", adaptation, ("none", "mixing"))
         check_integer("depth", depth, 1, 6)
         check_integer("levels", levels, 1, depth)
         check_integer("latent_channels", latent_channels, 1)
@@ -109,6 +119,7 @@ class LosslessUNet(LearnedCodec):
         check_positive("shortcut_step", shortcut_step)
         check_integer("tile", tile, 2**depth, 1 << 14)
         self.levels = levels if context == "polyphase" else 0
+        self.adaptation = adaptation
         self.depth, self.tile, self.verify = depth, tile, verify
 
         self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
@@ -153,10 +164,8 @@ class LosslessUNet(LearnedCodec):
         image = to_integers(x)
         if self.training:
             return x, self._bits(image)
-        with exact_kernels(x.device.type):
-            channels = self._channels_to_code(image)
-            tiles = [self._bits(tile, channels) for tile in self._tiles(image)]
-        return x, {part: sum(bits[part] for bits in tiles) for part in tiles[0]}
+        each = [self._file_bits(one) for one in image.split(1)]
+        return x, {part: torch.cat([bits[part] for bits in each]) for part in each[0]}
 
     def latent(self, x: Tensor) -> list[Tensor]:
         return [self.g_a(to_integers(x))]
@@ -164,15 +173,28 @@ class LosslessUNet(LearnedCodec):
     def g_s(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
         return x
 
-    def _bits(self, image: Tensor, channels: int | None = None) -> dict[str, Tensor]:
+    def _bits(self, image: Tensor) -> dict[str, Tensor]:
         (y_hat,), bits = self.bottleneck([self.g_a(image)])
         planes = []
 
-        def code(mixture: Mixture, plane: Tensor) -> None:
-            planes.append(self.mixture.bits(mixture, plane))
+        def code(mixture: Mixture, pixels: Tensor, plane: Plane) -> None:  # noqa: ARG001
+            planes.append(self.mixture.bits(mixture, pixels))
 
-        self._visit(image, y_hat, code, channels)
+        self._visit(image, y_hat, code)
         return {"z": sum(bits.values()), "x": torch.stack(planes).sum(0)}
+
+    def _file_bits(self, image: Tensor) -> dict[str, Tensor]:
+        """Bits `[1]` of z, by its tables, and of the pixels of one image, in evaluation mode, as they are coded."""
+        pixels = self._pixel_coder(image)
+        z = []
+
+        def tile_bits(y: Tensor) -> Tensor:
+            (y_hat,), bits = self.bottleneck([y])
+            z.append(sum(bits.values()))
+            return y_hat
+
+        self._write(image, pixels, tile_bits)
+        return {"z": torch.stack(z).sum(0), "x": z[0].new_tensor([8 * len(pixels.finish())])}
 
     def _channels_to_code(self, image: Tensor) -> int:
         """1 if all channels are equal, of every image of the batch; else all of them."""
@@ -186,39 +208,35 @@ class LosslessUNet(LearnedCodec):
         docs/lossless_format.md has every byte. Raises ValueError if what was written does not decode to `x`.
         """
         image = to_integers(x)
-        channels = self._channels_to_code(image)
-        latents, pixels = [], []
+        latents, pixels = [], self._pixel_coder(image)
 
-        def code(mixture: Mixture, plane: Tensor) -> None:
-            pixels.extend(self.mixture.encode(mixture, plane))
+        def there_and_back(y: Tensor) -> Tensor:
+            latents.append(self.bottleneck.compress([y]))
+            (z,) = self.bottleneck.decompress(latents[-1], [y.shape[-2:]])
+            return z
 
-        with exact_kernels(x.device.type):
-            for tile in self._tiles(image):
-                y = self.g_a(tile)
-                latents.append(self.bottleneck.compress([y]))
-                (z,) = self.bottleneck.decompress(latents[-1], [y.shape[-2:]])
-                self._visit(tile, z, code, channels)
-        head = _HEAD.pack(self.tile, self.levels, channels, checksum(image))
-        sections = [pack_strings(latents), head + pack_strings(pixels)]
+        self._write(image, pixels, there_and_back)
+        head = _HEAD.pack(self.tile, self.levels, self._channels_to_code(image), checksum(image))
+        sections = [pack_strings(latents), head + pixels.finish()]
         if self.verify:
             self._check_comes_back(sections, image)
         return sections
 
     def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
         """See LearnedCodec. Raises BitstreamError if the pixels are not those of the checksum."""
-        latents, pixels = StringReader(sections[0]), StringReader(sections[1][_HEAD.size :])
+        latents = StringReader(sections[0])
         _, _, channels, expected = _HEAD.unpack_from(sections[1])
         image = torch.zeros(1, self.image_channels, *size, device=self.device)
+        pixels = self._pixel_coder(image, sections[1][_HEAD.size :])
 
-        def code(mixture: Mixture, plane: Tensor) -> None:
-            strings = [pixels.next(), pixels.next()]
-            decode = partial(self.mixture.decode, mixture, strings)
-            plane.copy_(observed("x", partial(self.mixture.told, mixture), decode))
+        def code(mixture: Mixture, target: Tensor, plane: Plane) -> None:
+            read = partial(pixels.read, mixture, plane)
+            target.copy_(observed("x", partial(self.mixture.told, mixture), read))
 
         with exact_kernels(self.device.type):
-            for tile in self._tiles(image):
+            for tile, corner in self._tiles(image):
                 (z,) = self.bottleneck.decompress(latents.next(), [self._core_size(tile.shape[-2:])])
-                self._visit(tile, z, code, channels)
+                self._visit(tile, z, code, channels, corner)
         latents.end()
         pixels.end()
         if checksum(image) != expected:
@@ -236,12 +254,31 @@ class LosslessUNet(LearnedCodec):
             )
         if coded > channels:
             raise BitstreamError(f"the header claims {channels} channel, but {coded} are coded")
-        if 8 * len(sections[1]) < LEAST_BITS * coded * size[0] * size[1]:
+        if 8 * len(sections[1]) < self._pixel_coder_class().least_bits(coded) * size[0] * size[1]:
             raise BitstreamError(
                 f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
             )
         # The tiles together have no fewer latents than the image in one piece.
         self.bottleneck.check_length(sections[0], [self._core_size(size)])
+
+    def _pixel_coder_class(self) -> "type[Digits | AdaptiveMixing]":
+        if self.adaptation == "none":
+            return Digits
+        from codec.entropy.mixing import AdaptiveMixing  # numba takes a second to import
+
+        return AdaptiveMixing
+
+    def _pixel_coder(self, image: Tensor, data: bytes | None = None) -> "Digits | AdaptiveMixing":
+        """What writes the pixels of an image like `image` `[1, C, H, W]`, or reads them from `data`."""
+        order = CODING_ORDER[self.image_channels]
+        return self._pixel_coder_class()(self.mixture, tuple(image.shape[1:]), order, data)
+
+    def _write(self, image: Tensor, pixels: "Digits | AdaptiveMixing", coded: Callable[[Tensor], Tensor]) -> None:
+        """Has `pixels` write an image; `coded` turns y of a tile into what a decoder has of it."""
+        channels = self._channels_to_code(image)
+        with exact_kernels(image.device.type):
+            for tile, corner in self._tiles(image):
+                self._visit(tile, coded(self.g_a(tile)), pixels.write, channels, corner)
 
     def _check_comes_back(self, sections: list[bytes], image: Tensor) -> None:
         try:
@@ -257,10 +294,18 @@ class LosslessUNet(LearnedCodec):
         height, width = (-(-side // 2**self.depth) for side in size)
         return height, width
 
-    def _tiles(self, image: Tensor) -> Iterator[Tensor]:
-        """Views of `image` `[B, C, H, W]`, row by row, of nearly equal sizes, none over `tile` pixels a side."""
+    def _tiles(self, image: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """Views of `image` `[B, C, H, W]`, row by row, of nearly equal sizes, none over `tile` pixels a side.
+
+        With each, where its first row and column are.
+        """
+        top = 0
         for row in _parts(image, self.tile, 2):
-            yield from _parts(row, self.tile, 3)
+            left = 0
+            for tile in _parts(row, self.tile, 3):
+                yield tile, (top, left)
+                left += tile.shape[3]
+            top += row.shape[2]
 
     # ---- the model
 
@@ -273,33 +318,55 @@ class LosslessUNet(LearnedCodec):
             y = self.shortcut.analysis(x) + NETWORK_SHARE * y
         return y
 
-    def _visit(self, tile: Tensor, y_hat: Tensor, code: Code, channels: int | None = None) -> None:
-        """Calls `code(mixture, channel)` for all channels of all planes of a tile `[B, C, h, w]`, in coding order.
+    def _visit(
+        self,
+        tile: Tensor,
+        y_hat: Tensor,
+        code: Code,
+        channels: int | None = None,
+        corner: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Calls `code(mixture, pixels, plane)` for all channels of all planes of a tile `[B, C, h, w]`, in order.
 
-        The channels, `[B, h', w']`, are views of the tile. An encoder reads them; a decoder writes them, which is
-        how what is known later on gets its pixels. With `channels` 1, all others are copies of the first.
+        The pixels, `[B, h', w']`, are views of the tile. An encoder reads them; a decoder writes them, which is
+        how what is known later on gets its pixels. With `channels` 1, all others are copies of the first. `corner`
+        is where the tile begins in its image.
         """
-        first, *others = CODING_ORDER[self.image_channels]
+        order = CODING_ORDER[self.image_channels]
 
-        def predict(predictor: PixelPredictor, known: Tensor, features: Tensor, plane: Tensor) -> None:
-            predictor(known, features, plane, lambda parameters, x: code(Mixture(*parameters), x), channels)
-            for other in others if channels == 1 else ():
-                plane[:, other].copy_(plane[:, first])
+        def predict(
+            predictor: PixelPredictor, known: Tensor, features: Tensor, pixels: Tensor, first: Plane
+        ) -> None:
+            def code_channel(parameters: tuple[Tensor, ...], target: Tensor, n: int) -> None:
+                code(Mixture(*parameters), target, first._replace(channel=order[n], position=n))
+
+            predictor(known, features, pixels, code_channel, channels)
+            for other in order[1:] if channels == 1 else ():
+                pixels[:, other].copy_(pixels[:, order[0]])
+
+        def plane_at(down: int, right: int, step: int, phase: int, kind: int) -> Plane:
+            return Plane(order[0], 0, corner[0] + down, corner[1] + right, step, phase, kind)
 
         z = y_hat * self.bottleneck.scale
         features = self._features(z, tile.shape[-2:])
-        plane = tile[..., :: 2**self.levels, :: 2**self.levels]
-        predict(self.base, self._preview(z, features[self.levels]), features[self.levels], plane)
+        step = 2**self.levels
+        preview = self._preview(z, features[self.levels])
+        predict(self.base, preview, features[self.levels], tile[..., ::step, ::step], plane_at(0, 0, step, 0, 0))
         for level in reversed(range(self.levels)):
             image = tile[..., :: 2**level, :: 2**level]
             known = [image[..., ::2, ::2]]
             height, width = known[0].shape[-2:]
-            for predictor, (down, right) in zip(self.predictors[min(level, 1)], POLYPHASE, strict=True):
-                plane = image[..., down::2, right::2]
-                if plane.numel():
-                    predict(predictor, torch.cat(known, 1), features[level + 1], plane)
+            for phase, (down, right) in enumerate(POLYPHASE, 1):
+                pixels = image[..., down::2, right::2]
+                if pixels.numel():
+                    shared = min(level, 1)
+                    first = plane_at(
+                        down << level, right << level, 2 << level, phase, phase + (1 - shared) * len(POLYPHASE)
+                    )
+                    predictor = self.predictors[shared][phase - 1]
+                    predict(predictor, torch.cat(known, 1), features[level + 1], pixels, first)
                 # Of a tile one pixel high or wide, some planes are empty.
-                known.append(fit(plane, height, width) if plane.numel() else known[0])
+                known.append(fit(pixels, height, width) if pixels.numel() else known[0])
 
     def _features(self, z: Tensor, size: tuple[int, int]) -> dict[int, Tensor]:
         """Codes `[B, F, ⌈H/2^k⌉, ⌈W/2^k⌉]` for k from N down to the finest grid that pixels are predicted on."""
