@@ -1,7 +1,7 @@
 """AdaptiveMixing: codes the pixels of an image under the networks' mixtures, and learns while it does.
 
-What has been coded so far corrects the mixtures, and is mixed with them (see codec.entropy.mixing_kernel). Nothing of
-that is sent: a decoder learns the same, for all of it is arithmetic that is the same on every machine.
+What has been coded so far corrects the mixtures, and is mixed with them (see codec.entropy.mixing_kernel). Nothing
+of that is sent: a decoder learns the same, for all of it is arithmetic that is the same on every machine.
 """
 
 import functools
@@ -30,7 +30,7 @@ from codec.entropy.mixing_kernel import (
     State,
     code_plane,
 )
-from codec.entropy.mixing_math import LEAST, PROBABILITY, ending, started
+from codec.entropy.mixing_tables import LEAST, PROBABILITY_BITS, ending, started
 from codec.entropy.mixture import (
     FRACTIONS,
     SCALES,
@@ -46,7 +46,7 @@ _BYTES_A_PIXEL = 16  # at most: nine decisions of 14 bits
 _BUCKETS_A_PIXEL, _MOST_BUCKETS = 4, 1 << 17
 # By the index of a scale; correctly rounded, where a library's exponential may not be.
 _RATES = np.array([float((-Decimal(n) / SCALES_PER_E - Decimal(SMALLEST_SCALE)).exp()) for n in range(SCALES)])
-_LEAST_BITS_A_DECISION = -math.log2(1 - LEAST / (1 << PROBABILITY))
+_LEAST_BITS_A_DECISION = -math.log2(1 - LEAST / (1 << PROBABILITY_BITS))
 
 
 class AdaptiveMixing:

@@ -1,12 +1,16 @@
 """The inner loop of AdaptiveMixing: a plane's pixels, one after the other, each from all that is coded before it.
 
-For every pixel the networks' mixture of logistics is first corrected by what they got wrong nearby: two regressions,
-forgetting and solved anew every few pixels, say by how many deviations the mean is off and how wide the errors are.
-The pixel's difference to green is then coded in up to nine binary decisions, most significant first. Of each, the
-mixtures, as they were and corrected, and counts of what came before in the same context say a probability; their
-logits are weighted by two sets of weights, which learn from every decision, and the coder is told the mean of both
-(Mahoney, "Adaptive weighing of context models for lossless data compression", 2005, for the mixing; Meyer and
-Tischer, "Glicbawls", 2001, for least squares on what is decoded).
+For every pixel the networks' mixture of logistics is first corrected by what they got wrong nearby: regressions
+that forget, and are solved anew every few pixels, say by how many deviations the mean is off and how wide the
+errors are (least squares on what is decoded: Meyer and Tischer, "Glicbawls", 2001). The pixel's value, less the
+first channel's, is then coded in up to nine binary decisions, most significant first. The mixtures, as they were
+and corrected, and counts of what came before in the same context each say a probability; their logits are weighted
+by two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
+"Adaptive weighing of context models for lossless data compression", 2005).
+
+Doubles are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
+of that. numba compiles it so, without fused or reordered operations, unless it is told `fastmath`. All that it
+compiles is in this file: what it has kept of an earlier compilation is valid while this file is the same.
 """
 
 import math
@@ -15,14 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from codec.entropy.mixing_math import (
+from codec.entropy.mixing_tables import (
     LEAST,
-    PROBABILITY,
-    decode_bit,
-    encode_bit,
-    ln,
-    logistic,
-    solve,
+    LN,
+    LN_2,
+    LN_STEPS,
+    PROBABILITY_BITS,
+    REGISTER_ALL,
+    REGISTER_BITS,
+    TAIL,
+    TAIL_END,
+    TAIL_STEPS,
 )
 from codec.entropy.mixture import VALUES, Plane
 
@@ -94,8 +101,9 @@ def code_plane(
 ) -> None:
     """Codes a plane of `columns` columns: `values`, int16 `[N]`, row by row, which a decoder writes.
 
-    Its mixtures are float64 `[N, K]`: `means` in levels, `rates`, which are 1 / scale, and `weights`. `order` is the image's channels in coding order. `register` and `data` are the coder's (see encode_bit); an
-    encoder's `data` has 16 bytes a pixel left.
+    Its mixtures are float64 `[N, K]`: `means` in levels, `rates`, which are 1 / scale, and `weights`. `order` is
+    the image's channels in coding order. `register` and `data` are the coder's (see encode_bit); an encoder's
+    `data` has 16 bytes a pixel left.
     """
     components = means.shape[1]
     class_ = plane.kind * POSITIONS + plane.position
@@ -299,8 +307,8 @@ def _contexts_of(
 ) -> None:
     """What the pixel's value is counted under: its position and each time something else that is known.
 
-    Pictures that come from YCbCr or YCC, or have few colours, hold only some of all colours: which, is seen from the
-    exact values, and from differences of channels, of the channels before.
+    Pictures that came from YCbCr or YCC, or have few colours, hold only some of all colours: which these are shows
+    in the exact values of the channels before, and in their differences.
     """
     first = int(known[order[0], y, x]) if position > 0 else 0
     second = int(known[order[1], y, x]) if position > 1 else 0
@@ -386,8 +394,8 @@ def _code_value(
             other += by_width[row, column, k] * inputs[k]
         one = min(max(one, -_LARGEST_LOGIT), _LARGEST_LOGIT)
         other = min(max(other, -_LARGEST_LOGIT), _LARGEST_LOGIT)
-        likely = logistic(0.5 * (one + other)) * (1 << PROBABILITY)
-        ones_of = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY) - LEAST)))
+        likely = logistic(0.5 * (one + other)) * (1 << PROBABILITY_BITS)
+        ones_of = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY_BITS) - LEAST)))
         if decoding:
             bit = decode_bit(register, data, ones_of)
         else:
@@ -415,3 +423,94 @@ def _code_value(
 @njit(cache=True)
 def _bucket(context: int, buckets: int) -> int:
     return (context % _HASHED * _HASH >> 20) & (buckets - 1)
+
+
+# ---- arithmetic
+
+
+@njit(cache=True)
+def logistic(u: float) -> float:
+    """1 / (1 + e^-u), with an absolute error below 10^-5."""
+    distance = min(abs(u), TAIL_END) * TAIL_STEPS
+    n = int(distance)
+    tail = TAIL[n] + (distance - n) * (TAIL[n + 1] - TAIL[n])
+    return 1.0 - tail if u > 0 else tail
+
+
+@njit(cache=True)
+def ln(x: float) -> float:
+    """The natural logarithm of `x` > 0, with an absolute error below 10^-6."""
+    mantissa, exponent = math.frexp(x)
+    fraction = (2.0 * mantissa - 1.0) * LN_STEPS
+    n = int(fraction)
+    return (exponent - 1) * LN_2 + LN[n] + (fraction - n) * (LN[n + 1] - LN[n])
+
+
+@njit(cache=True)
+def solve(moments: np.ndarray, count: int, ridge: float, factor: np.ndarray, solution: np.ndarray) -> None:
+    """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
+
+    `moments` `[N, N + 1]` has the products of the regressors on its diagonal and right of it, `ridge` is added to
+    those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch.
+    """
+    last = moments.shape[1] - 1
+    for i in range(count):
+        for j in range(i, count):
+            factor[i, j] = moments[i, j]
+        factor[i, i] += ridge
+        solution[i] = moments[i, last]
+    for k in range(count):
+        root = math.sqrt(max(factor[k, k], 1e-9))
+        for j in range(k, count):
+            factor[k, j] /= root
+        solution[k] /= root
+        for i in range(k + 1, count):
+            scale = factor[k, i]
+            for j in range(i, count):
+                factor[i, j] -= scale * factor[k, j]
+            solution[i] -= scale * solution[k]
+    for i in range(count - 1, -1, -1):
+        product = solution[i]
+        for k in range(i + 1, count):
+            product -= factor[i, k] * solution[k]
+        solution[i] = product / factor[i, i]
+
+
+# ---- a binary arithmetic coder, low and high of its interval and a window in `register`, the position in `data`
+
+
+@njit(cache=True)
+def encode_bit(register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> None:
+    """Writes `bit`, 1 with the probability `ones` / 65536."""
+    low, high = register[0], register[1]
+    middle = low + ((high - low) >> PROBABILITY_BITS) * ones
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    while (low ^ high) >> (REGISTER_BITS - 8) == 0:
+        data[register[3]] = low >> (REGISTER_BITS - 8)
+        register[3] += 1
+        low = (low << 8) & REGISTER_ALL
+        high = ((high << 8) & REGISTER_ALL) | 255
+    register[0], register[1] = low, high
+
+
+@njit(cache=True)
+def decode_bit(register: np.ndarray, data: np.ndarray, ones: int) -> int:
+    """The bit that `encode_bit` wrote. Behind the end of `data` all bytes are 0."""
+    low, high, window = register[0], register[1], register[2]
+    middle = low + ((high - low) >> PROBABILITY_BITS) * ones
+    bit = 1 if window <= middle else 0
+    if bit:
+        high = middle
+    else:
+        low = middle + 1
+    while (low ^ high) >> (REGISTER_BITS - 8) == 0:
+        low = (low << 8) & REGISTER_ALL
+        high = ((high << 8) & REGISTER_ALL) | 255
+        following = data[register[3] + 7] if register[3] + 7 < len(data) else 0
+        window = ((window << 8) & REGISTER_ALL) | following
+        register[3] += 1
+    register[0], register[1], register[2] = low, high, window
+    return bit

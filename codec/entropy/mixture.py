@@ -39,7 +39,7 @@ class Mixture(NamedTuple):
 
 
 class Integers(NamedTuple):
-    """A mixture as it is coded with, int32 `[N, K]` each: means in sixteenths, scales' indices, weights of 1,024."""
+    """Mixtures as they are coded with, int32 `[N, K]`: means in sixteenths, scales by index, weights of 1,024."""
 
     means: Tensor
     scales: Tensor
@@ -49,8 +49,8 @@ class Integers(NamedTuple):
 class Plane(NamedTuple):
     """Where the pixels of one coding pass lie in their image: from (`top`, `left`), `step` apart both ways.
 
-    `position` is that of their channel in coding order. `phase` is 0 for a first plane; 1, 2, 3 for those at odd rows
-    and columns, at odd columns, at odd rows of the grid of twice the resolution, of which the others are known.
+    `position` is that of their channel in coding order. `phase` is 0 for a first plane; 1, 2, 3 for those at odd
+    rows and columns, at odd columns, at odd rows of the grid of twice the resolution, the others being known.
     Planes of one `kind` have their distributions from one network.
     """
 

@@ -9,10 +9,9 @@ what one machine wrote another reads. Beyond it: `context: polyphase`, see below
 Letters: B images, C image channels, H × W pixels, N halvings to the core resolution.
 """
 
-import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +32,7 @@ from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, PixelPredictor, Tap, fit
+from codec.networks.tiles import tiles
 
 if TYPE_CHECKING:
     from codec.entropy.mixing import AdaptiveMixing
@@ -63,11 +63,12 @@ class LosslessUNet(LearnedCodec):
     parallel passes for the three missing 2×2 polyphase components, each conditioned on the features and on all
     pixels coded before. The finest resolution has predictors of its own, the coarser ones share theirs.
 
-    `adaptation` "none" codes with the networks' mixtures as they are. "mixing" learns from every pixel that has been
-    coded, and mixes with the mixtures what it has learned (see codec.entropy.mixing): smaller files, later.
+    `adaptation` "none" codes with the networks' mixtures as they are. "mixing" learns from every pixel that has
+    been coded, and mixes what it learned with the mixtures (see codec.entropy.mixing).
 
     The image is cut into tiles of at most `tile` × `tile` pixels, coded one after the other: the networks' memory,
-    and the time per pixel, do not grow with the image. `verify` decodes every file that was encoded, and raises if it differs.
+    and the time per pixel, do not grow with the image. `verify` decodes every file that was encoded, and raises if
+    it differs.
 
     `depth` is N; `features`, `width` and `blocks` the U-Net's and the predictors' channels and residual blocks;
     `components` logistics a mixture; `gates` (see PixelPredictor). `shortcut` "dct" (`context` "none" only) has
@@ -234,7 +235,7 @@ class LosslessUNet(LearnedCodec):
             target.copy_(observed("x", partial(self.mixture.told, mixture), read))
 
         with exact_kernels(self.device.type):
-            for tile, corner in self._tiles(image):
+            for tile, corner in tiles(image, self.tile):
                 (z,) = self.bottleneck.decompress(latents.next(), [self._core_size(tile.shape[-2:])])
                 self._visit(tile, z, code, channels, corner)
         latents.end()
@@ -277,7 +278,7 @@ class LosslessUNet(LearnedCodec):
         """Has `pixels` write an image; `coded` turns y of a tile into what a decoder has of it."""
         channels = self._channels_to_code(image)
         with exact_kernels(image.device.type):
-            for tile, corner in self._tiles(image):
+            for tile, corner in tiles(image, self.tile):
                 self._visit(tile, coded(self.g_a(tile)), pixels.write, channels, corner)
 
     def _check_comes_back(self, sections: list[bytes], image: Tensor) -> None:
@@ -293,19 +294,6 @@ class LosslessUNet(LearnedCodec):
     def _core_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (-(-side // 2**self.depth) for side in size)
         return height, width
-
-    def _tiles(self, image: Tensor) -> Iterator[tuple[Tensor, tuple[int, int]]]:
-        """Views of `image` `[B, C, H, W]`, row by row, of nearly equal sizes, none over `tile` pixels a side.
-
-        With each, where its first row and column are.
-        """
-        top = 0
-        for row in _parts(image, self.tile, 2):
-            left = 0
-            for tile in _parts(row, self.tile, 3):
-                yield tile, (top, left)
-                left += tile.shape[3]
-            top += row.shape[2]
 
     # ---- the model
 
@@ -398,7 +386,3 @@ def to_integers(x: Tensor) -> Tensor:
 def checksum(image: Tensor) -> bytes:
     """The CRC-32 of the pixels of `image`, whole numbers 0…255, big-endian."""
     return zlib.crc32(image.to("cpu", torch.uint8).contiguous().numpy().tobytes()).to_bytes(4, "big")
-
-
-def _parts(image: Tensor, largest: int, dim: int) -> tuple[Tensor, ...]:
-    return image.tensor_split(math.ceil(image.shape[dim] / largest), dim)

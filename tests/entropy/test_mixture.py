@@ -125,7 +125,7 @@ def test_the_counts_are_those_of_the_documented_formula() -> None:
     model, x = LogisticMixture().eval(), plane(3, 5)
     mixture = mixture_of(x, spread=60)
     ends = torch.arange(257, dtype=torch.int32).expand(15, -1)
-    counts = model._cumulative(model._integers(mixture), ends).tolist()
+    counts = model._cumulative(model.integers(mixture), ends).tolist()
     for n in range(15):
         logits, means, log_scales = (values.flatten(2)[0, :, n].tolist() for values in mixture)
         behind = [min(63, round(8 * (max(logits) - logit))) for logit in logits]

@@ -1,0 +1,211 @@
+"""AdaptiveMixing: exact whatever the pixels and mixtures are, the same bytes by any compiler, and it learns."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, crop, generator, noise, run_python
+from torch import Tensor
+
+from codec.bitstream import BitstreamError
+from codec.entropy import LogisticMixture, Mixture
+from codec.entropy.digits import Digits
+from codec.entropy.mixing import AdaptiveMixing
+from codec.entropy.mixing_kernel import ln, logistic, solve
+from codec.entropy.mixture import Plane
+
+ORDER = (1, 0, 2)
+
+
+def planes(height: int, width: int, channels: int = 3) -> list[tuple[Plane, tuple[slice, slice]]]:
+    """The four planes of an image's pixels modulo 2, in coding order, of every channel."""
+    found = []
+    for phase, (down, right) in enumerate([(0, 0), (1, 1), (0, 1), (1, 0)]):
+        for position in range(channels):
+            plane = Plane(ORDER[position] if channels == 3 else 0, position, down, right, 2, phase, phase)
+            found.append((plane, (slice(down, height, 2), slice(right, width, 2))))
+    return found
+
+
+def mixture_of(values: Tensor, spread: float = 3.0, components: int = 3) -> Mixture:
+    """Around the values `[h, w]`, other logits, means and scales for each."""
+    shape = (1, components, *values.shape)
+    return Mixture(
+        2 * noise(*shape, seed=2), values[None, None] + spread * noise(*shape, seed=1), 1 + noise(*shape, seed=3)
+    )
+
+
+def written(image: Tensor, coder: type = AdaptiveMixing, spread: float = 3.0, components: int = 3) -> bytes:
+    """An image `[C, H, W]`, in four planes a channel."""
+    pixels = coder(LogisticMixture(), tuple(image.shape), ORDER if len(image) == 3 else (0,))
+    for plane, (rows, columns) in planes(*image.shape[1:], len(image)):
+        values = image[plane.channel, rows, columns].float()
+        if values.numel():
+            pixels.write(mixture_of(values, spread, components), values[None], plane)
+    return pixels.finish()
+
+
+def read(data: bytes, like: Tensor, components: int = 3) -> Tensor:
+    """By the mixtures that `like` had."""
+    pixels = AdaptiveMixing(LogisticMixture(), tuple(like.shape), ORDER if len(like) == 3 else (0,), data)
+    image = torch.zeros_like(like)
+    for plane, (rows, columns) in planes(*like.shape[1:], len(like)):
+        values = like[plane.channel, rows, columns].float()
+        if values.numel():
+            image[plane.channel, rows, columns] = pixels.read(mixture_of(values, components=components), plane)[
+                0
+            ].to(like)
+    pixels.end()
+    return image
+
+
+def of_few_colours(height: int = 96, width: int = 96) -> Tensor:
+    palette = torch.randint(0, 256, (40, 3), generator=generator(), dtype=torch.uint8)
+    index = torch.randint(0, 40, (height, width), generator=generator(1))
+    return palette[index].movedim(-1, 0).contiguous()
+
+
+# ---- exact
+
+
+@pytest.mark.parametrize("size", [(3, 1, 1), (3, 1, 9), (3, 5, 2), (1, 30, 31), (3, 48, 50)])
+@pytest.mark.parametrize("components", [1, 3, 5])
+def test_every_size_comes_back(photograph: Tensor, size: tuple[int, int, int], components: int) -> None:
+    image = crop(photograph, *size[1:])[: size[0]]
+    assert torch.equal(read(written(image, components=components), image, components), image)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_flat_and_random_pixels_come_back(value: int) -> None:
+    flat = torch.full((3, 20, 20), value, dtype=torch.uint8)
+    random = torch.randint(0, 256, (3, 31, 20), generator=generator(), dtype=torch.uint8)
+    for image in (flat, random, of_few_colours(20, 20)):
+        assert torch.equal(read(written(image), image), image)
+
+
+@pytest.mark.parametrize("extreme", [1e30, -1e30, float("inf"), -300.0, 600.0])
+def test_no_finite_or_infinite_parameter_makes_a_pixel_uncodable(extreme: float) -> None:
+    x, shape = torch.randint(0, 256, (1, 8, 9), generator=generator()).float(), (1, 2, 8, 9)
+    mixture = Mixture(100 * noise(*shape), torch.full(shape, extreme), 100 * noise(*shape, seed=5))
+    plane, model = Plane(0, 0, 0, 0, 1, 0, 0), LogisticMixture()
+    pixels = AdaptiveMixing(model, (1, 8, 9), (0,))
+    pixels.write(mixture, x, plane)
+    reader = AdaptiveMixing(model, (1, 8, 9), (0,), pixels.finish())
+    assert torch.equal(reader.read(mixture, plane), x)
+    reader.end()
+
+
+def test_data_that_are_cut_or_go_on_are_refused(photograph: Tensor) -> None:
+    image = crop(photograph, 16, 16)
+    data = written(image)
+    for forged in (data + b"\0", data[: len(data) // 2], b""):
+        with pytest.raises(BitstreamError, match="ends too soon, or goes on"):
+            read(forged, image)
+
+
+def test_no_image_is_smaller_than_the_least_it_may_cost() -> None:
+    for channels in (1, 3):
+        image = torch.zeros(channels, 300, 300, dtype=torch.uint8)
+        least = AdaptiveMixing.least_bits(channels) * 300 * 300
+        assert 0.05 * 8 * len(written(image)) < least <= 8 * len(written(image))
+
+
+# ---- the same bytes wherever they are made
+
+PROGRAM = """
+import hashlib, sys
+import torch
+from conftest import crop
+from test_mixing import of_few_colours, written
+images = torch.load(sys.argv[1]), of_few_colours(9, 10)
+print([hashlib.sha256(written(image)).hexdigest() for image in images])
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"NUMBA_DISABLE_JIT": "1"},  # Python's own arithmetic
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},  # two doubles at once, none fused
+    ],
+    ids=["Python", "generic CPU"],
+)
+def test_any_compiler_gives_the_same_bytes(environment: dict[str, str], photograph: Tensor, tmp_path: Path) -> None:
+    images = crop(photograph, 13, 14), of_few_colours(9, 10)
+    torch.save(images[0], tmp_path / "image.pt")
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/entropy")))
+    environment |= {"PYTHONPATH": path, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = run_python("-c", PROGRAM, tmp_path / "image.pt", cwd=tmp_path, **environment)
+    assert done.stdout.strip() == str([hashlib.sha256(written(image)).hexdigest() for image in images])
+
+
+def test_no_operations_are_fused(tmp_path: Path) -> None:
+    """What this CPU could do with one rounding instead of two."""
+    program = (
+        "from codec.entropy.mixing import _compile\n"
+        "from codec.entropy.mixing_kernel import code_plane\n"
+        "import json\n"
+        "_compile()\n"
+        "texts = list(code_plane.inspect_asm().values())\n"
+        "print(json.dumps([len(texts), sum('fmadd' in text or 'fmla' in text for text in texts)]))\n"
+    )
+    done = run_python("-c", program, cwd=tmp_path, PYTHONPATH=str(ROOT), NUMBA_CACHE_DIR=str(tmp_path))
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 0]
+
+
+# ---- it learns
+
+
+def test_few_colours_cost_a_fraction_of_what_the_mixtures_say() -> None:
+    image = of_few_colours()
+    assert len(written(image, spread=40)) < 0.5 * len(written(image, Digits, spread=40))
+
+
+def test_that_an_integer_ycbcr_has_few_of_all_colours_is_learned(photograph: Tensor) -> None:
+    """It has a quarter of them: up to two bits of a pixel's can be saved."""
+    image = crop(photograph, 192, 192).float()
+    to_ycc = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+    whole = torch.einsum("dc,chw->dhw", to_ycc, image).round()
+    between = whole + torch.rand(whole.shape, generator=generator()) - 0.5
+    sizes = []
+    for ycc in (whole, between):
+        rgb = torch.einsum("dc,chw->dhw", torch.linalg.inv(to_ycc), ycc).round().clamp(0, 255)
+        sizes.append(len(written(rgb.to(torch.uint8), spread=20)))
+    assert sizes[0] < 0.9 * sizes[1]
+
+
+def test_mixtures_that_are_off_are_corrected(photograph: Tensor) -> None:
+    """Means that are wrong by the same everywhere."""
+    image, model = crop(photograph, 100, 100)[:1], LogisticMixture()
+    costs = {}
+    for coder in (AdaptiveMixing, Digits):
+        sizes = []
+        for off in (0.0, 6.0):
+            pixels = coder(model, (1, 100, 100), (0,))
+            mixture = mixture_of(image[0].float() + off, spread=1.0)
+            pixels.write(mixture, image.float(), Plane(0, 0, 0, 0, 1, 0, 0))
+            sizes.append(len(pixels.finish()))
+        costs[coder] = sizes[1] - sizes[0]
+    assert 0 < costs[AdaptiveMixing] < 0.6 * costs[Digits]
+
+
+# ---- arithmetic
+
+
+def test_logistic_and_logarithm_are_close() -> None:
+    for u in np.linspace(-30, 30, 1001):
+        assert logistic(u) == pytest.approx(1 / (1 + np.exp(-u)), abs=1e-5)
+    for x in np.exp(np.linspace(-20, 20, 1001)):
+        assert ln(x) == pytest.approx(np.log(x), abs=1e-6)
+
+
+def test_least_squares_are_those_of_the_normal_equations() -> None:
+    x, y = noise(50, 6).double().numpy(), noise(50, seed=4).double().numpy()
+    moments, solution = np.zeros((8, 9)), np.zeros(8)
+    moments[:6, :6], moments[:6, -1] = np.triu(x.T @ x), x.T @ y
+    solve(moments, 6, 0.5, np.zeros((8, 8)), solution)
+    assert solution[:6] == pytest.approx(np.linalg.solve(x.T @ x + 0.5 * np.eye(6), x.T @ y))
