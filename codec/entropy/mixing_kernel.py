@@ -57,6 +57,8 @@ _SURE_AFTER = 2.0
 _CERTAIN = np.array([0.7, 1.5, 3.0, 6.0])
 _LOGISTIC_VARIANCE = 3.29  # π²/3
 _LEAST_DEVIATION = 0.1
+_FIRST_BYTE = REGISTER_BITS - 8
+_NARROW = 1 << 24
 _HASH, _HASHED = 0x9E3779B1, 0x3FFFFFFF  # their product is below 2^62
 
 _CAUSAL = np.array([(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)])
@@ -102,7 +104,7 @@ def code_plane(
     """Codes a plane of `columns` columns: `values`, int16 `[N]`, row by row, which a decoder writes.
 
     Its mixtures are float64 `[N, K]`: `means` in levels, `rates`, which are 1 / scale, and `weights`. `order` is
-    the image's channels in coding order. `register` and `data` are the coder's (see encode_bit); an encoder's
+    the image's channels in coding order. `register` and `data` are the coder's (see code_bit); an encoder's
     `data` has 16 bytes a pixel left.
     """
     components = means.shape[1]
@@ -396,11 +398,7 @@ def _code_value(
         other = min(max(other, -_LARGEST_LOGIT), _LARGEST_LOGIT)
         likely = logistic(0.5 * (one + other)) * (1 << PROBABILITY_BITS)
         ones_of = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY_BITS) - LEAST)))
-        if decoding:
-            bit = decode_bit(register, data, ones_of)
-        else:
-            bit = 1 if value >= middle else 0
-            encode_bit(register, data, bit, ones_of)
+        bit = code_bit(decoding, register, data, 1 if value >= middle else 0, ones_of)
         one, other = _LEARNING_RATE * (bit - logistic(one)), _LEARNING_RATE * (bit - logistic(other))
         for k in range(INPUTS):
             by_certainty[decision, certainty, k] += one * inputs[k]
@@ -476,41 +474,38 @@ def solve(moments: np.ndarray, count: int, ridge: float, factor: np.ndarray, sol
         solution[i] = product / factor[i, i]
 
 
-# ---- a binary arithmetic coder, low and high of its interval and a window in `register`, the position in `data`
-
-
 @njit(cache=True)
-def encode_bit(register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> None:
-    """Writes `bit`, 1 with the probability `ones` / 65536."""
-    low, high = register[0], register[1]
-    middle = low + ((high - low) >> PROBABILITY_BITS) * ones
-    if bit:
-        high = middle
-    else:
-        low = middle + 1
-    while (low ^ high) >> (REGISTER_BITS - 8) == 0:
-        data[register[3]] = low >> (REGISTER_BITS - 8)
-        register[3] += 1
-        low = (low << 8) & REGISTER_ALL
-        high = ((high << 8) & REGISTER_ALL) | 255
-    register[0], register[1] = low, high
+def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> int:
+    """Writes `bit`, 1 with a probability of `ones` / 65536, to `data`, or reads it; behind their end are zeros.
 
-
-@njit(cache=True)
-def decode_bit(register: np.ndarray, data: np.ndarray, ones: int) -> int:
-    """The bit that `encode_bit` wrote. Behind the end of `data` all bytes are 0."""
+    A binary arithmetic coder. `register` has the low and the high end of its interval, of a decoder the window that
+    lies in it, and how many bytes have left them.
+    """
     low, high, window = register[0], register[1], register[2]
     middle = low + ((high - low) >> PROBABILITY_BITS) * ones
-    bit = 1 if window <= middle else 0
+    if decoding:
+        bit = 1 if window <= middle else 0
     if bit:
         high = middle
     else:
         low = middle + 1
-    while (low ^ high) >> (REGISTER_BITS - 8) == 0:
-        low = (low << 8) & REGISTER_ALL
-        high = ((high << 8) & REGISTER_ALL) | 255
-        following = data[register[3] + 7] if register[3] + 7 < len(data) else 0
-        window = ((window << 8) & REGISTER_ALL) | following
+    while True:
+        if (low ^ high) >> _FIRST_BYTE:
+            if high - low >= _NARROW:
+                break
+            # The ends lie close together on both sides of a carry: the interval gives its smaller side up.
+            carry = high >> _FIRST_BYTE << _FIRST_BYTE
+            if carry - low > high - carry:
+                high = carry - 1
+            else:
+                low = carry
+        if decoding:
+            following = register[3] + REGISTER_BITS // 8
+            window = (window << 8 & REGISTER_ALL) | (data[following] if following < len(data) else 0)
+        else:
+            data[register[3]] = low >> _FIRST_BYTE
         register[3] += 1
+        low = low << 8 & REGISTER_ALL
+        high = (high << 8 & REGISTER_ALL) | 255
     register[0], register[1], register[2] = low, high, window
     return bit

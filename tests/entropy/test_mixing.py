@@ -15,7 +15,8 @@ from codec.bitstream import BitstreamError
 from codec.entropy import LogisticMixture, Mixture
 from codec.entropy.digits import Digits
 from codec.entropy.mixing import AdaptiveMixing
-from codec.entropy.mixing_kernel import ln, logistic, solve
+from codec.entropy.mixing_kernel import code_bit, ln, logistic, solve
+from codec.entropy.mixing_tables import ending, started
 from codec.entropy.mixture import Plane
 
 ORDER = (1, 0, 2)
@@ -112,6 +113,21 @@ def test_no_image_is_smaller_than_the_least_it_may_cost() -> None:
         image = torch.zeros(channels, 300, 300, dtype=torch.uint8)
         least = AdaptiveMixing.least_bits(channels) * 300 * 300
         assert 0.05 * 8 * len(written(image)) < least <= 8 * len(written(image))
+
+
+def test_bits_come_back_where_the_interval_lies_around_a_carry() -> None:
+    """Bits whose probabilities are such that its ends come ever closer to the carry from both sides."""
+    writer, out, bits = started(), np.zeros(4000, np.uint8), []
+    for n in range(1500):
+        low, high = int(writer[0]), int(writer[1])
+        carry = high >> 48 << 48
+        share = min(max((carry - low << 16) // (high - low), 1), 65535)
+        bits.append((n % 2, share))
+        code_bit(False, writer, out, *bits[-1])
+    data = out[: writer[3]].tobytes() + ending(writer)
+    reader, data = started(data), np.frombuffer(data, np.uint8).copy()
+    assert [code_bit(True, reader, data, 0, share) for _, share in bits] == [bit for bit, _ in bits]
+    assert len(data) < 3200  # 16 bits at most for a bit, and those the carry takes
 
 
 # ---- the same bytes wherever they are made
