@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
-	table-comcnn table-lossless table-priors table-baselines figures
+	table-comcnn table-lossless table-kinds table-priors table-baselines figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -19,7 +19,7 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python experiments/install.py --torch-index '$(TORCH_INDEX)'
-	@$(BIN)/python -W ignore -c 'from codec.entropy.coder import default_coder; default_coder()'
+	@$(BIN)/python -W ignore -c 'from codec.entropy.coder import default_coder; default_coder(); from codec.entropy.mixing import compile_loop; compile_loop()'
 	@touch $(READY)
 
 UV ?= uv
@@ -77,6 +77,9 @@ table-comcnn: $(READY)  ## ComCNN, JPEG, RecCNN against JPEG
 
 table-lossless: $(READY)  ## the lossless U-Nets against PNG, JPEG 2000, WebP, JPEG XL
 	$(MAKE_TABLES) lossless
+
+table-kinds: $(READY)  ## lossless coding of pictures of few colours, enlarged, drawn on, from JPEGs, noisy, beside JPEG XL
+	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.kinds
 
 table-priors: $(READY)  ## the four priors, the last with z too, trained alike on the same latents: bits of Kodak at three rates
 	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.priors

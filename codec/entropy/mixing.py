@@ -65,7 +65,7 @@ class AdaptiveMixing:
         self.register = started(data or b"")
         self.written: list[bytes] = []
         self.data = np.frombuffer(data or b"", np.uint8).copy()  # read-only arrays would be another type to compile
-        _compile()
+        compile_loop()
 
     @staticmethod
     def least_bits(channels: int) -> float:
@@ -140,7 +140,7 @@ def _nothing_learned(size: tuple[int, int, int]) -> State:
 
 
 @functools.cache
-def _compile() -> None:
+def compile_loop() -> None:
     """Codes one pixel, so that numba compiles the loop, or loads what it has kept of that."""
     with narrated("compiling the lossless coder's inner loop, once in this environment (about 15 s) ..."):
         one = np.ones((1, 1))

@@ -162,10 +162,10 @@ def test_any_compiler_gives_the_same_bytes(environment: dict[str, str], photogra
 def test_no_operations_are_fused(tmp_path: Path) -> None:
     """What this CPU could do with one rounding instead of two."""
     program = (
-        "from codec.entropy.mixing import _compile\n"
+        "from codec.entropy.mixing import compile_loop\n"
         "from codec.entropy.mixing_kernel import code_plane\n"
         "import json\n"
-        "_compile()\n"
+        "compile_loop()\n"
         "texts = list(code_plane.inspect_asm().values())\n"
         "print(json.dumps([len(texts), sum('fmadd' in text or 'fmla' in text for text in texts)]))\n"
     )
