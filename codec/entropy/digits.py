@@ -40,3 +40,19 @@ class Digits:
     def end(self) -> None:
         """Raises BitstreamError if not all has been read."""
         self.reader.end()
+
+    def bits(self) -> float:
+        """How many were written."""
+        return 8.0 * len(self.finish())
+
+
+class CountedDigits(Digits):
+    """Counts what Digits would write, by the counts that the coder is told, without a coder."""
+
+    counted = 0.0
+
+    def write(self, mixture: Mixture, pixels: Tensor, plane: Plane) -> None:
+        self.counted += float(self.model.bits(mixture, pixels).sum())
+
+    def bits(self) -> float:
+        return self.counted

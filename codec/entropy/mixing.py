@@ -91,6 +91,10 @@ class AdaptiveMixing:
         """All that was written."""
         return b"".join([*self.written, ending(self.register)])
 
+    def bits(self) -> float:
+        """How many were written."""
+        return 8.0 * len(self.finish())
+
     def end(self) -> None:
         """Raises BitstreamError if what was read is not all of the data, or more than those."""
         last = ending(self.register)

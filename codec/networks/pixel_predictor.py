@@ -32,6 +32,15 @@ class Tap(NamedTuple):
     right: int
 
 
+# The three planes that double the resolution of a fourth, (0, 0), by their rows and columns modulo 2, in coding
+# order, and which neighbours of theirs are known by then: plane 0 is (0, 0), plane 1 the first of these, and so on.
+POLYPHASE = {
+    (1, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(0, 1, 0), Tap(0, 1, 1)),
+    (0, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(1, 0, 0), Tap(1, -1, 0)),
+    (1, 0): (Tap(0, 0, 0), Tap(0, 1, 0), Tap(1, 0, 0), Tap(1, 0, -1)),
+}
+
+
 class PixelPredictor(nn.Module):
     """Distributions of the pixels on one grid, channel after channel, each from all that is known before it.
 

@@ -10,10 +10,8 @@ Letters: B images, C image channels, H × W pixels, N halvings to the core resol
 """
 
 import struct
-import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,8 @@ from torch import Tensor, nn
 from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
-from codec.entropy.digits import Digits
 from codec.entropy.mixture import Plane
+from codec.entropy.pixel_coder import ADAPTATIONS, PixelCoder, pixel_coder
 from codec.entropy.trace import observed
 from codec.errors import ArgumentError, EncodeError
 from codec.learned_codec import LearnedCodec
@@ -31,19 +29,8 @@ from codec.losses import RateDistortionLoss
 from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
-from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, PixelPredictor, Tap, fit
-from codec.networks.tiles import tiles
-
-if TYPE_CHECKING:
-    from codec.entropy.mixing import AdaptiveMixing
-
-# The three planes that double the resolution of a fourth, (0, 0), by their rows and columns modulo 2, in coding
-# order, and which neighbours of theirs are known by then: plane 0 is (0, 0), plane 1 the first of these, and so on.
-POLYPHASE = {
-    (1, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(0, 1, 0), Tap(0, 1, 1)),
-    (0, 1): (Tap(0, 0, 0), Tap(0, 0, 1), Tap(1, 0, 0), Tap(1, -1, 0)),
-    (1, 0): (Tap(0, 0, 0), Tap(0, 1, 0), Tap(1, 0, 0), Tap(1, 0, -1)),
-}
+from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, POLYPHASE, PixelPredictor, Tap, fit
+from codec.networks.samples import checksum, tiles, to_integers
 
 # Before the pixels: tile size, levels, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")
@@ -102,7 +89,7 @@ class LosslessUNet(LearnedCodec):
     ) -> None:
         super().__init__(image_channels)
         check_choice("context", context, ("none", "polyphase"))
-        check_choice("adaptation", adaptation, ("none", "mixing"))
+        check_choice("adaptation", adaptation, ADAPTATIONS)
         check_integer("depth", depth, 1, 6)
         check_integer("levels", levels, 1, depth)
         check_integer("latent_channels", latent_channels, 1)
@@ -176,18 +163,13 @@ class LosslessUNet(LearnedCodec):
 
     def _bits(self, image: Tensor) -> dict[str, Tensor]:
         (y_hat,), bits = self.bottleneck([self.g_a(image)])
-        planes = []
-
-        def code(mixture: Mixture, pixels: Tensor, plane: Plane) -> None:  # noqa: ARG001
-            planes.append(self.mixture.bits(mixture, pixels))
-
-        self._visit(image, y_hat, code)
+        planes: list[Tensor] = []
+        self._visit(image, y_hat, lambda mixture, pixels, _: planes.append(self.mixture.bits(mixture, pixels)))
         return {"z": sum(bits.values()), "x": torch.stack(planes).sum(0)}
 
     def _file_bits(self, image: Tensor) -> dict[str, Tensor]:
         """Bits `[1]` of z, by its tables, and of the pixels of one image, in evaluation mode, as they are coded."""
-        pixels = self._pixel_coder(image)
-        z = []
+        pixels, z = self._pixel_coder(image, counted=True), []
 
         def tile_bits(y: Tensor) -> Tensor:
             (y_hat,), bits = self.bottleneck([y])
@@ -195,7 +177,7 @@ class LosslessUNet(LearnedCodec):
             return y_hat
 
         self._write(image, pixels, tile_bits)
-        return {"z": torch.stack(z).sum(0), "x": z[0].new_tensor([8 * len(pixels.finish())])}
+        return {"z": torch.stack(z).sum(0), "x": z[0].new_tensor([pixels.bits()])}
 
     def _channels_to_code(self, image: Tensor) -> int:
         """1 if all channels are equal, of every image of the batch; else all of them."""
@@ -231,8 +213,8 @@ class LosslessUNet(LearnedCodec):
         pixels = self._pixel_coder(image, sections[1][_HEAD.size :])
 
         def code(mixture: Mixture, target: Tensor, plane: Plane) -> None:
-            read = partial(pixels.read, mixture, plane)
-            target.copy_(observed("x", partial(self.mixture.told, mixture), read))
+            told, read = partial(self.mixture.told, mixture), partial(pixels.read, mixture, plane)
+            target.copy_(observed("x", told, read))
 
         with exact_kernels(self.device.type):
             for tile, corner in tiles(image, self.tile):
@@ -255,26 +237,19 @@ class LosslessUNet(LearnedCodec):
             )
         if coded > channels:
             raise BitstreamError(f"the header claims {channels} channel, but {coded} are coded")
-        if 8 * len(sections[1]) < self._pixel_coder_class().least_bits(coded) * size[0] * size[1]:
+        if 8 * len(sections[1]) < pixel_coder(self.adaptation).least_bits(coded) * size[0] * size[1]:
             raise BitstreamError(
                 f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
             )
         # The tiles together have no fewer latents than the image in one piece.
         self.bottleneck.check_length(sections[0], [self._core_size(size)])
 
-    def _pixel_coder_class(self) -> "type[Digits | AdaptiveMixing]":
-        if self.adaptation == "none":
-            return Digits
-        from codec.entropy.mixing import AdaptiveMixing  # numba takes a second to import
+    def _pixel_coder(self, image: Tensor, data: bytes | None = None, counted: bool = False) -> PixelCoder:
+        """What writes the pixels of an image like `image` `[1, C, H, W]`, counts their bits, or reads `data`."""
+        order, size = CODING_ORDER[self.image_channels], tuple(image.shape[1:])
+        return pixel_coder(self.adaptation, counted)(self.mixture, size, order, data)
 
-        return AdaptiveMixing
-
-    def _pixel_coder(self, image: Tensor, data: bytes | None = None) -> "Digits | AdaptiveMixing":
-        """What writes the pixels of an image like `image` `[1, C, H, W]`, or reads them from `data`."""
-        order = CODING_ORDER[self.image_channels]
-        return self._pixel_coder_class()(self.mixture, tuple(image.shape[1:]), order, data)
-
-    def _write(self, image: Tensor, pixels: "Digits | AdaptiveMixing", coded: Callable[[Tensor], Tensor]) -> None:
+    def _write(self, image: Tensor, pixels: PixelCoder, coded: Callable[[Tensor], Tensor]) -> None:
         """Has `pixels` write an image; `coded` turns y of a tile into what a decoder has of it."""
         channels = self._channels_to_code(image)
         with exact_kernels(image.device.type):
@@ -347,11 +322,8 @@ class LosslessUNet(LearnedCodec):
             for phase, (down, right) in enumerate(POLYPHASE, 1):
                 pixels = image[..., down::2, right::2]
                 if pixels.numel():
-                    shared = min(level, 1)
-                    first = plane_at(
-                        down << level, right << level, 2 << level, phase, phase + (1 - shared) * len(POLYPHASE)
-                    )
-                    predictor = self.predictors[shared][phase - 1]
+                    predictor, kind = self.predictors[min(level, 1)][phase - 1], phase + (0 if level else 3)
+                    first = plane_at(down << level, right << level, 2 << level, phase, kind)
                     predict(predictor, torch.cat(known, 1), features[level + 1], pixels, first)
                 # Of a tile one pixel high or wide, some planes are empty.
                 known.append(fit(pixels, height, width) if pixels.numel() else known[0])
@@ -376,13 +348,3 @@ class LosslessUNet(LearnedCodec):
                 weight, _ = exact_transposed(weight, None, self.bottleneck.scale // 2, self.shortcut.block)
             preview = F.conv_transpose2d(z.float(), weight, stride=self.shortcut.block) + 127.5
         return codes(preview)[..., : features.shape[-2], : features.shape[-1]]
-
-
-def to_integers(x: Tensor) -> Tensor:
-    """[0, 1] → whole numbers 0…255 as floats, of the same shape."""
-    return (x.float() * 255).round()
-
-
-def checksum(image: Tensor) -> bytes:
-    """The CRC-32 of the pixels of `image`, whole numbers 0…255, big-endian."""
-    return zlib.crc32(image.to("cpu", torch.uint8).contiguous().numpy().tobytes()).to_bytes(4, "big")

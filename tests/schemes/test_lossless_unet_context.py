@@ -8,7 +8,8 @@ from unet_codecs import NONE, POLYPHASE, SMALL, lossless
 
 from codec import bitstream
 from codec.losses import RateDistortionLoss
-from codec.schemes.lossless_unet import LosslessUNet, to_integers
+from codec.networks.samples import to_integers
+from codec.schemes.lossless_unet import LosslessUNet
 
 RATE = RateDistortionLoss(mse_weight=0.0, rate_weight=1.0)
 

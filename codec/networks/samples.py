@@ -1,9 +1,21 @@
-"""An image in tiles, which networks see one after the other."""
+"""The samples of an image as whole numbers, their checksum, and tiles, which networks see one after the other."""
 
 import math
+import zlib
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
+
+
+def to_integers(x: Tensor) -> Tensor:
+    """[0, 1] → whole numbers 0…255 as floats, of the same shape."""
+    return (x.float() * 255).round()
+
+
+def checksum(image: Tensor) -> bytes:
+    """The CRC-32 of the pixels of `image`, whole numbers 0…255, big-endian."""
+    return zlib.crc32(image.to("cpu", torch.uint8).contiguous().numpy().tobytes()).to_bytes(4, "big")
 
 
 def tiles(image: Tensor, largest: int) -> Iterator[tuple[Tensor, tuple[int, int]]]:
