@@ -47,7 +47,7 @@ NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
 def torchac_coder() -> Coder:
     """torchac; the first import in an environment compiles it. Raises what that raises without a compiler."""
     with (
-        narrated("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
+        _narrated_briefly("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
         _built_by_this_environment(),
     ):
         import torchac
@@ -95,7 +95,7 @@ def _built_by_this_environment() -> Iterator[None]:
 
 
 @contextmanager
-def narrated(line: str) -> Iterator[None]:
+def _narrated_briefly(line: str) -> Iterator[None]:
     """Keeps what is printed inside, by child processes too, off the terminal; after 6 s `line` is shown."""
     kept = [os.dup(1), os.dup(2)]
     timer = threading.Timer(6.0, lambda: os.write(kept[1], f"{line}\n".encode()))

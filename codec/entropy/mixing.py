@@ -4,16 +4,15 @@ What has been coded so far corrects the mixtures, and is mixed with them (see co
 of that is sent: a decoder learns the same, for all of it is arithmetic that is the same on every machine.
 """
 
-import functools
 import math
-from decimal import Decimal
+import sys
+import threading
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codec.bitstream import BitstreamError
-from codec.entropy.coder import narrated
 from codec.entropy.mixing_kernel import (
     CERTAINTIES,
     CLASSES,
@@ -21,8 +20,10 @@ from codec.entropy.mixing_kernel import (
     DECISIONS,
     ERRORS,
     INPUTS,
+    LEAST,
     MIXTURES,
     PIXELS,
+    PROBABILITY_BITS,
     UNKNOWN,
     USUAL_ERROR,
     VALUES,
@@ -30,22 +31,17 @@ from codec.entropy.mixing_kernel import (
     State,
     code_plane,
 )
-from codec.entropy.mixing_tables import LEAST, PROBABILITY_BITS, ending, started
+from codec.entropy.mixing_tables import LOGARITHMS, RATES, TAIL, ending, started
 from codec.entropy.mixture import (
     FRACTIONS,
-    SCALES,
-    SCALES_PER_E,
-    SMALLEST_SCALE,
     WEIGHT_TOTAL,
     LogisticMixture,
     Mixture,
     Plane,
 )
 
-_BYTES_A_PIXEL = 16  # at most: nine decisions of 14 bits
+_BYTES_A_PIXEL = 18  # at most: nine decisions of 14 bits, and what a carry costs
 _BUCKETS_A_PIXEL, _MOST_BUCKETS = 4, 1 << 17
-# By the index of a scale; correctly rounded, where a library's exponential may not be.
-_RATES = np.array([float((-Decimal(n) / SCALES_PER_E - Decimal(SMALLEST_SCALE)).exp()) for n in range(SCALES)])
 _LEAST_BITS_A_DECISION = -math.log2(1 - LEAST / (1 << PROBABILITY_BITS))
 
 
@@ -81,10 +77,15 @@ class AdaptiveMixing:
         self.written.append(out[: self.register[3]].tobytes())
 
     def read(self, mixture: Mixture, plane: Plane) -> Tensor:
-        """The next pixels, float `[1, h, w]`; any, where the data are not those of such an image: see `end`."""
+        """The next pixels, float `[1, h, w]`; any, where the data are not those of such an image: see `end`.
+
+        Raises BitstreamError where the data end too soon.
+        """
         shape = mixture.means[:, 0].shape
         values = np.zeros(shape.numel(), np.int16)
         self._code(True, values, mixture, plane, self.data)
+        if self.register[3] > len(self.data):
+            raise BitstreamError("the section of the pixels ends too soon")
         return torch.from_numpy(values).view(shape).to(mixture.means)
 
     def finish(self) -> bytes:
@@ -107,9 +108,10 @@ class AdaptiveMixing:
             decoding,
             values,
             mixture.means.shape[-1],
-            means / FRACTIONS,
-            _RATES[scales],
-            weights / WEIGHT_TOTAL,
+            # Arrays in another order would be another type to compile.
+            np.ascontiguousarray(means / FRACTIONS),
+            np.ascontiguousarray(RATES[scales]),
+            np.ascontiguousarray(weights / WEIGHT_TOTAL),
             plane,
             self.order,
             self.state,
@@ -125,7 +127,7 @@ def _nothing_learned(size: tuple[int, int, int]) -> State:
         weights[..., :MIXTURES] = 0.8 / MIXTURES
     width = np.zeros((CLASSES, ERRORS))
     width[:, 0] = USUAL_ERROR
-    buckets = min(_MOST_BUCKETS, 1 << math.ceil(math.log2(_BUCKETS_A_PIXEL * math.prod(size))))
+    buckets = min(_MOST_BUCKETS, 1 << (_BUCKETS_A_PIXEL * math.prod(size) - 1).bit_length())
     counts = np.zeros((CONTEXTS, buckets, 8, 2), np.float32)
     counts[..., 0] = 0.5
     return State(
@@ -140,14 +142,30 @@ def _nothing_learned(size: tuple[int, int, int]) -> State:
         by_certainty=by_certainty,
         by_width=by_width,
         counts=counts,
+        tail=TAIL,
+        logarithms=LOGARITHMS,
     )
 
 
-@functools.cache
+_compiling = threading.Lock()
+_compiled = False
+
+
 def compile_loop() -> None:
-    """Codes one pixel, so that numba compiles the loop, or loads what it has kept of that."""
-    with narrated("compiling the lossless coder's inner loop, once in this environment (about 15 s) ..."):
-        one = np.ones((1, 1))
+    """Has numba compile the loop, or load what it has kept of that; once in a process."""
+    global _compiled
+    with _compiling:
+        if not _compiled:
+            _code_one_pixel()
+        _compiled = True
+
+
+def _code_one_pixel() -> None:
+    line = "compiling the lossless coder's inner loop, once in this environment (about 15 s) ...\n"
+    timer = threading.Timer(4.0, lambda: sys.stderr.write(line))
+    one = np.ones((1, 1))
+    timer.start()
+    try:
         code_plane(
             False,
             np.zeros(1, np.int16),
@@ -161,3 +179,5 @@ def compile_loop() -> None:
             started(),
             np.empty(2 * _BYTES_A_PIXEL, np.uint8),
         )
+    finally:
+        timer.cancel()

@@ -10,32 +10,22 @@ by two sets of weights, which learn from every decision, and what the coder is t
 
 Doubles are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
 of that. numba compiles it so, without fused or reordered operations, unless it is told `fastmath`. All that it
-compiles is in this file: what it has kept of an earlier compilation is valid while this file is the same.
+compiles, constants too, is in this file: what it kept of an earlier compilation is valid while that is the same.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from codec.entropy.mixing_tables import (
-    LEAST,
-    LN,
-    LN_2,
-    LN_STEPS,
-    PROBABILITY_BITS,
-    REGISTER_ALL,
-    REGISTER_BITS,
-    TAIL,
-    TAIL_END,
-    TAIL_STEPS,
-)
-from codec.entropy.mixture import VALUES, Plane
+from codec.entropy.mixture import Plane
 
 KINDS, POSITIONS = 7, 3
 CLASSES = KINDS * POSITIONS
 ERRORS, PIXELS = 26, 40  # regressors at most, of the errors and of the pixels
+VALUES = 256
 DECISIONS = 9  # of a difference from -256 to 255
 MIXTURES, CONTEXTS = 2, 5
 INPUTS = MIXTURES + CONTEXTS + 1
@@ -57,6 +47,15 @@ _SURE_AFTER = 2.0
 _CERTAIN = np.array([0.7, 1.5, 3.0, 6.0])
 _LOGISTIC_VARIANCE = 3.29  # π²/3
 _LEAST_DEVIATION = 0.1
+# The coder's interval, whole numbers of 56 bits: with 16 bits of a probability its width fits an int64.
+REGISTER_BITS = 56
+REGISTER_ALL = (1 << REGISTER_BITS) - 1
+PROBABILITY_BITS = 16
+# Of 65536, what a bit has at least: a section of n bytes cannot stand for more than so many bits.
+LEAST = 4
+TAIL_STEPS, TAIL_END = 64, 24  # of the table of the logistic
+LN_STEPS = 1024  # and of that of the logarithm
+_LN_2 = 0.6931471805599453
 _FIRST_BYTE = REGISTER_BITS - 8
 _NARROW = 1 << 24
 _HASH, _HASHED = 0x9E3779B1, 0x3FFFFFFF  # their product is below 2^62
@@ -85,9 +84,18 @@ class State(NamedTuple):
     by_width: np.ndarray  # [CLASSES, WIDTHS, WIDTHS, INPUTS]: weights
     # float32 [CONTEXTS, buckets, 8, 2]: how likely a decision's bit is 1 there, and how often it was made
     counts: np.ndarray
+    tail: np.ndarray  # tables: 1 / (1 + e^u) at u = n / TAIL_STEPS, and
+    logarithms: np.ndarray  # ln(1 + n / LN_STEPS)
 
 
-@njit(cache=True)
+def _compiled(function: Callable) -> Callable:
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # there is no folder to keep what is compiled in
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def code_plane(
     decoding: bool,
     values: np.ndarray,
@@ -116,6 +124,7 @@ def code_plane(
     width_moments, width = state.width_moments[class_], state.width[class_]
     pixel_moments, pixel_shift = state.pixel_moments[class_], state.pixel_shift[class_]
     by_certainty, by_width, counts = state.by_certainty[class_], state.by_width[class_], state.counts
+    tail, logarithms = state.tail, state.logarithms
     errors, sizes, pixels = np.zeros(ERRORS), np.zeros(ERRORS), np.zeros(PIXELS)
     factor = np.zeros((PIXELS, PIXELS))
     centres, slopes = np.zeros((MIXTURES, components)), np.zeros((MIXTURES, components))
@@ -133,7 +142,7 @@ def code_plane(
             square += weights[n, k] * (_LOGISTIC_VARIANCE / (rates[n, k] * rates[n, k]) + off * off)
         deviation = math.sqrt(square) + _LEAST_DEVIATION
         used = _neighbouring_errors(off_by, order, position, channel, step, phase, y, x, errors, sizes)
-        sizes[used] = ln(deviation)
+        sizes[used] = ln(deviation, logarithms)
         used += 1
         off, size = 0.0, 0.0
         for k in range(used):
@@ -154,10 +163,10 @@ def code_plane(
             slopes[1, k] = rates[n, k] / wider
         _contexts_of(known, off_by, order, position, channel, step, phase, y, x, contexts)
         origin = int(known[order[0], y, x]) if position > 0 else 0
-        row, column = _step_of(ln(deviation) + 0.5), _step_of(ln(wider) + 2.0)
+        row, column = _step_of(ln(deviation, logarithms) + 0.5), _step_of(ln(wider, logarithms) + 2.0)
         values[n] = _code_value(
             decoding, values[n], origin, centres, slopes, weights, n, contexts, counts,
-            by_certainty, by_width, row, column, buckets, inputs, ends, register, data,
+            by_certainty, by_width, row, column, buckets, inputs, ends, register, data, tail, logarithms,
         )  # fmt: skip
         error = (values[n] - mean) / deviation
         error = min(max(error, -_LARGEST_ERROR), _LARGEST_ERROR)
@@ -177,18 +186,18 @@ def code_plane(
             pixel_moments *= _KEPT
 
 
-@njit(cache=True)
+@_compiled
 def _step_of(logarithm: float) -> int:
     return int(min(max(4.0 * logarithm, 0.0), WIDTHS - 1.0))
 
 
-@njit(cache=True)
+@_compiled
 def _is_known(off_by: np.ndarray, channel: int, y: int, x: int) -> bool:
     inside = 0 <= y < off_by.shape[1] and 0 <= x < off_by.shape[2]
     return inside and off_by[channel, y, x] != UNKNOWN
 
 
-@njit(cache=True)
+@_compiled
 def _neighbouring_errors(
     off_by: np.ndarray,
     order: np.ndarray,
@@ -218,7 +227,7 @@ def _neighbouring_errors(
     return n
 
 
-@njit(cache=True)
+@_compiled
 def _add_error(
     off_by: np.ndarray, channel: int, y: int, x: int, errors: np.ndarray, sizes: np.ndarray, n: int
 ) -> int:
@@ -230,7 +239,7 @@ def _add_error(
     return n + 1
 
 
-@njit(cache=True)
+@_compiled
 def _neighbouring_pixels(
     known: np.ndarray,
     off_by: np.ndarray,
@@ -265,7 +274,7 @@ def _neighbouring_pixels(
     return n
 
 
-@njit(cache=True)
+@_compiled
 def _add_pixel(
     known: np.ndarray,
     off_by: np.ndarray,
@@ -281,7 +290,7 @@ def _add_pixel(
     return n + 1
 
 
-@njit(cache=True)
+@_compiled
 def _learn(moments: np.ndarray, regressors: np.ndarray, count: int, target: float) -> None:
     last = moments.shape[1] - 1
     for i in range(count):
@@ -294,7 +303,7 @@ def _learn(moments: np.ndarray, regressors: np.ndarray, count: int, target: floa
 # ---- one value
 
 
-@njit(cache=True)
+@_compiled
 def _contexts_of(
     known: np.ndarray,
     off_by: np.ndarray,
@@ -327,12 +336,12 @@ def _contexts_of(
     contexts[4] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - first_there + 2 * VALUES
 
 
-@njit(cache=True)
+@_compiled
 def _value_at(known: np.ndarray, off_by: np.ndarray, channel: int, y: int, x: int) -> int:
     return int(known[channel, y, x]) if _is_known(off_by, channel, y, x) else VALUES
 
 
-@njit(cache=True)
+@_compiled
 def _code_value(
     decoding: bool,
     value: int,
@@ -352,6 +361,8 @@ def _code_value(
     ends: np.ndarray,
     register: np.ndarray,
     data: np.ndarray,
+    tail: np.ndarray,
+    logarithms: np.ndarray,
 ) -> int:
     low, high = origin - VALUES, origin + VALUES  # the value is at least low and below high
     inputs[INPUTS - 1] = _BIAS
@@ -375,18 +386,18 @@ def _code_value(
         for m in range(MIXTURES):
             total = 0.0
             for k in range(weights.shape[1]):
-                total += weights[n, k] * logistic((middle - 0.5 - centres[m, k]) * slopes[m, k])
+                total += weights[n, k] * logistic((middle - 0.5 - centres[m, k]) * slopes[m, k], tail)
             ends[2, m] = total
             over = max(ends[1, m] - total, 0.0) + (min(high, VALUES) - middle) * _FLOOR
             under = max(total - ends[0, m], 0.0) + (middle - max(low, 0)) * _FLOOR
-            inputs[m] = min(max(ln(over / under), -_LARGEST_LOGIT), _LARGEST_LOGIT)
+            inputs[m] = min(max(ln(over / under, logarithms), -_LARGEST_LOGIT), _LARGEST_LOGIT)
         node = (1 << within) + ((low - start) >> (DECISIONS - decision))
         for k in range(CONTEXTS):
             count = float(counts[k, buckets[k], node, 1])
             inputs[MIXTURES + k] = 0.0
             if count > 0.0:
                 ones = float(counts[k, buckets[k], node, 0])
-                inputs[MIXTURES + k] = ln(ones / (1.0 - ones)) * min(count / _SURE_AFTER, 1.0)
+                inputs[MIXTURES + k] = ln(ones / (1.0 - ones), logarithms) * min(count / _SURE_AFTER, 1.0)
         certainty = 0
         while certainty < CERTAINTIES - 1 and abs(inputs[1]) >= _CERTAIN[certainty]:
             certainty += 1
@@ -396,10 +407,10 @@ def _code_value(
             other += by_width[row, column, k] * inputs[k]
         one = min(max(one, -_LARGEST_LOGIT), _LARGEST_LOGIT)
         other = min(max(other, -_LARGEST_LOGIT), _LARGEST_LOGIT)
-        likely = logistic(0.5 * (one + other)) * (1 << PROBABILITY_BITS)
+        likely = logistic(0.5 * (one + other), tail) * (1 << PROBABILITY_BITS)
         ones_of = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY_BITS) - LEAST)))
         bit = code_bit(decoding, register, data, 1 if value >= middle else 0, ones_of)
-        one, other = _LEARNING_RATE * (bit - logistic(one)), _LEARNING_RATE * (bit - logistic(other))
+        one, other = _LEARNING_RATE * (bit - logistic(one, tail)), _LEARNING_RATE * (bit - logistic(other, tail))
         for k in range(INPUTS):
             by_certainty[decision, certainty, k] += one * inputs[k]
             by_width[row, column, k] += other * inputs[k]
@@ -418,7 +429,7 @@ def _code_value(
     return low
 
 
-@njit(cache=True)
+@_compiled
 def _bucket(context: int, buckets: int) -> int:
     return (context % _HASHED * _HASH >> 20) & (buckets - 1)
 
@@ -426,25 +437,25 @@ def _bucket(context: int, buckets: int) -> int:
 # ---- arithmetic
 
 
-@njit(cache=True)
-def logistic(u: float) -> float:
+@_compiled
+def logistic(u: float, tail: np.ndarray) -> float:
     """1 / (1 + e^-u), with an absolute error below 10^-5."""
     distance = min(abs(u), TAIL_END) * TAIL_STEPS
     n = int(distance)
-    tail = TAIL[n] + (distance - n) * (TAIL[n + 1] - TAIL[n])
-    return 1.0 - tail if u > 0 else tail
+    share = tail[n] + (distance - n) * (tail[n + 1] - tail[n])
+    return 1.0 - share if u > 0 else share
 
 
-@njit(cache=True)
-def ln(x: float) -> float:
+@_compiled
+def ln(x: float, logarithms: np.ndarray) -> float:
     """The natural logarithm of `x` > 0, with an absolute error below 10^-6."""
     mantissa, exponent = math.frexp(x)
     fraction = (2.0 * mantissa - 1.0) * LN_STEPS
     n = int(fraction)
-    return (exponent - 1) * LN_2 + LN[n] + (fraction - n) * (LN[n + 1] - LN[n])
+    return (exponent - 1) * _LN_2 + logarithms[n] + (fraction - n) * (logarithms[n + 1] - logarithms[n])
 
 
-@njit(cache=True)
+@_compiled
 def solve(moments: np.ndarray, count: int, ridge: float, factor: np.ndarray, solution: np.ndarray) -> None:
     """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
 
@@ -474,7 +485,7 @@ def solve(moments: np.ndarray, count: int, ridge: float, factor: np.ndarray, sol
         solution[i] = product / factor[i, i]
 
 
-@njit(cache=True)
+@_compiled
 def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> int:
     """Writes `bit`, 1 with a probability of `ones` / 65536, to `data`, or reads it; behind their end are zeros.
 

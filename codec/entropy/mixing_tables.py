@@ -1,24 +1,20 @@
-"""Tables and the coder's register for the adaptive coder's loop, the same on every machine.
+"""What the adaptive coder's loop is given and leaves behind: tables, and its arithmetic coder's register.
 
-What a library may round as it likes, logarithm and exponential, comes from here; `decimal` rounds correctly.
+What a library may round as it likes, logarithm and exponential, comes from these tables; `decimal` is correct.
 """
 
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 
 import numpy as np
 
-TAIL_STEPS, TAIL_END = 64, 24
-LN_STEPS = 1024
-TAIL = np.array([float(1 / (1 + (Decimal(n) / TAIL_STEPS).exp())) for n in range(TAIL_STEPS * TAIL_END + 2)])
-LN = np.array([float((1 + Decimal(n) / LN_STEPS).ln()) for n in range(LN_STEPS + 2)])
-LN_2 = float(Decimal(2).ln())
+from codec.entropy.mixing_kernel import LN_STEPS, REGISTER_ALL, REGISTER_BITS, TAIL_END, TAIL_STEPS
+from codec.entropy.mixture import SCALES, SCALES_PER_E, SMALLEST_SCALE
 
-# The coder's interval, whole numbers of 56 bits: with 16 bits of a probability its width fits an int64.
-REGISTER_BITS = 56
-REGISTER_ALL = (1 << REGISTER_BITS) - 1
-PROBABILITY_BITS = 16
-# Of 65536, what a bit has at least: a section of n bytes cannot stand for more than so many bits.
-LEAST = 4
+with localcontext(Context(prec=40)):  # whatever the program around has set
+    TAIL = np.array([float(1 / (1 + (Decimal(n) / TAIL_STEPS).exp())) for n in range(TAIL_STEPS * TAIL_END + 2)])
+    LOGARITHMS = np.array([float((1 + Decimal(n) / LN_STEPS).ln()) for n in range(LN_STEPS + 2)])
+    # 1 / scale, by the index of a scale.
+    RATES = np.array([float((-Decimal(n) / SCALES_PER_E - Decimal(SMALLEST_SCALE)).exp()) for n in range(SCALES)])
 
 
 def started(data: bytes = b"") -> np.ndarray:

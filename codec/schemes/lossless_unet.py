@@ -32,7 +32,7 @@ from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernel
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, POLYPHASE, PixelPredictor, Tap, fit
 from codec.networks.samples import checksum, tiles, to_integers
 
-# Before the pixels: tile size, levels, channels that are coded, checksum.
+# Before the pixels: tile size, levels and which adaptation, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")
 
 Code = Callable[[Mixture, Tensor, Plane], None]
@@ -108,6 +108,7 @@ class LosslessUNet(LearnedCodec):
         check_integer("tile", tile, 2**depth, 1 << 14)
         self.levels = levels if context == "polyphase" else 0
         self.adaptation = adaptation
+        self._levels_byte = self.levels | ADAPTATIONS.index(adaptation) << 7
         self.depth, self.tile, self.verify = depth, tile, verify
 
         self.encoder = AttentionEncoder(image_channels, features, latent_channels, depth)
@@ -199,8 +200,9 @@ class LosslessUNet(LearnedCodec):
             return z
 
         self._write(image, pixels, there_and_back)
-        head = _HEAD.pack(self.tile, self.levels, self._channels_to_code(image), checksum(image))
+        head = _HEAD.pack(self.tile, self._levels_byte, self._channels_to_code(image), checksum(image))
         sections = [pack_strings(latents), head + pixels.finish()]
+        del pixels  # what it has learned takes memory
         if self.verify:
             self._check_comes_back(sections, image)
         return sections
@@ -230,17 +232,15 @@ class LosslessUNet(LearnedCodec):
         if len(sections[1]) < _HEAD.size:
             raise BitstreamError("the section of the pixels is cut")
         tile_size, levels, coded, _ = _HEAD.unpack_from(sections[1])
-        if (tile_size, levels) != (self.tile, self.levels) or coded not in (1, self.image_channels):
+        if (tile_size, levels) != (self.tile, self._levels_byte) or coded not in (1, self.image_channels):
             raise BitstreamError(
-                f"the file has tiles of {tile_size} pixels, {levels} levels and {coded} channels: "
-                f"this codec has {self.tile}, {self.levels} and 1 or {self.image_channels}"
+                f"the file has tiles of {tile_size} pixels, levels and adaptation {levels}, {coded} channels: "
+                f"this codec has {self.tile}, {self._levels_byte} and 1 or {self.image_channels}"
             )
         if coded > channels:
             raise BitstreamError(f"the header claims {channels} channel, but {coded} are coded")
         if 8 * len(sections[1]) < pixel_coder(self.adaptation).least_bits(coded) * size[0] * size[1]:
-            raise BitstreamError(
-                f"a section of {len(sections[1])} bytes is too short for {size[1]}×{size[0]} pixels"
-            )
+            raise BitstreamError(f"{len(sections[1])} bytes are too short a section for {size[1]}×{size[0]} pixels")
         # The tiles together have no fewer latents than the image in one piece.
         self.bottleneck.check_length(sections[0], [self._core_size(size)])
 
