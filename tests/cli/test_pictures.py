@@ -180,11 +180,17 @@ def test_a_file_that_is_larger_than_its_source_is_said(run) -> None:
 def test_a_rate_far_above_that_of_photographs_is_said() -> None:
     several = [{**POINT, "quality": 5, "bpp": 0.2}, {**POINT, "quality": 60, "bpp": 1.0, "psnr": 36.0}]
     ranged = replace(ABOUT, measured={"kodak": several, "bsd300": [{**several[0], "bpp": 0.3, "psnr": 29.0}]})
-    assert [_usual(ranged, quality) for quality in (5, 7, 60)] == [(0.3, 29.0), (0.3, 29.0), (1.0, 36.0)]
+    assert [_usual(ranged, quality) for quality in (0, 5, 7, 60, 99)] == [
+        (0.3, 29.0),
+        (0.3, 29.0),
+        (1.0, 29.0),
+        (1.0, 36.0),
+        (1.0, 36.0),
+    ]
     assert _usual(replace(ABOUT, measured={"kodak": [POINT]}), None) == (0.5, 30.0)
-    assert list(_notes(10, 20, 0.9, None, _Usual(0.5, 30.0))) == []
-    (note,) = _notes(10, 20, 1.1, 10.0, _Usual(0.5, 30.0))
-    assert note.startswith("photographs take up to 0.50 bpp")
+    assert list(_notes(10, 20, 1.4, None, _Usual(0.5, 30.0))) == []
+    (note,) = _notes(10, 20, 1.6, 10.0, _Usual(0.5, 30.0))
+    assert note.startswith("photographs take about 0.50 bpp")
     assert list(_notes(10, 20, 99.0, None, None)) == []
 
 
