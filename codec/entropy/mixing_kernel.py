@@ -113,7 +113,7 @@ def code_plane(
 
     Its mixtures are float64 `[N, K]`: `means` in levels, `rates`, which are 1 / scale, and `weights`. `order` is
     the image's channels in coding order. `register` and `data` are the coder's (see code_bit); an encoder's
-    `data` has 16 bytes a pixel left.
+    `data` has 18 bytes a pixel left.
     """
     components = means.shape[1]
     class_ = plane.kind * POSITIONS + plane.position
