@@ -1,9 +1,11 @@
 """Digits: codes the pixels of an image under the networks' mixtures as they are, in two digits each."""
 
+import torch
 from torch import Tensor
 
 from codec.bitstream import StringReader, pack_strings
 from codec.entropy.mixture import LEAST_BITS, LogisticMixture, Mixture, Plane
+from codec.errors import EncodeError
 
 
 class Digits:
@@ -26,8 +28,13 @@ class Digits:
         return channels * LEAST_BITS
 
     def write(self, mixture: Mixture, pixels: Tensor, plane: Plane) -> None:
-        """Codes `pixels` `[1, h, w]`, 0…255."""
-        self.strings += self.model.encode(mixture, pixels)
+        """Codes `pixels` `[1, h, w]`, 0…255. Raises EncodeError if the coder does not give them back."""
+        strings = self.model.encode(mixture, pixels)
+        if not torch.equal(self.model.decode(mixture, strings), pixels.float()):
+            raise EncodeError(
+                "the coder does not give back what it wrote: this machine does not compute as it should"
+            )
+        self.strings += strings
 
     def read(self, mixture: Mixture, plane: Plane) -> Tensor:
         """The next pixels, float `[1, h, w]`. Raises BitstreamError where the data end too soon."""

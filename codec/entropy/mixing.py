@@ -24,25 +24,25 @@ from codec.entropy.mixing_kernel import (
     MIXTURES,
     PIXELS,
     PROBABILITY_BITS,
+    SEEN_BITS,
+    SHARE_BITS,
     UNKNOWN,
     USUAL_ERROR,
     VALUES,
     WIDTHS,
     State,
+    check_bits,
     code_plane,
 )
-from codec.entropy.mixing_tables import LOGARITHMS, RATES, TAIL, ending, started
-from codec.entropy.mixture import (
-    FRACTIONS,
-    WEIGHT_TOTAL,
-    LogisticMixture,
-    Mixture,
-    Plane,
-)
+from codec.entropy.mixing_tables import MISSED, TABLES, ending, started
+from codec.entropy.mixture import FRACTIONS, WEIGHT_TOTAL, LogisticMixture, Mixture, Plane
+from codec.entropy.neighbours import neighbours, stored_size
+from codec.errors import EncodeError
 
 _BYTES_A_PIXEL = 18  # at most: nine decisions of 14 bits, and what a carry costs
 _BUCKETS_A_PIXEL, _MOST_BUCKETS = 4, 1 << 17
 _LEAST_BITS_A_DECISION = -math.log2(1 - LEAST / (1 << PROBABILITY_BITS))
+_NOTHING_TOLD = np.zeros(0, np.uint32)
 
 
 class AdaptiveMixing:
@@ -56,10 +56,11 @@ class AdaptiveMixing:
         data: bytes | None = None,
     ) -> None:
         self.model = model
-        self.order = np.array(order, np.int64)
+        self.size, self.order = size, order
         self.state = _nothing_learned(size)
         self.register = started(data or b"")
         self.written: list[bytes] = []
+        self.check = Check()
         self.data = np.frombuffer(data or b"", np.uint8).copy()  # read-only arrays would be another type to compile
         compile_loop()
 
@@ -69,12 +70,14 @@ class AdaptiveMixing:
         return (8 + channels - 1) * _LEAST_BITS_A_DECISION
 
     def write(self, mixture: Mixture, pixels: Tensor, plane: Plane) -> None:
-        """Codes `pixels` `[1, h, w]`, 0…255."""
+        """Codes `pixels` `[1, h, w]`, 0…255. Raises EncodeError if the coder does not give them back."""
         values = pixels.flatten().cpu().numpy().astype(np.int16)
         out = np.empty(_BYTES_A_PIXEL * (len(values) + 1), np.uint8)
+        told = np.empty(DECISIONS * len(values), np.uint32)
         self.register[3] = 0
-        self._code(False, values, mixture, plane, out)
+        made = self._code(False, values, mixture, plane, out, told)
         self.written.append(out[: self.register[3]].tobytes())
+        self.check.follow(self.written[-1], told[:made])
 
     def read(self, mixture: Mixture, plane: Plane) -> Tensor:
         """The next pixels, float `[1, h, w]`; any, where the data are not those of such an image: see `end`.
@@ -83,18 +86,20 @@ class AdaptiveMixing:
         """
         shape = mixture.means[:, 0].shape
         values = np.zeros(shape.numel(), np.int16)
-        self._code(True, values, mixture, plane, self.data)
+        self._code(True, values, mixture, plane, self.data, _NOTHING_TOLD)
         if self.register[3] > len(self.data):
             raise BitstreamError("the section of the pixels ends too soon")
         return torch.from_numpy(values).view(shape).to(mixture.means)
 
     def finish(self) -> bytes:
-        """All that was written."""
-        return b"".join([*self.written, ending(self.register)])
+        """All that was written. Raises EncodeError if it is not what the coder was told."""
+        last = ending(self.register)
+        self.check.follow(last, _NOTHING_TOLD, all_there=True)
+        return b"".join([*self.written, last])
 
     def bits(self) -> float:
         """How many were written."""
-        return 8.0 * len(self.finish())
+        return 8.0 * (sum(map(len, self.written)) + len(ending(self.register)))
 
     def end(self) -> None:
         """Raises BitstreamError if what was read is not all of the data, or more than those."""
@@ -102,48 +107,66 @@ class AdaptiveMixing:
         if self.data[self.register[3] :].tobytes() != last or len(self.data) < self.register[3]:
             raise BitstreamError("the section of the pixels ends too soon, or goes on after the last of them")
 
-    def _code(self, decoding: bool, values: np.ndarray, mixture: Mixture, plane: Plane, data: np.ndarray) -> None:
-        means, scales, weights = (part.cpu().numpy() for part in self.model.integers(mixture))
-        code_plane(
-            decoding,
-            values,
-            mixture.means.shape[-1],
-            # Arrays in another order would be another type to compile.
-            np.ascontiguousarray(means / FRACTIONS),
-            np.ascontiguousarray(RATES[scales]),
-            np.ascontiguousarray(weights / WEIGHT_TOTAL),
-            plane,
-            self.order,
-            self.state,
-            self.register,
-            data,
+    def _code(
+        self, decoding: bool, values: np.ndarray, mixture: Mixture, plane: Plane, data: np.ndarray, told: np.ndarray
+    ) -> int:
+        # Arrays of another kind, or in another order, would be another type to compile.
+        means, scales, weights = (
+            np.ascontiguousarray(part.cpu().numpy(), np.int32) for part in self.model.integers(mixture)
+        )
+        around = neighbours(plane, self.size, self.order)
+        columns = mixture.means.shape[-1]
+        return code_plane(
+            decoding, values, columns, means, scales, weights, around, self.state, TABLES, self.register, data, told
         )
 
 
+class Check:
+    """Reads behind a writer what it wrote: as soon as it can, so that little of it has to be kept."""
+
+    def __init__(self) -> None:
+        self.register: np.ndarray | None = None
+        self.data, self.told = np.zeros(0, np.uint8), _NOTHING_TOLD
+
+    def follow(self, written: bytes, told: np.ndarray, all_there: bool = False) -> None:
+        """Takes what was written next, of what the coder was told. Raises EncodeError if the bits are others."""
+        self.data = np.concatenate([self.data, np.frombuffer(written, np.uint8)])
+        self.told = np.concatenate([self.told, told])
+        if self.register is None:
+            if len(self.data) < 8 and not all_there:
+                return
+            self.register = started(self.data.tobytes())
+        count = check_bits(self.register, self.data, self.told, all_there)
+        if count < 0:
+            raise EncodeError(
+                "the coder does not give back what it wrote: this machine does not compute as it should"
+            )
+        self.told = self.told[count:].copy()
+        self.data = self.data[self.register[3] :].copy()
+        self.register[3] = 0
+
+
 def _nothing_learned(size: tuple[int, int, int]) -> State:
-    by_certainty = np.zeros((CLASSES, DECISIONS, CERTAINTIES, INPUTS))
-    by_width = np.zeros((CLASSES, WIDTHS, WIDTHS, INPUTS))
+    by_certainty = np.zeros((CLASSES, DECISIONS * CERTAINTIES, INPUTS))
+    by_width = np.zeros((CLASSES, WIDTHS * WIDTHS, INPUTS))
     for weights in (by_certainty, by_width):
         weights[..., :MIXTURES] = 0.8 / MIXTURES
-    width = np.zeros((CLASSES, ERRORS))
+    width = np.zeros((CLASSES, ERRORS), np.float32)
     width[:, 0] = USUAL_ERROR
     buckets = min(_MOST_BUCKETS, 1 << (_BUCKETS_A_PIXEL * math.prod(size) - 1).bit_length())
-    counts = np.zeros((CONTEXTS, buckets, 8, 2), np.float32)
-    counts[..., 0] = 0.5
     return State(
-        pixels=np.zeros(size, np.int16),
-        errors=np.full(size, UNKNOWN, np.int16),
-        shift_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1)),
-        shift=np.zeros((CLASSES, ERRORS)),
-        width_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1)),
+        pixels=np.full(stored_size(size), UNKNOWN, np.int16),
+        errors=np.full(stored_size(size), UNKNOWN, np.int16),
+        shift_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
+        width_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
+        pixel_moments=np.zeros((CLASSES, PIXELS, PIXELS + 1), np.float32),
+        shift=np.zeros((CLASSES, ERRORS), np.float32),
         width=width,
-        pixel_moments=np.zeros((CLASSES, PIXELS, PIXELS + 1)),
-        pixel_shift=np.zeros((CLASSES, PIXELS)),
-        by_certainty=by_certainty,
-        by_width=by_width,
-        counts=counts,
-        tail=TAIL,
-        logarithms=LOGARITHMS,
+        pixel_shift=np.zeros((CLASSES, PIXELS), np.float32),
+        by_certainty=by_certainty.reshape(CLASSES, -1),
+        by_width=by_width.reshape(CLASSES, -1),
+        missed=np.tile(MISSED, (CLASSES, 1)),
+        counts=np.full((CONTEXTS, 8 * buckets), 1 << (SHARE_BITS + SEEN_BITS - 1), np.int32),
     )
 
 
@@ -163,21 +186,17 @@ def compile_loop() -> None:
 def _code_one_pixel() -> None:
     line = "compiling the lossless coder's inner loop, once in this environment (about 15 s) ...\n"
     timer = threading.Timer(4.0, lambda: sys.stderr.write(line))
-    one = np.ones((1, 1))
+    one, size, plane = np.ones((1, 1), np.int32), (1, 1, 1), Plane(0, 0, 0, 0, 1, 0, 0)
+    values, told, out = (
+        np.zeros(1, np.int16),
+        np.empty(DECISIONS, np.uint32),
+        np.empty(2 * _BYTES_A_PIXEL, np.uint8),
+    )
+    register, around, state = started(), neighbours(plane, size, (0,)), _nothing_learned(size)
+    means, weights = VALUES // 2 * FRACTIONS * one, WEIGHT_TOTAL * one
     timer.start()
     try:
-        code_plane(
-            False,
-            np.zeros(1, np.int16),
-            1,
-            VALUES / 2 * one,
-            one,
-            one,
-            Plane(0, 0, 0, 0, 1, 0, 0),
-            np.zeros(1, np.int64),
-            _nothing_learned((1, 1, 1)),
-            started(),
-            np.empty(2 * _BYTES_A_PIXEL, np.uint8),
-        )
+        made = code_plane(False, values, 1, means, one, weights, around, state, TABLES, register, out, told)
+        check_bits(started(), out, told[:made], False)
     finally:
         timer.cancel()

@@ -3,14 +3,16 @@
 For every pixel the networks' mixture of logistics is first corrected by what they got wrong nearby: regressions
 that forget, and are solved anew every few pixels, say by how many deviations the mean is off and how wide the
 errors are (least squares on what is decoded: Meyer and Tischer, "Glicbawls", 2001). The pixel's value, less the
-first channel's, is then coded in up to nine binary decisions, most significant first. The mixtures, as they were
-and corrected, and counts of what came before in the same context each say a probability; their logits are weighted
-by two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
+first channel's, is then coded in up to nine binary decisions, most significant first. Where the corrected mixture
+is sure of one, how often it was wrong when as sure is all that is asked. Else the mixtures, as they were and
+corrected, and counts of what came before in the same context each say a probability; their logits are weighted by
+two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
 "Adaptive weighing of context models for lossless data compression", 2005).
 
-Doubles are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
-of that. numba compiles it so, without fused or reordered operations, unless it is told `fastmath`. All that it
-compiles, constants too, is in this file: what it kept of an earlier compilation is valid while that is the same.
+Floats are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
+of that. numba compiles it so, without fused or reordered operations, unless it is told `fastmath`. Regressors and
+what is solved are float32, all else is float64. All that is compiled, constants too, is in this file: what numba
+kept of an earlier compilation is valid while that is the same.
 """
 
 import math
@@ -20,11 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from codec.entropy.mixture import Plane
-
 KINDS, POSITIONS = 7, 3
 CLASSES = KINDS * POSITIONS
-ERRORS, PIXELS = 26, 40  # regressors at most, of the errors and of the pixels
+# At most, multiples of 8: of the errors are a one and a logarithm, of the pixels two more.
+ERRORS, PIXELS = 16, 32
 VALUES = 256
 DECISIONS = 9  # of a difference from -256 to 255
 MIXTURES, CONTEXTS = 2, 5
@@ -36,17 +37,22 @@ ERROR_UNIT = 4096.0
 _LARGEST_ERROR = 4.0
 USUAL_ERROR = 0.7  # |error| / deviation, on average, of a mixture that is right
 _LARGEST_SHIFT, _NARROWEST, _WIDEST = 3.0, 0.2, 5.0
-_RIDGE, _KEPT, _SOLVED_EVERY = 1.0, 0.99, 32
+_SOLVED_EVERY = 64
+_RIDGE, _KEPT, _SMALLEST_PIVOT, _ONE = np.float32(1), np.float32(0.98), np.float32(1e-9), np.float32(1)
 _FLOOR = 2e-6  # of the probability, for every value
 _LARGEST_LOGIT = 12.0
 _LEARNING_RATE = 0.012
 _BIAS = 0.3
-_SETTLED = 30.0  # of which a context's count forgets
-_FIRST_COUNT = 0.2
-_SURE_AFTER = 2.0
-_CERTAIN = np.array([0.7, 1.5, 3.0, 6.0])
-_LOGISTIC_VARIANCE = 3.29  # π²/3
+# From this logit on a decision is sure; how sure, in halves, and of 2^24, how often that was wrong.
+SURE = 5.0
+SURE_STEPS, MISSED_BITS = 16, 24
+_MISSED_SHIFT = 7  # a sure decision changes that share by 2^-7
+_CERTAIN = (0.7, 1.5, 3.0, 6.0)
 _LEAST_DEVIATION = 0.1
+# A count: how likely a 1 is, of 2^21, and how often that was seen, in the lowest 10 bits.
+SHARE_BITS, SEEN_BITS = 21, 10
+_SEEN, _MOST_SEEN = (1 << SEEN_BITS) - 1, 29
+LOGIT_BITS = 12  # of a share, in the table of logits
 # The coder's interval, whole numbers of 56 bits: with 16 bits of a probability its width fits an int64.
 REGISTER_BITS = 56
 REGISTER_ALL = (1 << REGISTER_BITS) - 1
@@ -54,38 +60,64 @@ PROBABILITY_BITS = 16
 # Of 65536, what a bit has at least: a section of n bytes cannot stand for more than so many bits.
 LEAST = 4
 TAIL_STEPS, TAIL_END = 64, 24  # of the table of the logistic
-LN_STEPS = 1024  # and of that of the logarithm
+LN_BITS = 10  # and of that of the logarithm
 _LN_2 = 0.6931471805599453
 _FIRST_BYTE = REGISTER_BITS - 8
 _NARROW = 1 << 24
+_MOST_BYTES_A_BIT = 8
 _HASH, _HASHED = 0x9E3779B1, 0x3FFFFFFF  # their product is below 2^62
 
-_CAUSAL = np.array([(0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0)])
-_CROSS = np.array([(0, -1), (-1, 0), (0, 1), (1, 0)])
-# Neighbours on the grid of twice the resolution, and which of them each phase has; phase 0, the base plane, none.
-_NEXT = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1), (0, -1), (-1, 0), (0, 1), (1, 0)])
-_FIRST_NEXT, _BEHIND_NEXT = np.array([0, 0, 4, 0]), np.array([0, 4, 8, 8])
-_NEAREST = np.array([(0, -1), (-1, -1), (0, -1), (-1, 0)])  # of each phase, and the one across it
-_ACROSS = np.array([(-1, 0), (-1, 1), (0, 1), (1, 0)])
+
+class Neighbours(NamedTuple):
+    """Of a plane: its class (kind by channel), where its pixels lie in a flat State, and what is known around each.
+
+    Distances are from the pixel to predict. Of `pixels`, each is seen relative to its `origins`: 0 the mixture's
+    mean, 1 and 2 the pixel's value in the first and second channel.
+    """
+
+    class_: int
+    position: int
+    start: int
+    down: int
+    right: int
+    here: np.ndarray  # int64 [2]: the pixel itself in the first and second channel
+    errors: np.ndarray  # int64 [E]
+    pixels: np.ndarray  # int64 [P]
+    origins: np.ndarray  # int64 [P]
+    nearest: int
+    nearest_in_first: int
+    across: int
 
 
 class State(NamedTuple):
-    """What is known, and what has been learned, of an image `[C, H, W]`; classes are kinds of planes by channel."""
+    """What is known, and what has been learned, of an image."""
 
-    pixels: np.ndarray  # int16 [C, H, W], 0 where nothing is known
-    errors: np.ndarray  # int16 [C, H, W], in deviations of 1/4096, UNKNOWN where nothing is known
-    shift_moments: np.ndarray  # [CLASSES, ERRORS, ERRORS + 1]: error from errors
-    shift: np.ndarray  # [CLASSES, ERRORS]
-    width_moments: np.ndarray  # the same: |error| from |errors|
+    pixels: np.ndarray  # int16, flat; UNKNOWN where nothing is known
+    errors: np.ndarray  # int16, flat, in deviations of 1/4096, UNKNOWN where nothing is known
+    # float32 [CLASSES, N, N + 1]: products of regressors right of the diagonal, in the last column with the target
+    shift_moments: np.ndarray  # error from errors
+    width_moments: np.ndarray  # |error| from |errors|
+    pixel_moments: np.ndarray  # error from pixels
+    # float32 [CLASSES, N], of the same
+    shift: np.ndarray
     width: np.ndarray
-    pixel_moments: np.ndarray  # [CLASSES, PIXELS, PIXELS + 1]: error from pixels
-    pixel_shift: np.ndarray  # [CLASSES, PIXELS]
-    by_certainty: np.ndarray  # [CLASSES, DECISIONS, CERTAINTIES, INPUTS]: weights
-    by_width: np.ndarray  # [CLASSES, WIDTHS, WIDTHS, INPUTS]: weights
-    # float32 [CONTEXTS, buckets, 8, 2]: how likely a decision's bit is 1 there, and how often it was made
-    counts: np.ndarray
-    tail: np.ndarray  # tables: 1 / (1 + e^u) at u = n / TAIL_STEPS, and
-    logarithms: np.ndarray  # ln(1 + n / LN_STEPS)
+    pixel_shift: np.ndarray
+    # float64 [CLASSES, …]: weights, by DECISIONS, CERTAINTIES, INPUTS and by WIDTHS, WIDTHS, INPUTS, flat
+    by_certainty: np.ndarray
+    by_width: np.ndarray
+    missed: np.ndarray  # int64 [CLASSES, SURE_STEPS]
+    counts: np.ndarray  # int32 [CONTEXTS, 8 · buckets]
+
+
+class Tables(NamedTuple):
+    """What a library may round as it likes: made beforehand, by arithmetic that is correct to the last bit."""
+
+    tail: np.ndarray  # 1 / (1 + e^u) at u = n / TAIL_STEPS
+    logarithms: np.ndarray  # ln(1 + n / 2^LN_BITS)
+    rates: np.ndarray  # 1 / scale and
+    variances: np.ndarray  # π²/3 scale², by the index of a scale
+    logits: np.ndarray  # ln(p / (1 - p)), by the first LOGIT_BITS bits of a share
+    steps: np.ndarray  # int64: by which share, of 65536, a count learns, by how often it was seen
 
 
 def _compiled(function: Callable) -> Callable:
@@ -101,89 +133,143 @@ def code_plane(
     values: np.ndarray,
     columns: int,
     means: np.ndarray,
-    rates: np.ndarray,
+    scales: np.ndarray,
     weights: np.ndarray,
-    plane: Plane,
-    order: np.ndarray,
+    neighbours: Neighbours,
     state: State,
+    tables: Tables,
     register: np.ndarray,
     data: np.ndarray,
-) -> None:
+    told: np.ndarray,
+) -> int:
     """Codes a plane of `columns` columns: `values`, int16 `[N]`, row by row, which a decoder writes.
 
-    Its mixtures are float64 `[N, K]`: `means` in levels, `rates`, which are 1 / scale, and `weights`. `order` is
-    the image's channels in coding order. `register` and `data` are the coder's (see code_bit); an encoder's
-    `data` has 18 bytes a pixel left.
+    Its mixtures are codec.entropy.mixture.Integers as NumPy arrays `[N, K]`. `register` and `data` are the coder's
+    (see code_bit); an encoder's `data` has 18 bytes a pixel left. `told`, uint32, is empty or has room for
+    DECISIONS a pixel: then it is given what the coder was told (see check_bits). Returns how many those are.
     """
     components = means.shape[1]
-    class_ = plane.kind * POSITIONS + plane.position
-    channel, position, step, phase = plane.channel, plane.position, plane.step, plane.phase
     # An attribute of a tuple costs numba two atomic operations each time.
-    known, off_by = state.pixels, state.errors
+    class_, position = neighbours.class_, neighbours.position
+    start, down, right = neighbours.start, neighbours.down, neighbours.right
+    here, errors_at, pixels_at, origins_of = (
+        neighbours.here, neighbours.errors, neighbours.pixels, neighbours.origins
+    )  # fmt: skip
+    nearest, nearest_in_first, across = neighbours.nearest, neighbours.nearest_in_first, neighbours.across
+    known, off_by, counts = state.pixels, state.errors, state.counts
     shift_moments, shift = state.shift_moments[class_], state.shift[class_]
     width_moments, width = state.width_moments[class_], state.width[class_]
     pixel_moments, pixel_shift = state.pixel_moments[class_], state.pixel_shift[class_]
-    by_certainty, by_width, counts = state.by_certainty[class_], state.by_width[class_], state.counts
-    tail, logarithms = state.tail, state.logarithms
-    errors, sizes, pixels = np.zeros(ERRORS), np.zeros(ERRORS), np.zeros(PIXELS)
-    factor = np.zeros((PIXELS, PIXELS))
-    centres, slopes = np.zeros((MIXTURES, components)), np.zeros((MIXTURES, components))
+    by_certainty, by_width, missed = state.by_certainty[class_], state.by_width[class_], state.missed[class_]
+    tail, logarithms, rates, variances = tables.tail, tables.logarithms, tables.rates, tables.variances
+    logits, steps = tables.logits, tables.steps
+    used, seen = _padded(len(errors_at) + 2), _padded(len(pixels_at) + 2)
+    errors = np.zeros((_SOLVED_EVERY, ERRORS), np.float32)
+    sizes = np.zeros((_SOLVED_EVERY, ERRORS), np.float32)
+    pixels = np.zeros((_SOLVED_EVERY, PIXELS), np.float32)
+    missing, missing_size = np.zeros(_SOLVED_EVERY, np.float32), np.zeros(_SOLVED_EVERY, np.float32)
+    factor = np.zeros((PIXELS, PIXELS), np.float32)
+    centres, slopes, shares = (
+        np.zeros(MIXTURES * components), np.zeros(MIXTURES * components), np.zeros(MIXTURES * components)
+    )  # fmt: skip
     contexts, buckets = np.zeros(CONTEXTS, np.int64), np.zeros(CONTEXTS, np.int64)
-    inputs, ends = np.zeros(INPUTS), np.zeros((3, MIXTURES))
-    since = 0
+    inputs, ends, origins = np.zeros(INPUTS), np.zeros(3 * MIXTURES), np.zeros(POSITIONS)
+    inputs[INPUTS - 1] = _BIAS
+    float_ = np.zeros(1)
+    bits = float_.view(np.int64)
+    since, made, column, at = 0, 0, 0, start
     for n in range(len(values)):
-        y = plane.top + n // columns * step
-        x = plane.left + n % columns * step
+        if column == columns:
+            column = 0
+            start += down
+            at = start
         mean, square = 0.0, 0.0
         for k in range(components):
-            mean += weights[n, k] * means[n, k]
+            shares[k] = shares[components + k] = weights[n, k] * (1 / 1024)
+            centres[k], slopes[k] = means[n, k] * (1 / 16), rates[scales[n, k]]
+            mean += shares[k] * centres[k]
         for k in range(components):
-            off = means[n, k] - mean
-            square += weights[n, k] * (_LOGISTIC_VARIANCE / (rates[n, k] * rates[n, k]) + off * off)
+            off = centres[k] - mean
+            square += shares[k] * (variances[scales[n, k]] + off * off)
         deviation = math.sqrt(square) + _LEAST_DEVIATION
-        used = _neighbouring_errors(off_by, order, position, channel, step, phase, y, x, errors, sizes)
-        sizes[used] = ln(deviation, logarithms)
-        used += 1
-        off, size = 0.0, 0.0
-        for k in range(used):
-            off += shift[k] * errors[k]
-            size += width[k] * sizes[k]
         unit = 1.0 / deviation
-        seen = _neighbouring_pixels(known, off_by, order, position, channel, step, phase, y, x, mean, unit, pixels)
-        pixels[seen], pixels[seen + 1] = unit, off
-        seen += 2
-        better = 0.0
-        for k in range(seen):
-            better += pixel_shift[k] * pixels[k]
-        better = min(max(better, -_LARGEST_SHIFT), _LARGEST_SHIFT)
+        log_deviation = ln(deviation, logarithms, float_, bits)
+
+        errors[since, 0] = sizes[since, 0] = 1.0
+        for k in range(len(errors_at)):
+            whole = off_by[at + errors_at[k]]
+            error = whole * (1 / ERROR_UNIT) if whole != UNKNOWN else 0.0
+            errors[since, k + 1] = error
+            sizes[since, k + 1] = abs(error) if whole != UNKNOWN else USUAL_ERROR
+        sizes[since, len(errors_at) + 1] = log_deviation
+        off = _product(shift, errors[since], used)
+        size = _product(width, sizes[since], used)
+        origins[0] = mean
+        for k in range(position):
+            origins[k + 1] = known[at + here[k]]
+        for k in range(len(pixels_at)):
+            value = known[at + pixels_at[k]]
+            pixels[since, k] = (value - origins[origins_of[k]]) * unit if value != UNKNOWN else 0.0
+        pixels[since, len(pixels_at)], pixels[since, len(pixels_at) + 1] = unit, off
+        better = min(max(_product(pixel_shift, pixels[since], seen), -_LARGEST_SHIFT), _LARGEST_SHIFT)
         wider = min(max(size / USUAL_ERROR, _NARROWEST), _WIDEST)
+        centre, narrower = mean + better * deviation, 1.0 / wider
         for k in range(components):
-            centres[0, k], slopes[0, k] = means[n, k], rates[n, k]
-            centres[1, k] = mean + better * deviation + (means[n, k] - mean) * wider
-            slopes[1, k] = rates[n, k] / wider
-        _contexts_of(known, off_by, order, position, channel, step, phase, y, x, contexts)
-        origin = int(known[order[0], y, x]) if position > 0 else 0
-        row, column = _step_of(ln(deviation, logarithms) + 0.5), _step_of(ln(wider, logarithms) + 2.0)
-        values[n] = _code_value(
-            decoding, values[n], origin, centres, slopes, weights, n, contexts, counts,
-            by_certainty, by_width, row, column, buckets, inputs, ends, register, data, tail, logarithms,
+            centres[components + k] = centre + (centres[k] - mean) * wider
+            slopes[components + k] = slopes[k] * narrower
+
+        first = int(known[at + here[0]]) if position > 0 else 0
+        second = int(known[at + here[1]]) if position > 1 else 0
+        _fill_contexts(
+            contexts, position, first, second,
+            _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first]), _or_none(known[at + across]),
+            centre,
         )  # fmt: skip
-        error = (values[n] - mean) / deviation
-        error = min(max(error, -_LARGEST_ERROR), _LARGEST_ERROR)
-        known[channel, y, x] = values[n]
-        off_by[channel, y, x] = int(error * ERROR_UNIT)
-        _learn(shift_moments, errors, used, error)
-        _learn(width_moments, sizes, used, abs(error - off))
-        _learn(pixel_moments, pixels, seen, error)
+        row, place = _step_of(log_deviation + 0.5), _step_of(ln(wider, logarithms, float_, bits) + 2.0)
+        decoded, made = _code_value(
+            decoding, int(values[n]), first, components, centres, slopes, shares, contexts, counts, by_certainty,
+            by_width, (row * WIDTHS + place) * INPUTS, missed, buckets, inputs, ends, register, data, told, made,
+            tail, logarithms, logits, steps, float_, bits,
+        )  # fmt: skip
+        values[n] = known[at] = decoded
+        error = min(max((decoded - mean) * unit, -_LARGEST_ERROR), _LARGEST_ERROR)
+        off_by[at] = int(error * ERROR_UNIT)
+        missing[since], missing_size[since] = error, abs(error - off)
         since += 1
-        if since == _SOLVED_EVERY:
+        if since == _SOLVED_EVERY or n == len(values) - 1:
+            for k in range(since, _SOLVED_EVERY):
+                errors[k], sizes[k], pixels[k] = 0.0, 0.0, 0.0
+                missing[k] = missing_size[k] = 0.0
             since = 0
+            _learn(shift_moments, errors, missing, used)
+            _learn(width_moments, sizes, missing_size, used)
+            _learn(pixel_moments, pixels, missing, seen)
             solve(shift_moments, used, _RIDGE, factor, shift)
             solve(width_moments, used, _RIDGE, factor, width)
             solve(pixel_moments, seen, _RIDGE, factor, pixel_shift)
-            shift_moments *= _KEPT
-            width_moments *= _KEPT
-            pixel_moments *= _KEPT
+        at += right
+        column += 1
+    return made
+
+
+@_compiled
+def check_bits(register: np.ndarray, data: np.ndarray, told: np.ndarray, all_there: bool) -> int:
+    """Reads the bits again that code_plane wrote; returns how many of those `told` it could, -1 if one is wrong.
+
+    An element of `told` is a bit and twice its probability. Unless `all_there`, more data are going to come behind
+    those given: what would take them into account is left.
+    """
+    for n in range(len(told)):
+        if not all_there and register[3] + REGISTER_BITS // 8 + _MOST_BYTES_A_BIT > len(data):
+            return n
+        if code_bit(True, register, data, 0, int(told[n] >> 1)) != told[n] & 1:
+            return -1
+    return len(told)
+
+
+@_compiled
+def _padded(count: int) -> int:
+    return (count + 7) // 8 * 8
 
 
 @_compiled
@@ -192,153 +278,77 @@ def _step_of(logarithm: float) -> int:
 
 
 @_compiled
-def _is_known(off_by: np.ndarray, channel: int, y: int, x: int) -> bool:
-    inside = 0 <= y < off_by.shape[1] and 0 <= x < off_by.shape[2]
-    return inside and off_by[channel, y, x] != UNKNOWN
+def _or_none(value: int) -> int:
+    return int(value) if value != UNKNOWN else VALUES
 
 
 @_compiled
-def _neighbouring_errors(
-    off_by: np.ndarray,
-    order: np.ndarray,
-    position: int,
-    channel: int,
-    step: int,
-    phase: int,
-    y: int,
-    x: int,
-    errors: np.ndarray,
-    sizes: np.ndarray,
-) -> int:
-    """Fills in 1 and the errors around, with their sizes; returns how many that is."""
-    errors[0] = sizes[0] = 1.0
-    n = 1
-    for k in range(len(_CAUSAL)):
-        n = _add_error(off_by, channel, y + _CAUSAL[k, 0] * step, x + _CAUSAL[k, 1] * step, errors, sizes, n)
-    for before in range(position):
-        n = _add_error(off_by, order[before], y, x, errors, sizes, n)
-        for k in range(len(_CROSS)):
-            there = y + _CROSS[k, 0] * step, x + _CROSS[k, 1] * step
-            n = _add_error(off_by, order[before], there[0], there[1], errors, sizes, n)
-    half = step // 2
-    for k in range(_FIRST_NEXT[phase], _BEHIND_NEXT[phase]):
-        n = _add_error(off_by, channel, y + _NEXT[k, 0] * half, x + _NEXT[k, 1] * half, errors, sizes, n)
-    errors[n] = 0.0
-    return n
+def _product(a: np.ndarray, b: np.ndarray, count: int) -> float:
+    """Of float32 vectors whose first `count` elements, a multiple of 4, are not 0: in float64, in four sums."""
+    one, two, three, four = 0.0, 0.0, 0.0, 0.0
+    for k in range(0, count, 4):
+        one += np.float64(a[k]) * np.float64(b[k])
+        two += np.float64(a[k + 1]) * np.float64(b[k + 1])
+        three += np.float64(a[k + 2]) * np.float64(b[k + 2])
+        four += np.float64(a[k + 3]) * np.float64(b[k + 3])
+    return (one + two) + (three + four)
 
 
 @_compiled
-def _add_error(
-    off_by: np.ndarray, channel: int, y: int, x: int, errors: np.ndarray, sizes: np.ndarray, n: int
-) -> int:
-    if _is_known(off_by, channel, y, x):
-        errors[n] = off_by[channel, y, x] / ERROR_UNIT
-        sizes[n] = abs(errors[n])
-    else:
-        errors[n], sizes[n] = 0.0, USUAL_ERROR
-    return n + 1
+def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, count: int) -> None:
+    """Forgets some of `moments` and adds the products of `count` `regressors` `[S, N]` and `targets` `[S]`.
 
-
-@_compiled
-def _neighbouring_pixels(
-    known: np.ndarray,
-    off_by: np.ndarray,
-    order: np.ndarray,
-    position: int,
-    channel: int,
-    step: int,
-    phase: int,
-    y: int,
-    x: int,
-    mean: float,
-    unit: float,
-    pixels: np.ndarray,
-) -> int:
-    """Fills in the pixels around less `mean`, of channels coded before less those here; returns how many."""
-    n = 0
-    for k in range(len(_CAUSAL)):
-        down, right = _CAUSAL[k, 0] * step, _CAUSAL[k, 1] * step
-        n = _add_pixel(known, off_by, channel, y + down, x + right, mean, unit, pixels, n)
-    for before in range(position):
-        here = float(known[order[before], y, x])
-        for k in range(len(_CROSS)):
-            down, right = _CROSS[k, 0] * step, _CROSS[k, 1] * step
-            n = _add_pixel(known, off_by, order[before], y + down, x + right, here, unit, pixels, n)
-    half = step // 2
-    for k in range(_FIRST_NEXT[phase], _BEHIND_NEXT[phase]):
-        down, right = _NEXT[k, 0] * half, _NEXT[k, 1] * half
-        n = _add_pixel(known, off_by, channel, y + down, x + right, mean, unit, pixels, n)
-        for before in range(position):
-            here = float(known[order[before], y, x])
-            n = _add_pixel(known, off_by, order[before], y + down, x + right, here, unit, pixels, n)
-    return n
-
-
-@_compiled
-def _add_pixel(
-    known: np.ndarray,
-    off_by: np.ndarray,
-    channel: int,
-    y: int,
-    x: int,
-    origin: float,
-    unit: float,
-    pixels: np.ndarray,
-    n: int,
-) -> int:
-    pixels[n] = (known[channel, y, x] - origin) * unit if _is_known(off_by, channel, y, x) else 0.0
-    return n + 1
-
-
-@_compiled
-def _learn(moments: np.ndarray, regressors: np.ndarray, count: int, target: float) -> None:
+    Of a row only what is right of the diagonal is ever used; it begins left of that, where vectors do.
+    """
     last = moments.shape[1] - 1
+    sums = np.zeros(moments.shape[0], np.float32)
     for i in range(count):
-        value = regressors[i]
-        for j in range(i, count):
-            moments[i, j] += value * regressors[j]
-        moments[i, last] += value * target
+        row = moments[i]
+        first = i // 8 * 8
+        length = count - first
+        for j in range(length):
+            sums[j] = row[first + j] * _KEPT
+        target = row[last] * _KEPT
+        for s in range(0, len(regressors), 4):
+            a, b, c, d = regressors[s], regressors[s + 1], regressors[s + 2], regressors[s + 3]
+            of_a, of_b, of_c, of_d = a[i], b[i], c[i], d[i]
+            for j in range(length):
+                at = first + j
+                sums[j] = sums[j] + of_a * a[at] + of_b * b[at] + of_c * c[at] + of_d * d[at]
+            target = target + of_a * targets[s]
+            target = target + of_b * targets[s + 1]
+            target = target + of_c * targets[s + 2]
+            target = target + of_d * targets[s + 3]
+        for j in range(length):
+            row[first + j] = sums[j]
+        row[last] = target
 
 
 # ---- one value
 
 
 @_compiled
-def _contexts_of(
-    known: np.ndarray,
-    off_by: np.ndarray,
-    order: np.ndarray,
-    position: int,
-    channel: int,
-    step: int,
-    phase: int,
-    y: int,
-    x: int,
+def _fill_contexts(
     contexts: np.ndarray,
+    position: int,
+    first: int,
+    second: int,
+    nearest: int,
+    nearest_in_first: int,
+    across: int,
+    centre: float,
 ) -> None:
     """What the pixel's value is counted under: its position and each time something else that is known.
 
     Pictures that came from YCbCr or YCC, or have few colours, hold only some of all colours: which these are shows
     in the exact values of the channels before, and in their differences.
     """
-    first = int(known[order[0], y, x]) if position > 0 else 0
-    second = int(known[order[1], y, x]) if position > 1 else 0
     difference = second - first + VALUES if position > 1 else 0
-    half = max(step // 2, 1) if phase else step
-    down, right = _NEAREST[phase, 0] * half, _NEAREST[phase, 1] * half
-    nearest = _value_at(known, off_by, channel, y + down, x + right)
-    first_there = _value_at(known, off_by, order[0], y + down, x + right)
-    across = _value_at(known, off_by, channel, y + _ACROSS[phase, 0] * half, x + _ACROSS[phase, 1] * half)
     contexts[0] = (position * VALUES + first) * VALUES + second
     contexts[1] = ((position * VALUES + first) * (VALUES + 1) + nearest) * (VALUES + 1) + across
-    contexts[2] = position
-    contexts[3] = position * 2 * VALUES + difference
-    contexts[4] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - first_there + 2 * VALUES
-
-
-@_compiled
-def _value_at(known: np.ndarray, off_by: np.ndarray, channel: int, y: int, x: int) -> int:
-    return int(known[channel, y, x]) if _is_known(off_by, channel, y, x) else VALUES
+    contexts[2] = position * 2 * VALUES + difference
+    contexts[3] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - nearest_in_first + 2 * VALUES
+    contexts[4] = (position * 4 + 1) * VALUES + int(min(max(centre - first, -256.0), 512.0))
 
 
 @_compiled
@@ -346,87 +356,148 @@ def _code_value(
     decoding: bool,
     value: int,
     origin: int,
+    components: int,
     centres: np.ndarray,
     slopes: np.ndarray,
-    weights: np.ndarray,
-    n: int,
+    shares: np.ndarray,
     contexts: np.ndarray,
     counts: np.ndarray,
     by_certainty: np.ndarray,
     by_width: np.ndarray,
-    row: int,
-    column: int,
+    other_row: int,
+    missed: np.ndarray,
     buckets: np.ndarray,
     inputs: np.ndarray,
     ends: np.ndarray,
     register: np.ndarray,
     data: np.ndarray,
+    told: np.ndarray,
+    made: int,
     tail: np.ndarray,
     logarithms: np.ndarray,
-) -> int:
-    low, high = origin - VALUES, origin + VALUES  # the value is at least low and below high
-    inputs[INPUTS - 1] = _BIAS
-    for m in range(MIXTURES):
-        ends[0, m], ends[1, m] = 0.0, 1.0
-    start = low
+    logits: np.ndarray,
+    steps: np.ndarray,
+    float_: np.ndarray,
+    bits: np.ndarray,
+) -> tuple[int, int]:
+    """The value, which is at least `low` and below `high`, and how many decisions were made in all.
+
+    `ends` has what lies below `low`, of either mixture, what lies below `high` and what lies below the middle.
+    """
+    low, high = origin - VALUES, origin + VALUES
+    ends[1], ends[3] = 0.0, 1.0
+    start, prefix, is_filled, is_current = low, 0, False, False
     for decision in range(DECISIONS):
         within = decision % 3
         if within == 0:
-            start = low
+            start, is_filled = low, False
             prefix = (1 << decision) + ((low - origin + VALUES) >> (DECISIONS - decision))
-            for k in range(CONTEXTS):
-                buckets[k] = _bucket(contexts[k] * 2 * VALUES + prefix, counts.shape[1])
-        middle = (low + high) // 2
+        middle = (low + high) >> 1
         if middle <= 0:
             low = middle
             continue
         if middle >= VALUES:
             high = middle
             continue
-        for m in range(MIXTURES):
-            total = 0.0
-            for k in range(weights.shape[1]):
-                total += weights[n, k] * logistic((middle - 0.5 - centres[m, k]) * slopes[m, k], tail)
-            ends[2, m] = total
-            over = max(ends[1, m] - total, 0.0) + (min(high, VALUES) - middle) * _FLOOR
-            under = max(total - ends[0, m], 0.0) + (middle - max(low, 0)) * _FLOOR
-            inputs[m] = min(max(ln(over / under, logarithms), -_LARGEST_LOGIT), _LARGEST_LOGIT)
-        node = (1 << within) + ((low - start) >> (DECISIONS - decision))
-        for k in range(CONTEXTS):
-            count = float(counts[k, buckets[k], node, 1])
-            inputs[MIXTURES + k] = 0.0
-            if count > 0.0:
-                ones = float(counts[k, buckets[k], node, 0])
-                inputs[MIXTURES + k] = ln(ones / (1.0 - ones), logarithms) * min(count / _SURE_AFTER, 1.0)
-        certainty = 0
-        while certainty < CERTAINTIES - 1 and abs(inputs[1]) >= _CERTAIN[certainty]:
-            certainty += 1
-        one, other = 0.0, 0.0
-        for k in range(INPUTS):
-            one += by_certainty[decision, certainty, k] * inputs[k]
-            other += by_width[row, column, k] * inputs[k]
-        one = min(max(one, -_LARGEST_LOGIT), _LARGEST_LOGIT)
-        other = min(max(other, -_LARGEST_LOGIT), _LARGEST_LOGIT)
-        likely = logistic(0.5 * (one + other), tail) * (1 << PROBABILITY_BITS)
-        ones_of = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY_BITS) - LEAST)))
-        bit = code_bit(decoding, register, data, 1 if value >= middle else 0, ones_of)
-        one, other = _LEARNING_RATE * (bit - logistic(one, tail)), _LEARNING_RATE * (bit - logistic(other, tail))
-        for k in range(INPUTS):
-            by_certainty[decision, certainty, k] += one * inputs[k]
-            by_width[row, column, k] += other * inputs[k]
-        for k in range(CONTEXTS):
-            count = min(float(counts[k, buckets[k], node, 1]) + 1.0, _SETTLED)
-            ones = float(counts[k, buckets[k], node, 0])
-            ones += (bit - ones) / (count + _FIRST_COUNT)
-            counts[k, buckets[k], node, 0] = min(max(ones, 1e-4), 1.0 - 1e-4)
-            counts[k, buckets[k], node, 1] = count
-        for m in range(MIXTURES):
-            ends[1 - bit, m] = ends[2, m]
+        wanted = 1 if value >= middle else 0
+        above, below = (min(high, VALUES) - middle) * _FLOOR, (middle - max(low, 0)) * _FLOOR
+        total = _mass_below(components, 2 * components, middle, shares, centres, slopes, tail)
+        logit = _logit(ends[3] - total, total - ends[1], above, below, logarithms, float_, bits)
+        size = abs(logit)
+        if size > SURE:
+            step = min(int((size - SURE) * 2.0), SURE_STEPS - 1)
+            rare = max(missed[step] >> (MISSED_BITS - PROBABILITY_BITS), LEAST)
+            ones = (1 << PROBABILITY_BITS) - rare if logit > 0.0 else rare
+            bit = code_bit(decoding, register, data, wanted, ones)
+            if (bit == 1) == (logit > 0.0):
+                missed[step] -= missed[step] >> _MISSED_SHIFT
+            else:
+                missed[step] += ((1 << MISSED_BITS) - missed[step]) >> _MISSED_SHIFT
+            is_current = False
+        else:
+            if not is_current:  # what the mixture as it was says has not been asked for a while
+                ends[0] = _mass_below(0, components, low, shares, centres, slopes, tail) if low > 0 else 0.0
+                ends[2] = _mass_below(0, components, high, shares, centres, slopes, tail) if high < VALUES else 1.0
+                is_current = True
+            ends[4] = _mass_below(0, components, middle, shares, centres, slopes, tail)
+            inputs[0] = _logit(ends[2] - ends[4], ends[4] - ends[0], above, below, logarithms, float_, bits)
+            inputs[1] = logit
+            if not is_filled:
+                is_filled = True
+                for k in range(CONTEXTS):
+                    buckets[k] = 8 * _bucket(contexts[k] * 2 * VALUES + prefix, counts.shape[1] // 8)
+            node = (1 << within) + ((low - start) >> (DECISIONS - decision))
+            for k in range(CONTEXTS):
+                count = int(counts[k, buckets[k] + node])
+                says = logits[count >> (SHARE_BITS + SEEN_BITS - LOGIT_BITS)]
+                often = count & _SEEN
+                inputs[MIXTURES + k] = says if often > 1 else 0.5 * says if often == 1 else 0.0
+            certainty = 0
+            for limit in _CERTAIN:
+                certainty += 1 if size >= limit else 0
+            one_row = (decision * CERTAINTIES + certainty) * INPUTS
+            one, other = 0.0, 0.0
+            for k in range(INPUTS):
+                one += by_certainty[one_row + k] * inputs[k]
+                other += by_width[other_row + k] * inputs[k]
+            one = min(max(one, -_LARGEST_LOGIT), _LARGEST_LOGIT)
+            other = min(max(other, -_LARGEST_LOGIT), _LARGEST_LOGIT)
+            likely = logistic(0.5 * (one + other), tail) * (1 << PROBABILITY_BITS)
+            ones = int(min(max(likely, float(LEAST)), float((1 << PROBABILITY_BITS) - LEAST)))
+            bit = code_bit(decoding, register, data, wanted, ones)
+            one, other = (
+                _LEARNING_RATE * (bit - logistic(one, tail)),
+                _LEARNING_RATE * (bit - logistic(other, tail)),
+            )
+            for k in range(INPUTS):
+                by_certainty[one_row + k] += one * inputs[k]
+                by_width[other_row + k] += other * inputs[k]
+            for k in range(CONTEXTS):
+                count = int(counts[k, buckets[k] + node])
+                share, often = count >> SEEN_BITS, count & _SEEN
+                share += ((bit << SHARE_BITS) - share) * steps[often] >> 16
+                counts[k, buckets[k] + node] = share << SEEN_BITS | min(often + 1, _MOST_SEEN)
+            ends[2 - 2 * bit] = ends[4]
+        ends[3 - 2 * bit] = total
+        if len(told):
+            told[made] = 2 * ones + bit
+        made += 1
         if bit:
             low = middle
         else:
             high = middle
-    return low
+    return low, made
+
+
+@_compiled
+def _mass_below(
+    first: int,
+    behind: int,
+    value: int,
+    shares: np.ndarray,
+    centres: np.ndarray,
+    slopes: np.ndarray,
+    tail: np.ndarray,
+) -> float:
+    """What the logistics from `first` on and before `behind` have below `value`."""
+    total = 0.0
+    for k in range(first, behind):
+        total += shares[k] * logistic((value - 0.5 - centres[k]) * slopes[k], tail)
+    return total
+
+
+@_compiled
+def _logit(
+    over: float,
+    under: float,
+    least_over: float,
+    least_under: float,
+    logarithms: np.ndarray,
+    float_: np.ndarray,
+    bits: np.ndarray,
+) -> float:
+    ratio = (max(over, 0.0) + least_over) / (max(under, 0.0) + least_under)
+    return min(max(ln(ratio, logarithms, float_, bits), -_LARGEST_LOGIT), _LARGEST_LOGIT)
 
 
 @_compiled
@@ -440,43 +511,54 @@ def _bucket(context: int, buckets: int) -> int:
 @_compiled
 def logistic(u: float, tail: np.ndarray) -> float:
     """1 / (1 + e^-u), with an absolute error below 10^-5."""
-    distance = min(abs(u), TAIL_END) * TAIL_STEPS
+    distance = min(abs(u), float(TAIL_END)) * TAIL_STEPS
     n = int(distance)
     share = tail[n] + (distance - n) * (tail[n + 1] - tail[n])
     return 1.0 - share if u > 0 else share
 
 
 @_compiled
-def ln(x: float, logarithms: np.ndarray) -> float:
-    """The natural logarithm of `x` > 0, with an absolute error below 10^-6."""
-    mantissa, exponent = math.frexp(x)
-    fraction = (2.0 * mantissa - 1.0) * LN_STEPS
-    n = int(fraction)
-    return (exponent - 1) * _LN_2 + logarithms[n] + (fraction - n) * (logarithms[n + 1] - logarithms[n])
+def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -> float:
+    """The natural logarithm of `x` > 0, with an absolute error below 10^-6.
+
+    `float_`, float64 `[1]`, and `bits`, the same memory as int64, are scratch.
+    """
+    float_[0] = x
+    whole = bits[0]
+    n = (whole >> (52 - LN_BITS)) & ((1 << LN_BITS) - 1)
+    fraction = (whole & ((1 << (52 - LN_BITS)) - 1)) * (1.0 / (1 << (52 - LN_BITS)))
+    exponent = (whole >> 52) - 1023
+    return exponent * _LN_2 + logarithms[n] + fraction * (logarithms[n + 1] - logarithms[n])
 
 
 @_compiled
-def solve(moments: np.ndarray, count: int, ridge: float, factor: np.ndarray, solution: np.ndarray) -> None:
+def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray, solution: np.ndarray) -> None:
     """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
 
-    `moments` `[N, N + 1]` has the products of the regressors on its diagonal and right of it, `ridge` is added to
-    those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch.
+    `moments`, float32 `[N, N + 1]`, has the products of the regressors on its diagonal and right of it, `ridge` is
+    added to those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch.
     """
     last = moments.shape[1] - 1
     for i in range(count):
-        for j in range(i, count):
-            factor[i, j] = moments[i, j]
-        factor[i, i] += ridge
-        solution[i] = moments[i, last]
+        row, known = factor[i], moments[i]
+        first = i // 8 * 8
+        for j in range(count - first):
+            row[first + j] = known[first + j]
+        row[i] += ridge
+        solution[i] = known[last]
     for k in range(count):
-        root = math.sqrt(max(factor[k, k], 1e-9))
-        for j in range(k, count):
-            factor[k, j] /= root
-        solution[k] /= root
+        row = factor[k]
+        first = k // 8 * 8
+        scale = _ONE / np.sqrt(max(row[k], _SMALLEST_PIVOT))
+        for j in range(count - first):
+            row[first + j] *= scale
+        solution[k] *= scale
         for i in range(k + 1, count):
-            scale = factor[k, i]
-            for j in range(i, count):
-                factor[i, j] -= scale * factor[k, j]
+            scale = row[i]
+            other = factor[i]
+            first = i // 8 * 8
+            for j in range(count - first):
+                other[first + j] -= scale * row[first + j]
             solution[i] -= scale * solution[k]
     for i in range(count - 1, -1, -1):
         product = solution[i]

@@ -7,14 +7,51 @@ from decimal import Context, Decimal, localcontext
 
 import numpy as np
 
-from codec.entropy.mixing_kernel import LN_STEPS, REGISTER_ALL, REGISTER_BITS, TAIL_END, TAIL_STEPS
+from codec.entropy.mixing_kernel import (
+    LN_BITS,
+    LOGIT_BITS,
+    MISSED_BITS,
+    REGISTER_ALL,
+    REGISTER_BITS,
+    SURE,
+    SURE_STEPS,
+    TAIL_END,
+    TAIL_STEPS,
+    Tables,
+)
 from codec.entropy.mixture import SCALES, SCALES_PER_E, SMALLEST_SCALE
 
+_VARIANCE = Decimal("3.29")  # π²/3, of a logistic whose scale is 1
+_FIRST_COUNT = 2  # tenths by which a count, when it begins, is more than what was seen
+_SETTLED = 30  # of which a count forgets
+
+
+def _tables() -> Tables:
+    log_scales = [Decimal(n) / SCALES_PER_E + Decimal(SMALLEST_SCALE) for n in range(SCALES)]
+    halves = [Decimal(2 * n + 1) for n in range(1 << LOGIT_BITS)]
+    return Tables(
+        tail=_floats(1 / (1 + (Decimal(n) / TAIL_STEPS).exp()) for n in range(TAIL_STEPS * TAIL_END + 2)),
+        logarithms=_floats((1 + Decimal(n) / (1 << LN_BITS)).ln() for n in range((1 << LN_BITS) + 1)),
+        rates=_floats((-log_scale).exp() for log_scale in log_scales),
+        variances=_floats(_VARIANCE * (2 * log_scale).exp() for log_scale in log_scales),
+        logits=_floats((half / ((2 << LOGIT_BITS) - half)).ln() for half in halves),
+        steps=np.array([(10 << 16) // (10 * (n + 1) + _FIRST_COUNT) for n in range(_SETTLED)]),
+    )
+
+
+def _floats(numbers: object) -> np.ndarray:
+    return np.array([float(number) for number in numbers])
+
+
 with localcontext(Context(prec=40)):  # whatever the program around has set
-    TAIL = np.array([float(1 / (1 + (Decimal(n) / TAIL_STEPS).exp())) for n in range(TAIL_STEPS * TAIL_END + 2)])
-    LOGARITHMS = np.array([float((1 + Decimal(n) / LN_STEPS).ln()) for n in range(LN_STEPS + 2)])
-    # 1 / scale, by the index of a scale.
-    RATES = np.array([float((-Decimal(n) / SCALES_PER_E - Decimal(SMALLEST_SCALE)).exp()) for n in range(SCALES)])
+    TABLES = _tables()
+    # Of 2^MISSED_BITS, for each step of sureness: a little less often than the mixture itself would say.
+    MISSED = np.array(
+        [
+            int((1 << MISSED_BITS) * (-(Decimal(SURE) + Decimal(n) / 2 + Decimal("1.5"))).exp())
+            for n in range(SURE_STEPS)
+        ]
+    )
 
 
 def started(data: bytes = b"") -> np.ndarray:

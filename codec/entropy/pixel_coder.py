@@ -18,7 +18,7 @@ class PixelCoder(Protocol):
         """What a pixel of `channels` coded channels costs at least."""
 
     def write(self, mixture: Mixture, pixels: Tensor, plane: Plane) -> None:
-        """Codes `pixels` `[1, h, w]`, 0…255."""
+        """Codes `pixels` `[1, h, w]`, 0…255. Raises EncodeError if the coder does not give them back."""
 
     def read(self, mixture: Mixture, plane: Plane) -> Tensor:
         """The next pixels, float `[1, h, w]`."""

@@ -96,12 +96,10 @@ def test_arithmetic_that_is_not_exact_is_noticed(photograph: Tensor, monkeypatch
         return plane
 
     monkeypatch.setattr(codec.mixture, "decode", wrong)
-    with pytest.raises(ValueError, match="does not come back from its file: .* use another device"):
+    with pytest.raises(ValueError, match="does not give back what it wrote"):
         codec.encode(image)
     with pytest.raises(BitstreamError, match="checksum"):
         codec.decode(good)
-    codec.verify = False
-    codec.encode(image)
 
 
 def test_a_test_image_that_does_not_come_back_ends_the_test(

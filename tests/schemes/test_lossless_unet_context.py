@@ -137,7 +137,7 @@ def test_a_few_steps_lower_the_bits_of_the_file(model: str, photograph: Tensor) 
         optimizer.zero_grad()
         terms(RATE, codec, x).loss.backward()
         optimizer.step()
-    assert len(codec.eval().encode(image)) < 0.97 * before
+    assert len(codec.eval().encode(image)) < 0.98 * before
 
 
 def test_the_reconstruction_is_the_image_and_the_loss_its_bits(codec: LosslessUNet) -> None:
