@@ -1,4 +1,11 @@
-"""Quintet: learned image codecs as Lightning modules, measured on the bytes that land on disk."""
+"""Quintet: learned image codecs as Lightning modules, measured on the bytes that land on disk.
+
+import codec
+
+c = codec.load("diffusion_wavelet", quality=50)
+data = c.encode(image)
+image = c.decode(data)
+"""
 
 import os
 
@@ -6,3 +13,7 @@ import os
 # threads are told when torch is imported, so every command imports this package before it; processes that it starts
 # inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from codec.api import decode, load, models, open, register
+
+__all__ = ["decode", "load", "models", "open", "register"]

@@ -34,6 +34,7 @@ from codec.metadata import Metadata
 
 MAGIC = b"QNT"
 VERSION = 2
+QUALITY_UNIT = 2  # a file holds the quality of a variable rate in one byte, in halves
 
 _FIXED = struct.Struct(">3sB4s4s")
 _CRC = struct.Struct(">I")

@@ -1,56 +1,29 @@
-"""What commands that decode share: options, limits, and the codec that a file was written with."""
+"""What commands that decode share: options, limits, and the codecs that files were written with."""
 
 import argparse
-import threading
 import warnings
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from codec import bitstream, pretrained
-from codec.bitstream import BitstreamError
-from codec.checks import check_device
+from codec import api
+from codec.api import Decoders
 from codec.cli.console import UsageError
 from codec.errors import ArgumentError
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded
     import torch
 
-    from codec.learned_codec import LearnedCodec
 
+def decoders_of(options: argparse.Namespace) -> Decoders:
+    """The codecs of files: that of `--checkpoint`, else pretrained ones, on `--device`.
 
-class Decoders:
-    """The codecs of files: the one of `--checkpoint` if it is given, else pretrained ones, each loaded once.
-
-    Takes `--device` too. Raises UsageError, or CheckpointError where the checkpoint cannot be used. Threads may
-    share it.
+    Raises UsageError, or CheckpointError where the checkpoint cannot be used.
     """
+    from codec.checkpoint import load_codec
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        from codec.checkpoint import load_codec
-
-        self._device = device_of(options)
-        self._named = load_codec(options.checkpoint).to(self._device) if options.checkpoint else None
-        self._loaded: dict[bytes, LearnedCodec] = {}
-        self._loading = threading.Lock()
-
-    def of(self, data: bytes) -> "LearnedCodec":
-        """The codec to decode a file with. Raises BitstreamError if none of those that are known wrote it."""
-        from codec.checkpoint import load_pretrained
-
-        if self._named is not None:
-            return self._named
-        fingerprint = bitstream.unpack(data)[0].fingerprint
-        with self._loading:
-            if fingerprint not in self._loaded:
-                weights = pretrained.written_by(fingerprint)
-                if weights is None:
-                    raise BitstreamError(
-                        f"the file was written with weights {fingerprint.hex()}, those of no pretrained model: "
-                        "name what wrote it with --checkpoint"
-                    )
-                self._loaded[fingerprint] = load_pretrained(weights).to(self._device)
-            return self._loaded[fingerprint]
+    device = device_of(options)
+    return Decoders(load_codec(options.checkpoint).to(device) if options.checkpoint else None, device)
 
 
 def limit_pixels(options: argparse.Namespace) -> None:
@@ -64,13 +37,7 @@ def limit_pixels(options: argparse.Namespace) -> None:
 
 def device_of(options: argparse.Namespace) -> "torch.device":
     """The device of `--device`. Raises UsageError if there is none."""
-    import torch
-
     try:
-        check_device(options.device)
+        return api.device_of(options.device)
     except ArgumentError as error:
         raise UsageError(f"--device {options.device}: {error.allowed}") from error
-    try:
-        return torch.empty(0, device=options.device).device
-    except (RuntimeError, AssertionError) as error:  # torch's own words name its builds and web pages
-        raise UsageError(f"--device {options.device}: torch finds no such device here") from error

@@ -4,19 +4,19 @@ import argparse
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from codec import bitstream, pretrained
-from codec.bitstream import MetadataError
+from codec import pretrained
+from codec.api import Codec, CodedImage, side_by_side
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
-from codec.cli.decoding import Decoders, device_of, limit_pixels
+from codec.cli.decoding import decoders_of, device_of, limit_pixels
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
+from codec.metadata import Metadata
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
@@ -41,46 +41,37 @@ def compress(options: argparse.Namespace) -> int:
 
     import_lightning()
     from codec.checkpoint import load_codec, load_pretrained
-    from codec.data.image_file import check_all_kept, read_picture
     from codec.metrics import psnr
-    from codec.search import Found, encode_to
 
     device = device_of(options)
-    codec = load_codec(options.checkpoint) if weights is None else load_pretrained(weights)
+    learned = load_codec(options.checkpoint) if weights is None else load_pretrained(weights)
     of_weights = weights is not None and not weights.accepts  # which the quality has chosen then
-    prepare(codec, target, None if of_weights else options.quality, options.effort)
+    prepare(learned, target, None if of_weights else options.quality, options.effort)
     if options.checkpoint is None and options.model is None:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
-    codec.to(device)
+    codec = Codec(learned.to(device), weights)
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
-        picture = read_picture(source, channels=1 if codec.image_channels == 1 else None)
-        if codec.lossless:
-            check_all_kept(picture, job.source)
-        metadata = None if options.strip else picture.metadata
-        if target:
-            found = encode_to(codec, picture.image, metadata, **target)
-        else:
-            found = Found(codec.encode(picture.image, metadata), codec.quality)
-        data, reached = found.data, found.psnr
+        done = codec.compress(source, Metadata() if options.strip else None, **target)
+        data, picture, quality, reached = done
         _write(job, data)
         size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
         channels, height, width = picture.image.shape
         bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
         said = f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}"
         if target:
-            said += f", quality {found.quality:g}"
+            said += f", quality {quality:g}"
         if reached is not None:
             said += f", {reached:.2f} dB"
-        usual = None if weights is None or weights.lossless else _usual(weights, found.quality)
-        if usual is not None and reached is None and not codec.rate_tells:
-            reached = psnr(codec.decode(data).cpu(), picture.image)
-        told = None if codec.rate_tells else reached
+        usual = None if weights is None or weights.lossless else _usual(weights, quality)
+        if usual is not None and reached is None and not learned.rate_tells:
+            reached = psnr(learned.decode(data).cpu(), picture.image)
+        told = None if learned.rate_tells else reached
         notes = [*picture.dropped, *_notes(len(data), size, bpp, told, usual)]
         return "; ".join([said, *notes])
 
-    with _side_by_side(options.jobs):
+    with side_by_side(options.jobs):
         return each(plan, one, options.jobs)
 
 
@@ -94,17 +85,15 @@ def decompress(options: argparse.Namespace) -> int:
     import_lightning()
     from codec.data.image_file import write_image
 
-    decoders = Decoders(options)
+    decoders = decoders_of(options)
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
-        metadata, damaged = None, False
-        try:
-            metadata = None if options.strip else bitstream.metadata_of(data)
-        except MetadataError:  # the pixels do not need it
-            damaged = True
+        file = CodedImage(data)
+        damaged = file.damaged and not options.strip
         image = decoders.of(data).decode(data)
-        left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, metadata)
+        kept = Metadata() if options.strip else file.metadata
+        left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, kept)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
@@ -114,7 +103,7 @@ def decompress(options: argparse.Namespace) -> int:
             said.append(f"without its {', '.join(left_out)}, which this kind of file cannot hold")
         return "; ".join(said)
 
-    with _side_by_side(options.jobs):
+    with side_by_side(options.jobs):
         return each(plan, one, options.jobs)
 
 
@@ -183,24 +172,3 @@ def _notes(written: int, read: int, bpp: float, psnr: float | None, usual: _Usua
         yield f"photographs take about {usual.bpp:.2f} bpp: {advice}"
     elif psnr is not None and psnr < usual.psnr - UNUSUAL_LOSS:
         yield f"it comes back with {psnr:.1f} dB, photographs with {usual.psnr:.1f}: {advice}"
-
-
-@contextmanager
-def _side_by_side(workers: int) -> Iterator[None]:
-    """Prepares what all threads share, so that none changes it under another, and divides the cores among them."""
-    if workers < 2:
-        yield
-        return
-    import torch
-
-    from codec.entropy.coder import default_coder
-
-    default_coder()  # may compile, for which it turns standard output away
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))
-    try:
-        # What every encode and decode sets, and puts back where it was.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from codec import pretrained
+from codec.api import set_to
 from codec.cli.console import UsageError
 from codec.errors import ArgumentError
 
@@ -71,23 +72,10 @@ def prepare(codec: "LearnedCodec", target: dict[str, float], quality: float | No
     """Sets the quality and the effort, None leaving the codec's own. Raises UsageError, also for `target`."""
     if target and codec.quality_grid is None:
         raise _one_rate_only(target, "the codec of this checkpoint writes")
-    if quality is not None:
-        if codec.qualities is None:
-            raise UsageError(f"--quality {quality:g}: the codec of this checkpoint has one quality only")
-        _set("--quality", codec.set_quality, quality)
-        if codec.quality != quality:
-            lowest, second, *_, highest = codec.quality_grid
-            allowed = f"allowed are {lowest:g} to {highest:g} in steps of {second - lowest:g}"
-            raise UsageError(f"--quality {quality:g}: {allowed}")
-    if effort is not None:
-        _set("--effort", codec.set_effort, effort)
-
-
-def _set(option: str, setter: Callable[[float], None], value: float) -> None:
     try:
-        setter(value)
+        set_to(codec, quality, effort)
     except ArgumentError as error:
-        raise UsageError(f"{option} {value:g}: {error.allowed}") from error
+        raise UsageError(f"--{error.key} {error.value:g}: {error.allowed}") from error
 
 
 def _one_rate_only(target: dict[str, float], what: str) -> UsageError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codec import bitstream
 from codec.cli.console import say
-from codec.cli.decoding import Decoders, limit_pixels
+from codec.cli.decoding import decoders_of, limit_pixels
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded
     from codec.entropy.trace import Pass
@@ -25,7 +25,7 @@ def tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
     import_lightning()
     from codec.entropy.trace import short_hash, traced
 
-    decoders = Decoders(options)
+    decoders = decoders_of(options)
 
     def trace(data: bytes) -> None:
         for n, section in enumerate(bitstream.unpack(data)[1], 1):

@@ -7,6 +7,7 @@ import contextlib
 import io
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from codec.data import colour_spaces
@@ -68,6 +69,33 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
     if frames > 1:
         others = f"other {frames - 1} {pages}" if frames > 2 else f"second {pages.removesuffix('s')}"
         losses.append(Loss(f"first of {frames} {pages}", others))
+    image = _in_8_bits(image, samples, transparent, depth, losses)
+    return _upright(image, grey, metadata, orientation, losses)
+
+
+def decode_pillow(image: Image.Image) -> Decoded:
+    """A picture that Pillow holds, its current frame, as `decode` gives that of a file.
+
+    Its metadata are those in `image.info`. Raises exceptions of every kind as it is loaded, if its file is damaged.
+    """
+    image.load()
+    losses: list[Loss] = []
+    grey, metadata = image.mode in GREY_MODES, _metadata(image)
+    orientation = 1 if image.format == "TIFF" else metadata.orientation()
+    deep_samples = np.array(image).astype(np.uint16)[..., None] if image.mode.startswith("I;16") else None
+    depth = 8 if deep_samples is None else 16
+    image = _in_8_bits(image, deep_samples, image.info.get("transparency"), depth, losses)
+    return _upright(image, grey, metadata, orientation, losses)
+
+
+def _in_8_bits(
+    image: Image.Image | None,
+    samples: np.ndarray | None,
+    transparent: int | tuple[int, ...] | None,
+    depth: int,
+    losses: list[Loss],
+) -> Image.Image:
+    """`image`, or that of `samples`, uint8 or uint16 `[H, W, S]`, where they are given."""
     exact = depth <= 8
     if samples is not None:
         image, exact = deep.in_8_bits(samples, transparent)
@@ -75,6 +103,10 @@ def decode(file: BinaryIO, suffix: str) -> Decoded:
         losses.append(Loss(f"{depth} → 8 bits", f"{depth}-bit samples"))
     elif depth > 8:
         losses.append(Loss(f"{depth} → 8 bits, of which the samples are multiples"))
+    return image
+
+
+def _upright(image: Image.Image, grey: bool, metadata: Metadata, orientation: int, losses: list[Loss]) -> Decoded:
     metadata = _checked(metadata, losses)
     image, metadata = _in_colours(image, metadata, losses)
     if orientation in UPRIGHT:

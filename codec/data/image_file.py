@@ -20,6 +20,7 @@ from codec.errors import UserError
 from codec.metadata import Metadata
 from codec.whole_file import whole_file
 
+Source = str | Path | BinaryIO | Image.Image | np.ndarray | Tensor  # of a picture; errors tell its name
 PROFILES = {1: b"GRAY", 3: b"RGB "}  # the colour space that an ICC profile names, by channels
 
 
@@ -67,12 +68,28 @@ def read_picture(source: str | Path | BinaryIO, channels: int | None = None) -> 
         raise ValueError(f"channels={channels}: allowed are 1, 3 and null")
     try:
         with _opened(source) as file:
-            image, grey, metadata, losses = image_decoder.decode(file, _suffix(source))
-            mode = "L" if channels == 1 or (channels is None and grey) else "RGB"
-            coloured = mode == "L" and not grey and _has_colour(image)
-            pixels = np.array(image.convert(mode))  # [H, W] or [H, W, 3]
+            return _picture(image_decoder.decode(file, _suffix(source)), channels)
     except Exception as error:  # decoders meet damaged files with exceptions of every kind
         raise _image_file_error(source, error) from error
+
+
+def picture_of(image: Image.Image, channels: int | None = None) -> Picture:
+    """As `read_picture`, of what Pillow holds: its current frame, upright, and the metadata in its `info`.
+
+    Of 16-bit colour and of colours that a file declares without an ICC profile Pillow keeps nothing: `read_picture`
+    of the file does.
+    """
+    try:
+        return _picture(image_decoder.decode_pillow(image), channels)
+    except Exception as error:  # as it is loaded, see above
+        raise _image_file_error(image, error) from error
+
+
+def _picture(decoded: image_decoder.Decoded, channels: int | None) -> Picture:
+    image, grey, metadata, losses = decoded
+    mode = "L" if channels == 1 or (channels is None and grey) else "RGB"
+    coloured = mode == "L" and not grey and _has_colour(image)
+    pixels = np.array(image.convert(mode))  # [H, W] or [H, W, 3]
     if coloured:
         losses += (Loss("colour → grey", "colour"),)
     tensor = torch.from_numpy(pixels if mode == "RGB" else pixels[..., None]).permute(2, 0, 1).contiguous()
@@ -96,7 +113,7 @@ def read_image(path: str | Path | BinaryIO, channels: int | None = None) -> Tens
     return read_picture(path, channels).image
 
 
-def check_all_kept(picture: Picture, source: str | Path | BinaryIO) -> None:
+def check_all_kept(picture: Picture, source: Source) -> None:
     """For lossless codecs: raises LossyInputError if a file with `picture.image` would not hold all of `source`."""
     if picture.not_kept:
         raise LossyInputError(
@@ -126,8 +143,7 @@ def write_image(
     90; WebP and JPEG XL without loss. Raises ImageFileError if the suffix is unknown or the file cannot be written,
     OSError where a stream cannot be.
     """
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    picture = pillow_image(image)
     try:
         encoded, left_out = _encoded(picture, format or _format(target), metadata or Metadata())
         if isinstance(target, str | Path):
@@ -138,6 +154,12 @@ def write_image(
     if not isinstance(target, str | Path):
         target.write(encoded)
     return left_out
+
+
+def pillow_image(image: Tensor) -> Image.Image:
+    """uint8 `[C, H, W]`, C in {1, 3} → an image of mode L or RGB."""
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _encoded(picture: Image.Image, format: str, metadata: Metadata) -> tuple[bytes, tuple[str, ...]]:
@@ -168,8 +190,12 @@ def _opened(source: str | Path | BinaryIO) -> Iterator[BinaryIO]:
         yield source if source.seekable() else io.BytesIO(source.read())
 
 
-def _name(source: str | Path | BinaryIO) -> str:
-    return printable(source) if isinstance(source, str | Path) else str(getattr(source, "name", "the stream"))
+def _name(source: Source) -> str:
+    if isinstance(source, str | Path):
+        return printable(source)
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", "the stream"))
+    return printable(getattr(source, "filename", "") or "the image")
 
 
 def _suffix(source: str | Path | BinaryIO) -> str:
@@ -184,6 +210,6 @@ def _format(target: str | Path | BinaryIO) -> str:
     return name
 
 
-def _image_file_error(source: str | Path | BinaryIO, error: Exception) -> ImageFileError:
+def _image_file_error(source: Source, error: Exception) -> ImageFileError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ImageFileError(_name(source), " ".join(cause.split()) or type(error).__name__)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from codec.bitstream import BitstreamError, pack_strings
+from codec.bitstream import QUALITY_UNIT, BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
@@ -23,8 +23,6 @@ OCTAVES = 7.0
 _MOST_CHANNELS = 1 << 14
 # Where levels have no bounds, or a quality widens them, alphabets end here: what lies outside is escaped.
 _WIDEST_REACH = 512
-# A file holds its quality in one byte, in halves.
-_QUALITY_UNIT = 2
 _LARGEST_GAIN = 4.0  # binary logarithm
 
 
@@ -162,12 +160,12 @@ class EntropyBottleneck(nn.Module):
     @staticmethod
     def coded_quality(quality: float) -> float:
         """The nearest quality that a file can hold."""
-        return round(quality * _QUALITY_UNIT) / _QUALITY_UNIT
+        return round(quality * QUALITY_UNIT) / QUALITY_UNIT
 
     @staticmethod
     def coded_qualities() -> tuple[float, ...]:
         """All qualities that a file can hold, rising."""
-        return tuple(n / _QUALITY_UNIT for n in range(round(QUALITIES[1] * _QUALITY_UNIT) + 1))
+        return tuple(n / QUALITY_UNIT for n in range(round(QUALITIES[1] * QUALITY_UNIT) + 1))
 
     def relative_step(self, quality: Tensor) -> Tensor:
         """The quantiser's step at each quality over that at 50, `[B, 1, 1, 1]`."""
@@ -215,9 +213,9 @@ class EntropyBottleneck(nn.Module):
         """The quality `[1]` that a section was written at; None if there is one rate. Raises BitstreamError."""
         if not self.variable_rate:
             return None
-        if not section or section[0] > QUALITIES[1] * _QUALITY_UNIT:
+        if not section or section[0] > QUALITIES[1] * QUALITY_UNIT:
             raise BitstreamError("the section does not begin with a quality")
-        return torch.tensor([section[0] / _QUALITY_UNIT], device=next(self.prior.buffers()).device)
+        return torch.tensor([section[0] / QUALITY_UNIT], device=next(self.prior.buffers()).device)
 
     def _trained(self, exact: Sequence[Tensor], quality: Tensor | None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Without a look at any value, for which a GPU would have to wait; see `forward`."""
@@ -259,7 +257,7 @@ class EntropyBottleneck(nn.Module):
         return self._visit(told, code, quality)
 
     def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
-        head = bytes([round(float(quality) * _QUALITY_UNIT)]) if self.variable_rate else b""
+        head = bytes([round(float(quality) * QUALITY_UNIT)]) if self.variable_rate else b""
         return head + pack_strings(strings)
 
     def _noisy(self, levels: Tensor) -> Tensor:

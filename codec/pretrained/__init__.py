@@ -76,7 +76,7 @@ class Weights:
         return FOLDER / f"{self.stem}.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PretrainedModel:
     """A model by its name: `weights` of each of its rates, from small to large files."""
 
@@ -103,6 +103,12 @@ class PretrainedModel:
             if lowest <= quality <= highest if weights.accepts else quality == weights.quality:
                 return weights
         raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
+
+    def __repr__(self) -> str:
+        first = self.weights[0]
+        about = ["lossless" if first.lossless else "lossy", "grey" if first.image_channels == 1 else "colour"]
+        about += ["quality {}–{}".format(*self.ends)] if self.ends else []
+        return f"<PretrainedModel {self.name}: {', '.join(about)}>"
 
 
 def stem(name: str, quality: int | None) -> str:

@@ -146,7 +146,7 @@ def test_files_of_several_models_are_decoded_together(run) -> None:
     first, last = err.splitlines()
     assert first == (
         "codec: files/z.qnt: the file was written with weights 00000000, those of no pretrained model: "
-        "name what wrote it with --checkpoint"
+        "name what wrote it, by --checkpoint or codec.load(checkpoint=...)"
     )
     assert last == "codec: 1 of 4 files failed"
 
