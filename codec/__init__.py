@@ -14,6 +14,7 @@ import os
 # inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from codec import pillow_plugin  # noqa: F401 - Pillow knows our files from here on
 from codec.api import decode, load, models, open, register
 
 __all__ = ["decode", "load", "models", "open", "register"]

@@ -160,6 +160,8 @@ class Codec:
 
     def at(self, quality: float | None = None, effort: int | None = None) -> "Codec":
         """The same weights at another quality or effort, None being those in use. Raises ArgumentError."""
+        if self.weights is not None and quality == self.weights.quality:
+            quality = None  # the only one of these weights
         if quality is None and effort is None:
             return self
         self.learned.fingerprint()  # which the copy has then
@@ -341,9 +343,7 @@ def load(
     else:
         weights = pretrained.choose(model, quality)
         codec = Codec(load_pretrained(weights).to(where), weights)
-        quality = quality if weights.accepts else None  # else it has chosen the weights
-    set_to(codec.learned, quality, effort)
-    return codec
+    return codec.at(quality, effort)
 
 
 def open(source: File) -> CodedImage:
@@ -371,9 +371,12 @@ def register(codec: Codec) -> None:
 
 
 def shared(model: str | None = None, quality: float | None = None) -> Codec:
-    """As `load`, on the CPU, its weights loaded once in a process. Raises what `load` does."""
+    """The codec for `quality`, on the CPU and not set to it yet, its weights loaded once in a process.
+
+    Raises what `load` does.
+    """
     weights = pretrained.choose(model, quality)
-    return Codec(_DECODERS.of_weights(weights), weights).at(quality if weights.accepts else None)
+    return Codec(_DECODERS.of_weights(weights), weights)
 
 
 def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | None = None) -> None:

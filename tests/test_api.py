@@ -2,6 +2,7 @@
 
 import doctest
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cli_files import picture, tiny_checkpoint
-from conftest import run_python
+from conftest import ROOT, crop, run_python
 from PIL import Image
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from codec import api, bitstream
 from codec.bitstream import BitstreamError
 from codec.checkpoint import load_codec
 from codec.cli import main
-from codec.data.image_file import ImageFileError, LossyInputError, read_picture
+from codec.data.image_file import ImageFileError, LossyInputError, read_picture, write_image
 from codec.errors import ArgumentError, CheckpointError, EncodeError
 from codec.metadata import Metadata
 
@@ -295,3 +296,14 @@ def test_a_picture_that_no_decoder_would_open_is_not_coded(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(EncodeError, match="pixels to decode, padding included: the limit is 1000"):
         default.encode(np.zeros((40, 40), np.uint8))
+
+
+def test_what_its_page_shows_runs(here: Path, photograph: Tensor) -> None:
+    write_image(here / "photo.png", crop(photograph, 64, 96))
+    page = (ROOT / "docs/python_api.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) > 5
+    names: dict[str, object] = {}
+    exec("\n".join(blocks), names)  # noqa: S102
+    assert names["file"].model == "diffusion_wavelet"
+    assert Image.open("smaller.qnt").size == (96, 64)
