@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard report clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-kinds table-priors table-baselines figures
 
 help:  ## this list
@@ -62,6 +62,7 @@ MAKE_TABLES = QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) QUINTET_PHOTOS="$(PHOTOS)" $(
 
 tables: $(READY)  ## all tables: find or train what they need, measure files; BUDGET=smoke|small|paper SEEDS=n PHOTOS=folder
 	$(MAKE_TABLES) all
+	$(BIN)/python -m experiments.report
 
 table-conv: $(READY)  ## the two convolutional autoencoders
 	$(MAKE_TABLES) conv
@@ -89,6 +90,9 @@ table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best
 
 dashboard: $(READY)  ## a W&B workspace that compares runs; ARGS='--group NAME --report' and others, --help lists them
 	@$(BIN)/python -m experiments.dashboard $(ARGS)
+
+report: $(READY)  ## one HTML page: curves, pictures at equal size, runs and sweeps; ARGS='--image photo.jpg', --help lists others
+	@$(BIN)/python -m experiments.report $(ARGS)
 
 SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,quantized_autoencoder,conv_baseline,conv_enhanced
 SHOWN_KODAK := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,conv_baseline_dct,quantized_autoencoder_dct

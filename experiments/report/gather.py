@@ -1,0 +1,146 @@
+"""What the page shows of points.csv, of published curves, of run folders and of sweeps, as plain containers."""
+
+import csv
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from codec.sweeps.record import FILE as SWEEP_FILE
+from codec.sweeps.record import Sweep
+from codec.training.csv_metrics import FILES, read_logged
+from codec.training.results import read_results
+from experiments.points import LABELS, Point, curves_of, quality_of
+from experiments.published import DATASET, read_published
+from experiments.run_folders import named
+
+OUTCOMES = ("val_loss", "bpp", "psnr", "ms_ssim", "train_minutes")
+_DIGITS = 6
+_PLACES = ("name", "runs", "resume", "test", "logger", "more_epochs")  # overrides that change no result
+Run = dict[str, Any]
+
+
+def curve_points(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """All points of points.csv, and all published ones: codec, setting, dataset, kind, and their figures."""
+    measured = [
+        {**point, "dataset": dataset, "kind": "measured"}
+        for dataset in dict.fromkeys(row["dataset"] for row in points)
+        for curve in curves_of(points, dataset).values()
+        for point in curve
+    ]
+    published = [
+        {**point, "codec": name, "dataset": DATASET, "kind": "published"}
+        for name, curve in read_published("all").items()
+        for point in curve
+    ]
+    return [_shown(point) for point in [*measured, *published]]
+
+
+def run_points(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """A point for each run that was tested; its data set is the one that its command names."""
+    return [
+        _shown({**run["results"], "codec": run["name"], "dataset": run["dataset"], "kind": "run"})
+        for run in runs
+        if "bpp" in run["results"]
+    ]
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """The runs in a folder, tested or not: `name`, `folder`, `overrides`, `dataset`, `results`.
+
+    `results` of a run that was not tested is its lowest `val_loss`, if it has one. Raises CheckpointError where
+    results are damaged.
+    """
+    folders = sorted(file.parent for file in folder.glob("*/config.yaml"))
+    return [_run(name, path) for name, path in named(folders).items()]
+
+
+def per_image(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """`name`, `columns` and `rows` of each run's per_image.csv."""
+    tables = []
+    for run in runs:
+        file = run["folder"] / "per_image.csv"
+        if file.is_file():
+            with file.open(encoding="utf-8", newline="") as lines:
+                head, *rows = csv.reader(lines)
+            tables.append(
+                {"name": run["name"], "columns": head, "rows": [[_value(cell) for cell in row] for row in rows]}
+            )
+    return tables
+
+
+def sweeps(runs: Sequence[Run], folder: Path) -> list[dict[str, Any]]:
+    """What parallel coordinates need of each sweep in a folder, then of all trainings and all evaluations there.
+
+    `name`, `jobs` and `axes`, each `label` and `values`, one for each job: an override to which jobs give several
+    values, or an outcome.
+    """
+    by_folder = {run["folder"].resolve(): run for run in runs}
+    found = []
+    for file in sorted(folder.glob(f"sweeps/*/{SWEEP_FILE}")):
+        sweep = Sweep.read(file.parent)
+        of_jobs = [by_folder.get(Path(job.folder).resolve()) if job.folder else None for job in sweep.jobs]
+        found.append((sweep.name, [run for run in of_jobs if run is not None]))
+    evaluated = [run for run in runs if run["results"] and "val_loss" not in run["results"]]
+    found += [("all trainings", [run for run in runs if run not in evaluated]), ("all evaluations", evaluated)]
+    shown = [{"name": name, "jobs": [run["name"] for run in of], "axes": _axes(of)} for name, of in found]
+    return [sweep for sweep in shown if len(sweep["jobs"]) > 1 and sweep["axes"]]
+
+
+def _axes(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    keys = dict.fromkeys(key for run in runs for key in run["overrides"])
+    axes = [{"label": key, "values": [_value(run["overrides"].get(key, "")) for run in runs]} for key in keys]
+    outcomes = [
+        {"label": key, "values": [_finite(run["results"].get(key)) for run in runs]}
+        for key in OUTCOMES
+        if any(_finite(run["results"].get(key)) is not None for run in runs)
+    ]
+    return [*(axis for axis in axes if len(set(map(str, axis["values"]))) > 1), *outcomes]
+
+
+def _run(name: str, folder: Path) -> Run:
+    overrides = _overrides(folder / "provenance/commands.txt")
+    file = folder / "results.json"
+    results = read_results(file) if file.is_file() else _validated(folder)
+    data = overrides.get("data")
+    dataset = "runs" if data is None else f"runs, data={data}"
+    return {"name": name, "folder": folder, "overrides": overrides, "dataset": dataset, "results": results}
+
+
+def _validated(folder: Path) -> dict[str, float]:
+    if not any(folder.glob(FILES)):
+        return {}
+    losses = [float(row["val/loss"]) for row in read_logged(folder) if "val/loss" in row]
+    return {"val_loss": min(losses)} if losses else {}
+
+
+def _overrides(file: Path) -> dict[str, str]:
+    """`{key: value}` of the last command that was given to a run."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    words = shlex.split(lines[-1]) if lines else []
+    pairs = (word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+    return {key: value for key, value in pairs if key.partition(".")[0] not in _PLACES}
+
+
+def _shown(point: Point) -> dict[str, Any]:
+    texts = {key: point[key] for key in ("codec", "setting", "dataset", "kind") if key in point}
+    numbers = {key: _finite(point.get(key)) for key in ("bpp", "bpsp", "images", "encode_ms", "decode_ms")}
+    numbers |= {key: _finite(quality_of(point, key)) for key in LABELS}
+    lossless = math.isinf(point.get("psnr", 0))
+    return {**texts, **{key: value for key, value in numbers.items() if value is not None}, "lossless": lossless}
+
+
+def _finite(value: Any) -> float | None:
+    """A number as JSON has it, rounded to what is shown; None for what is none."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _value(text: str) -> float | str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return text if not math.isfinite(number) else float(f"{number:.{_DIGITS}g}")
