@@ -43,7 +43,7 @@ function curveTraces(points, metric) {
       mode: "lines+markers", line: { color, dash, width: 2 }, marker: { color, symbol, size: 7 },
       text: of.map((point) => [point.setting, ...["encode_ms", "decode_ms"].filter((key) => key in point)
         .map((key) => `${key.replace("_ms", "")} ${shown(point[key])} ms`)].filter(Boolean).join("<br>")),
-      hovertemplate: `<b>%{fullData.name}</b><br>%{x:.3f} bpp, %{y:.4g} ${data.labels[metric]}<br>%{text}<extra></extra>`,
+      hovertemplate: `<b>%{fullData.name}</b><br>%{x:.3f} bpp<br>${data.labels[metric]}: %{y:.4g}<br>%{text}<extra></extra>`,
     };
   }).filter((trace) => trace.x.length);
 }
