@@ -93,6 +93,11 @@ def test_it_has_every_file_of_conf_of_the_weights_and_of_the_tables_plans(script
         assert {path.relative_to(libraries / there) for path in (libraries / there).rglob("*.*")} == wanted
 
 
+def test_it_writes_a_report_of_the_packages_points(scripts: Path, empty: Path) -> None:
+    run([scripts / "python", "-m", "experiments.report", "--no-pictures"], empty)
+    assert "diffusion_wavelet" in (empty / "runs/report.html").read_text(encoding="utf-8")
+
+
 def test_the_command_lists_codes_and_decodes(scripts: Path, empty: Path, photographs: list[Tensor]) -> None:
     assert "diffusion_wavelet" in run([scripts / "codec", "models"], empty).stdout
     write_image(empty / "photo.png", photographs[0][:, :64, :96].contiguous())
