@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock test test-slurm fuzz lint demo bench dashboard report clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-slurm fuzz lint docs demo bench dashboard report clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-kinds table-priors table-baselines figures
 
 help:  ## this list
@@ -44,6 +44,9 @@ lint: $(READY)  ## ruff: rules and formatting; import-linter: which way imports 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
+
+docs: $(READY)  ## the documentation as a site, site/index.html; a dead link stops it
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m mkdocs build --quiet
 
 demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec trained here, in some minutes
 	$(BIN)/python -m experiments.demo
@@ -99,6 +102,7 @@ SHOWN_KODAK := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,conv
 
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
 	$(BIN)/python -m experiments.plots.curves --data kodak --codecs $(SHOWN_KODAK) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png
+	$(BIN)/python -m experiments.plots.curves --data kodak --codecs jpeg,webp,avif,diffusion_wavelet,comcnn_avif --published main --quality psnr,ms_ssim_db --bpp-max 1.5 --out docs/kodak.png
 	$(BIN)/python -m experiments.plots.curves --data bsd300 --codecs $(SHOWN) --bpp-max 2 --title "BSD300, 100 test images" --out experiments/results/bsd300.png
 	$(BIN)/python -m experiments.tables.bd_rate --data kodak --anchor jpeg --out experiments/results/bd_rate_kodak.md
 	$(BIN)/python -m experiments.tables.bd_rate --data bsd300 --anchor jpeg --out experiments/results/bd_rate_bsd300.md

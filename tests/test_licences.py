@@ -1,4 +1,4 @@
-"""The README names every package under a copyleft licence that an installation brings along."""
+"""The page of licences names every package under a copyleft licence that an installation brings along."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from codec.errors import DISTRIBUTION
 
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Licence\n")[2]
+PAGE = (ROOT / "docs/licences.md").read_text(encoding="utf-8")
 
 
 def brought(requirements: list[str]) -> set[str]:
@@ -43,5 +43,5 @@ def test_every_package_under_a_copyleft_licence_is_named() -> None:
     every = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
     found = {name for name in brought(every) if copyleft(name)}
     assert {"torchac", "tqdm", "certifi"} <= found
-    assert {name for name in found if name not in SECTION} == set()
-    assert "rawpy" in SECTION  # whose licence is MIT, but not that of LibRaw, which its wheels hold
+    assert {name for name in found if name not in PAGE} == set()
+    assert "rawpy" in PAGE  # whose licence is MIT, but not that of LibRaw, which its wheels hold

@@ -1,4 +1,4 @@
-"""The README's commands and its sixth scheme are run as they stand there, in a copy of the checkout."""
+"""The commands of README and of the documentation, its new scheme and its new prior are run as they stand there."""
 
 import re
 import shlex
@@ -11,8 +11,11 @@ from conftest import ROOT, make_codec, run_python
 from torch import Tensor
 
 from codec.data.image_file import write_image
+from experiments.points import read_points
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+GUIDES = [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
+PAGES = [README, *GUIDES, *sorted((ROOT / "docs/explanation").glob("*.md"))]
 # What makes a training of the README one of seconds; the folder's name stays what the README says.
 QUICK = (
     "logger=csv epochs=1 data.num_workers=0 data.batch_size=2 trainer.limit_train_batches=1 "
@@ -20,8 +23,8 @@ QUICK = (
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -38,11 +41,10 @@ def checkout(tmp_path: Path, photographs: list[Tensor]) -> Path:
     return tmp_path
 
 
-def test_every_command_of_the_readme_works(checkout: Path) -> None:
-    commands = [
-        line for block in blocks("sh") for line in block.splitlines() if line and not line.startswith("source")
-    ]
-    assert len(commands) >= 10
+def test_every_command_of_readme_and_documentation_works(checkout: Path) -> None:
+    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+    commands = list(dict.fromkeys(line for line in lines if line and not line.startswith("source")))
+    assert len(commands) >= 15
     for command in commands:
         program, *arguments = shlex.split(command)
         if program == "codec":
@@ -55,24 +57,66 @@ def test_every_command_of_the_readme_works(checkout: Path) -> None:
     assert len(list((checkout / "compressed").glob("*.qnt"))) == 12
 
 
-def test_make_commands_of_the_readme_are_targets() -> None:
+def test_the_readme_is_short_and_its_three_lines_of_python_are_three() -> None:
+    assert len(README.read_text().split()) <= 900
+    (code,) = blocks(README, "python")
+    assert code.startswith("import codec\n")
+    assert len(code.splitlines()) == 4
+
+
+def test_make_commands_are_targets() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    named = set(re.findall(r"`?make ([a-z-]+)", README)) - {"and"}
+    named = {
+        name for page in PAGES for name in re.findall(r"^(?:.*`)?make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
     assert {"demo", "test", "setup"} <= named <= set(targets)
 
 
-def test_every_file_and_option_named_in_the_readme_exists() -> None:
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
-    for group, options in re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE):
-        if group in ("model", "data", "loss", "prior", "strategy", "experiment"):
-            known = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
-            named = set(re.findall(r"`([a-z0-9_]+)`", options))
-            assert named <= known, named - known
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem)
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists() or "docs/reference" in str((page.parent / link).resolve()), link
 
 
-def test_a_sixth_scheme_costs_the_two_files_of_the_readme(checkout: Path) -> None:
-    (code,), (config,) = blocks("python"), blocks("yaml")
+def test_every_option_that_is_named_exists_and_the_other_way_round() -> None:
+    table = re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "docs/how-to/train.md").read_text(), re.MULTILINE)
+    named = {group: set(re.findall(r"`([a-z0-9_]+)`", options)) for group, options in table}
+    for group in ("model", "data", "prior", "strategy", "experiment"):
+        known = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} - {"base"}
+        assert named[group] <= known
+        if group not in ("model",):  # of which the standard codecs' variants are not all named
+            assert named[group] == known
+
+
+def test_the_readme_s_figures_are_those_of_the_points() -> None:
+    """BD-rates against JPEG on Kodak, and bits a sample, in the table of schemes and above it."""
+    table = (ROOT / "experiments/results/bd_rate_kodak.md").read_text()
+    rates = {codec: f"{float(rate):.0f} %" for codec, rate in re.findall(r"^\| (\w+) \| -([\d.]+) %", table, re.M)}
+    text = " ".join(README.read_text().split())
+    rows = dict(re.findall(r"\| `(\w+)` \|.*?\| ([^|]*) \|", text))
+    assert rows["diffusion_wavelet"] == f"−{rates['diffusion_wavelet']}"
+    assert f"needs {rates['diffusion_wavelet']} fewer bits" in text
+    assert f"behind AVIF, {rates['comcnn_avif']} fewer" in text
+    wanted = [
+        f"{name} −{rates[codec]}"
+        for name, codec in (("AVIF", "comcnn_avif"), ("JPEG 2000", "comcnn_jpeg2000"), ("JPEG", "comcnn_jpeg"))
+    ]
+    assert rows["comcnn_reccnn"] == ", ".join(wanted)
+    assert f"DCT −{rates['diffusion_dct']}" in rows["diffusion"]
+    for scheme in ("conv_baseline", "conv_enhanced", "quantized_autoencoder"):
+        assert f"DCT −{rates[f'{scheme}_dct']}" in rows[scheme]
+    samples = {}
+    for point in read_points():
+        if point["dataset"] == "kodak":
+            samples[point["codec"]] = min(point["bpsp"], samples.get(point["codec"], 24))
+    for scheme, other in (("lossless_unet", "png"), ("lossless_unet_polyphase", "jpegxl_lossless")):
+        assert rows[scheme].startswith(f"{samples[scheme]:.2f} bits a sample; ")
+        assert rows[scheme].endswith(f" {samples[other]:.2f}")
+
+
+def test_a_sixth_scheme_costs_the_two_files_of_its_page(checkout: Path) -> None:
+    page = ROOT / "docs/how-to/scheme.md"
+    (code,), (config,) = blocks(page, "python"), blocks(page, "yaml")
     assert len(code.splitlines()) <= 25
     (checkout / "codec/schemes/tiny.py").write_text(code)
     (checkout / "conf/model/tiny.yaml").write_text(config)
@@ -88,6 +132,18 @@ def test_a_sixth_scheme_costs_the_two_files_of_the_readme(checkout: Path) -> Non
     contract = ["-m", "pytest", "tests/test_contract.py", "-k", "tiny and not baseline and not format"]
     done = run_python(*contract, cwd=checkout, **environment)
     assert re.search(r"\d{2,} passed", done.stdout)
+
+
+def test_a_fifth_prior_costs_the_two_files_of_its_page(checkout: Path) -> None:
+    page = ROOT / "docs/how-to/prior.md"
+    (code,), (config,) = blocks(page, "python"), blocks(page, "yaml")
+    (checkout / "codec/entropy/priors/halves.py").write_text(code)
+    (checkout / "conf/prior/halves.yaml").write_text(config)
+    shutil.copytree(ROOT / "tests", checkout / "tests")
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    contract = ["-m", "pytest", "tests/test_prior_contract.py", "-k", "halves and (conv_baseline or wavelet)"]
+    done = run_python(*contract, cwd=checkout, PYTHONPATH=str(checkout))
+    assert "2 passed" in done.stdout
 
 
 def test_schemes_import_no_other_scheme_and_stay_short() -> None:

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +19,9 @@ from experiments.curve_options import Curves, add_curve_options, read_chosen
 from experiments.plots.figures import figure_file, looks, plain_numbers, save
 from experiments.points import LABELS, Point, lossy, quality_of
 
-# Published curves are told apart by their letters: greys and dashes alone are not, where eight run side by side.
+# So many published curves are named where they end. More are told apart by letters: greys and dashes alone are not,
+# where eight run side by side.
+NAMED = 4
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
@@ -67,6 +70,8 @@ def draw(
         _measured(axis, curves, key, label)
         axis.set(xlabel="bpp, whole files", ylabel=LABELS[key])
         _limit(axis, [*curves.values(), *(published or {}).values()], key, (left if log else 0, right))
+        if published and len(published) <= NAMED:
+            _name_ends(axis, published, key)
         axis.grid(alpha=0.3)
         if log:
             axis.set_xscale("log")
@@ -117,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measured(axis: Axes, curves: Curves, key: str, label: str) -> None:
     styles = looks(curves)
     for name, points in curves.items():
-        known = [point for point in points if quality_of(point, key) is not None]
+        known = _known(points, key)
         axis.plot(*_xy(known, key), **styles[name], markersize=5, linewidth=1.6)
         for point in known:
             if label in point:
@@ -127,11 +132,25 @@ def _measured(axis: Axes, curves: Curves, key: str, label: str) -> None:
 
 def _behind(axis: Axes, published: Curves, key: str) -> None:
     for n, points in enumerate(published.values()):
-        known = [point for point in points if quality_of(point, key) is not None]
-        axis.plot(*_xy(known, key), **_grey_look(n), zorder=1, markevery=1 + len(known) // 10)
+        known = _known(points, key)
+        axis.plot(*_xy(known, key), **_grey_look(n, len(published)), zorder=1, markevery=1 + len(known) // 10)
 
 
-def _grey_look(n: int) -> dict:
+def _name_ends(axis: Axes, published: Curves, key: str) -> None:
+    """Writes each curve's name where it ends, or beside the axes where it leaves them."""
+    right = axis.get_xlim()[1]
+    style = {"textcoords": "offset points", "fontsize": 8, "color": "0.3", "annotation_clip": False}
+    for name, points in published.items():
+        bpp, values = _xy(_known(points, key), key)
+        if bpp and bpp[-1] < right:
+            axis.annotate(name, (bpp[-1], values[-1]), xytext=(-2, 4), ha="right", **style)
+        elif bpp:
+            axis.annotate(name, (right, np.interp(right, bpp, values)), xytext=(3, 0), va="center", **style)
+
+
+def _grey_look(n: int, count: int) -> dict:
+    if count <= NAMED:
+        return {"color": "0.6", "linestyle": DASHES[n % len(DASHES)], "linewidth": 1.1}
     letter = f"$\\mathrm{{{LETTERS[n % len(LETTERS)]}}}$"
     marker = {"marker": letter, "markersize": 6, "markerfacecolor": "0.2", "markeredgewidth": 0}
     return {"color": "0.6", "linestyle": DASHES[n % len(DASHES)], "linewidth": 0.9, **marker}
@@ -139,9 +158,18 @@ def _grey_look(n: int) -> dict:
 
 def _legend(curves: Curves, published: Curves) -> list[Line2D]:
     handles = [Line2D([], [], **style, markersize=5, label=name) for name, style in looks(curves).items()]
+    if published and len(published) <= NAMED:
+        return [*handles, Line2D([], [], color="0.6", label="published")]
     if published:
         handles.append(Line2D([], [], linestyle="none", label="published:"))
-    return [*handles, *(Line2D([], [], **_grey_look(n), label=name) for n, name in enumerate(published))]
+    return [
+        *handles,
+        *(Line2D([], [], **_grey_look(n, len(published)), label=name) for n, name in enumerate(published)),
+    ]
+
+
+def _known(points: list[Point], key: str) -> list[Point]:
+    return [point for point in points if quality_of(point, key) is not None]
 
 
 def _xy(points: list[Point], key: str) -> tuple[list[float], list[float]]:

@@ -36,8 +36,10 @@ def test_every_module_that_is_named_as_a_command_is_one(module: str, files: list
     assert '\nif __name__ == "__main__":' in Path(spec.origin).read_text(encoding="utf-8"), files
 
 
-def test_the_readme_and_the_makefile_name_the_commands_of_experiments() -> None:
-    told = {module for module, files in commands().items() if {"README.md", "Makefile"} & set(files)}
+def test_the_documentation_and_the_makefile_name_the_commands_of_experiments() -> None:
+    guides = {"README.md", "Makefile", *(f"docs/{file.name}" for file in ROOT.glob("docs/*.md"))}
+    guides |= {f"docs/how-to/{file.name}" for file in ROOT.glob("docs/how-to/*.md")}
+    told = {module for module, files in commands().items() if guides & set(files)}
     there = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for file in (ROOT / "experiments").rglob("*.py")
