@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from codec.data.image_file import read_image, write_image
 from codec.entropy.coder import _built_by_this_environment
 from codec.errors import DISTRIBUTION
 
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 # Found by their path, without what installs the checkout into this environment.
 LIBRARIES = sysconfig.get_paths()["purelib"]
 SMALL = (
@@ -111,8 +113,8 @@ def test_it_trains_a_step_evaluates_and_says_of_which_version(scripts: Path, emp
     trained = folder_of(empty / "runs", "debug_one_step")
     results = json.loads((trained / "results.json").read_text())
     assert results["images"] == 1
-    assert results["commit"] == "0.1.0"
-    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {DISTRIBUTION} 0.1.0\n"
+    assert results["commit"] == VERSION
+    assert (trained / "provenance/commit.txt").read_text() == f"not a git checkout; {DISTRIBUTION} {VERSION}\n"
     run([scripts / "quintet-evaluate", "model=png", "data=samples", "data.limit=3", "name=png"], empty)
     measured = json.loads((folder_of(empty / "runs", "png") / "results.json").read_text())
     assert measured["psnr"] == "inf"
