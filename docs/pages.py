@@ -1,6 +1,6 @@
 """mkdocs hooks: the pages that are made of other files, and links that leave docs/.
 
-README is the home page. Tables, model cards and source files become pages at their own paths as soon as a page links
+README is the home page. Tables, model cards and source files become pages at their own paths as soon as one links
 to them, so that in the repository and in the site the same links lead to the same texts.
 """
 
@@ -111,7 +111,7 @@ def _made_of(path: str, uri: str, config: MkDocsConfig) -> File:
 
 def command_lines() -> Iterator[str]:
     """What `--help` says of the command `codec`, of its commands, and of every module that is a command."""
-    yield "# Command line\n\nWhat `--help` says. `train.py` and `evaluate.py` take the [config groups](config.md).\n"
+    yield "# Command line\n\nWhat `--help` says. `train.py`, `evaluate.py` take the [config groups](config.md).\n"
     with mock.patch.dict(os.environ, COLUMNS="88"):
         codec = _parser()
         yield _help("codec", codec.format_help())
@@ -165,8 +165,8 @@ def _config(title: str, anchor: str, file: Path) -> str:
 def file_format() -> str:
     """The byte layout, as the modules that write it state it."""
     text = (
-        "# File format\n\nA file has one header, its sections, and a checksum. Golden files in the tests hold every "
-        "byte of this. The sections of a lossless file are [described apart](../lossless_format.md).\n"
+        "# File format\n\nA file has one header, its sections, and a checksum. Golden files in the tests hold "
+        "every byte of this. The sections of a lossless file are [described apart](../lossless_format.md).\n"
     )
     for title, module in (("Header and sections", "bitstream"), ("Metadata", "metadata")):
         source = (ROOT / f"codec/{module}.py").read_text(encoding="utf-8")

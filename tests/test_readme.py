@@ -14,8 +14,13 @@ from codec.data.image_file import write_image
 from experiments.points import read_points
 
 README = ROOT / "README.md"
-GUIDES = [ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
-PAGES = [README, *GUIDES, *sorted((ROOT / "docs/explanation").glob("*.md"))]
+TUTORIAL = ROOT / "docs/tutorial.md"
+PAGES = [
+    README,
+    TUTORIAL,
+    *sorted((ROOT / "docs/how-to").glob("*.md")),
+    *sorted((ROOT / "docs/explanation").glob("*.md")),
+]
 # What makes a training of the README one of seconds; the folder's name stays what the README says.
 QUICK = (
     "logger=csv epochs=1 data.num_workers=0 data.batch_size=2 trainer.limit_train_batches=1 "
@@ -41,10 +46,11 @@ def checkout(tmp_path: Path, photographs: list[Tensor]) -> Path:
     return tmp_path
 
 
-def test_every_command_of_readme_and_documentation_works(checkout: Path) -> None:
-    lines = [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]
+def run_commands(pages: list[Path], checkout: Path) -> None:
+    """Runs what stands in the pages' blocks of shell, in their order; what stands there twice, once."""
+    lines = [line for page in pages for block in blocks(page, "sh") for line in block.splitlines()]
     commands = list(dict.fromkeys(line for line in lines if line and not line.startswith("source")))
-    assert len(commands) >= 15
+    assert len(commands) >= 7
     for command in commands:
         program, *arguments = shlex.split(command)
         if program == "codec":
@@ -53,6 +59,15 @@ def test_every_command_of_readme_and_documentation_works(checkout: Path) -> None
             arguments += shlex.split(QUICK)
         assert program in ("codec", "python")
         run_python(*arguments, cwd=checkout, PYTHONPATH=str(checkout))
+
+
+def test_every_command_of_the_tutorial_works(checkout: Path) -> None:
+    run_commands([TUTORIAL], checkout)
+    assert (checkout / "first.png").is_file()
+
+
+def test_every_command_of_the_readme_and_of_the_other_pages_works(checkout: Path) -> None:
+    run_commands([page for page in PAGES if page != TUTORIAL], checkout)
     assert (checkout / "decoded.png").is_file()
     assert len(list((checkout / "compressed").glob("*.qnt"))) == 12
 

@@ -18,8 +18,9 @@ class FolderSource:
 
     def __init__(self, root: str, test_root: str | None = None, test_fraction: float = 0.0, seed: int = 0) -> None:
         check_fraction("test_fraction", test_fraction)
-        self.root = Path(root)
-        self.test_root = None if test_root is None else Path(test_root)
+        # Of a folder called 2024 the command line makes a number.
+        self.root = Path(str(root))
+        self.test_root = None if test_root is None else Path(str(test_root))
         self.test_fraction = test_fraction
         self.seed = seed
 

@@ -119,7 +119,7 @@ def check_all_kept(picture: Picture, source: Source) -> None:
         raise LossyInputError(
             _name(source),
             f"a lossless model cannot keep its {' and '.join(picture.not_kept)}: "
-            "use a lossy model, or convert the image first",
+            "convert the image first, or take a lossy model, which leaves that out",
         )
 
 

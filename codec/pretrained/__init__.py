@@ -12,6 +12,7 @@ Beside this file there are, for a model NAME, or for each rate N of a model that
 
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def choose(name: str | None = None, quality: float | None = None) -> Weights:
     if not models:
         raise CheckpointError("this installation has no pretrained models: name a checkpoint")
     if name is not None and name not in models:
-        raise CheckpointError(f"no pretrained model is called {name}: there are {', '.join(models)}")
+        near = get_close_matches(name, models, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise CheckpointError(f"no pretrained model is called {name}: {hint}there are {', '.join(models)}")
     return models[name or next(iter(models))].at(quality)
 
 

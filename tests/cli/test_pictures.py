@@ -86,7 +86,9 @@ def test_a_lossless_model_refuses_what_it_cannot_keep_and_does_the_others(run) -
     assert status == 1
     assert files("out") == ["a.qnt", "opaque.qnt"]
     alpha, sixteen, count = err.splitlines()
-    assert alpha.startswith("codec: in/alpha.png: a lossless model cannot keep its transparency: use a lossy model")
+    assert alpha.startswith(
+        "codec: in/alpha.png: a lossless model cannot keep its transparency: convert the image first"
+    )
     assert sixteen.startswith("codec: in/deep.png: a lossless model cannot keep its 16-bit samples: ")
     assert count == "codec: 2 of 4 files failed"
     assert run("decompress", "out", "back", "--checkpoint", "lossless.safetensors")[0] == 0

@@ -43,6 +43,12 @@ def test_folder_serves_all_its_images_to_both_splits_by_default(tmp_path):
     assert names(source.images("train")) == names(source.images("test")) == ["b.png", "a.jpg"]
 
 
+def test_a_folder_may_be_called_by_a_number(tmp_path, monkeypatch):
+    make_images(tmp_path, ["2024/a.png"])
+    monkeypatch.chdir(tmp_path)
+    assert len(FolderSource(2024).images("train")) == 1
+
+
 def test_folder_holds_test_images_out_by_seed(tmp_path):
     make_images(tmp_path, [f"{i}.png" for i in range(20)])
     splits = {}
