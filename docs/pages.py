@@ -7,6 +7,7 @@ to them, so that in the repository and in the site the same links lead to the sa
 import ast
 import contextlib
 import io
+import json
 import os
 import posixpath
 import re
@@ -25,12 +26,14 @@ from codec.cli.main import _parser
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?(?=\))")
+BADGE = re.compile(r"^\[!\[.*\n\n", re.MULTILINE)  # it leads to a place that only GitHub has
 # Where what a link names stands in the site, if not at its own path.
 PLACES = {
     "README.md": "index.md",
     "conf": "reference/config.md",
     "codec/bitstream.py": "reference/file_format.md",
     "docs": "index.md",
+    "docs/notebooks": "notebooks/compress_and_compare.md",
 }
 SHOWN_AS_TEXT = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".lock": "text", "": "text"}
 
@@ -38,11 +41,13 @@ SHOWN_AS_TEXT = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".lock": "te
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages, and whatever these and the written ones link to."""
     generated = {
-        "index.md": (ROOT / "README.md").read_text(encoding="utf-8"),
+        "index.md": BADGE.sub("", (ROOT / "README.md").read_text(encoding="utf-8")),
         "reference/cli.md": "\n".join(command_lines()),
         "reference/config.md": "\n".join(config_groups()),
         "reference/file_format.md": file_format(),
     }
+    for notebook in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        generated[f"notebooks/{notebook.stem}.md"] = "\n".join(notebook_page(notebook))
     for uri, text in generated.items():
         files.append(File.generated(config, uri, content=text))
     _repository_path.cache_clear()
@@ -79,7 +84,7 @@ def place(path: str) -> str:
     if path in PLACES:
         return PLACES[path]
     if path.startswith("docs/"):
-        return path.removeprefix("docs/")
+        return path.removeprefix("docs/").replace(".ipynb", ".md")
     if (ROOT / path).is_dir():
         return f"{path}/index.md"
     return f"{path}.md" if Path(path).suffix in SHOWN_AS_TEXT else path
@@ -90,7 +95,7 @@ def _repository_path(uri: str) -> str:
     named = {there: here for here, there in PLACES.items() if (ROOT / here).is_file()}
     if uri in named:
         return named[uri]
-    if (ROOT / "docs" / uri).exists() or uri.startswith("reference/"):
+    if (ROOT / "docs" / uri).exists() or uri.startswith(("reference/", "notebooks/")):
         return f"docs/{uri}"
     return uri.removesuffix(".md") if not (ROOT / uri).exists() else uri
 
@@ -160,6 +165,19 @@ def config_groups() -> Iterator[str]:
 
 def _config(title: str, anchor: str, file: Path) -> str:
     return f"### {title} {{#{anchor}}}\n\n```yaml\n{file.read_text(encoding='utf-8').rstrip()}\n```\n"
+
+
+def notebook_page(file: Path) -> Iterator[str]:
+    """A notebook's text, code, and the outputs that are kept in it."""
+    for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        yield f"{source}\n" if cell["cell_type"] == "markdown" else f"```python\n{source}\n```\n"
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                yield f'<img alt="figure" src="data:image/png;base64,{"".join(data["image/png"]).strip()}">\n'
+            else:
+                yield f"```text\n{''.join(output.get('text') or data['text/plain']).rstrip()}\n```\n"
 
 
 def file_format() -> str:

@@ -27,9 +27,10 @@ def text(page: Path) -> str:
 
 
 def test_every_page_is_in_the_menu(site: Path) -> None:
-    pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
+    written = [path for suffix in ("md", "ipynb") for path in (ROOT / "docs").rglob(f"*.{suffix}")]
+    pages = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in written}
     home = (site / "index.html").read_text(encoding="utf-8")
-    assert len(pages) >= 18
+    assert len(pages) >= 22
     for page in pages:
         assert (site / page).is_file()
         assert f'href="{page.as_posix()}"' in home
