@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from codec import bitstream, pretrained
+from codec import bitstream
+from codec.api import CodedImage
 from codec.bitstream import BitstreamError, MetadataError
 from codec.cli.console import (
     STANDARD,
@@ -123,7 +124,8 @@ def _tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
 def _described(path: Place, data: bytes) -> str:
     header, sections = bitstream.unpack(data)
     pixels = header.height * header.width
-    weights = pretrained.written_by(header.fingerprint)
+    opened = CodedImage(data)
+    weights, quality = opened.weights, opened.quality
     unadorned = len(bitstream.pack(header, sections))
     beside = len(data) - unadorned
     parts = " + ".join(_named(section) for section in sections)
@@ -132,6 +134,7 @@ def _described(path: Place, data: bytes) -> str:
         f"{header.channels} channel{'s' * (header.channels > 1)}\n"
         f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
         f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
+        f"{'' if quality is None else f'  quality      {quality:g}' + chr(10)}"
         f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
         f"1:{header.channels * pixels / len(data):.2f}\n"
         f"  sections     {parts} bytes, {unadorned - sum(map(len, sections))} around\n"

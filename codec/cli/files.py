@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from codec import pretrained
-from codec.api import Codec, CodedImage, side_by_side
+from codec.api import Codec, CodedImage, Compressed, side_by_side
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
 from codec.cli.decoding import decoders_of, device_of, limit_pixels
 from codec.cli.paths import SUFFIX, Job, Plan, planned
@@ -16,10 +16,12 @@ from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
+from codec.errors import EncodeError
 from codec.metadata import Metadata
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
+    from codec.learned_codec import LearnedCodec
     from codec.pretrained import Weights
 
 # From this multiple of the rate that a model was measured at, it is not at home with an image.
@@ -55,6 +57,8 @@ def compress(options: argparse.Namespace) -> int:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
         done = codec.compress(source, Metadata() if options.strip else None, **target)
         data, picture, quality, reached = done
+        if options.verify:
+            _check_comes_back(learned, done)
         _write(job, data)
         size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
         channels, height, width = picture.image.shape
@@ -137,6 +141,15 @@ def _write(job: Job, data: bytes) -> None:
         return
     with whole_file(job.target) as file:
         file.write(data)
+
+
+def _check_comes_back(learned: "LearnedCodec", done: Compressed) -> None:
+    """Decodes a file that is to be written. Raises BitstreamError, or EncodeError where it should be exact."""
+    back = learned.decode(done.data).cpu()
+    if learned.lossless and not back.equal(done.picture.image):
+        raise EncodeError(
+            "the image does not come back from its file: this device is not exact, use another device"
+        )
 
 
 class _Usual(NamedTuple):

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         if run is files.compress:
             command.add_argument("--model", metavar="NAME", help="a pretrained model; `codec models` lists them")
             targets.add_options(command)
+            command.add_argument(
+                "--verify",
+                action="store_true",
+                help="decode every file before it is written; what a lossless model wrote must give the image back",
+            )
         existing = command.add_mutually_exclusive_group()
         existing.add_argument("--force", action="store_true", help=REPLACES)
         existing.add_argument(

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.behind import Behind
 from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
@@ -246,9 +247,10 @@ class LosslessUNet(LearnedCodec):
     def _write(self, image: Tensor, pixels: PixelCoder, coded: Callable[[Tensor], Tensor]) -> None:
         """Has `pixels` write an image; `coded` turns y of a tile into what a decoder has of it."""
         channels = self._channels_to_code(image)
-        with exact_kernels(image.device.type):
+        # An encoder has all pixels: while one plane is coded, the networks see the next ones.
+        with exact_kernels(image.device.type), Behind(pixels.write) as write:
             for tile, corner in tiles(image, self.tile):
-                self._visit(tile, coded(self.g_a(tile)), pixels.write, channels, corner)
+                self._visit(tile, coded(self.g_a(tile)), write, channels, corner)
 
     def _core_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (-(-side // 2**self.depth) for side in size)

@@ -19,6 +19,7 @@ from codec.cli.files import _notes, _Usual, _usual
 from codec.data.image_file import read_image, read_picture, write_image
 from codec.metadata import Metadata
 from codec.metrics import psnr
+from codec.schemes.lossless_unet import LosslessUNet
 
 pytestmark = pytest.mark.usefixtures("here")
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -94,6 +95,20 @@ def test_a_lossless_model_refuses_what_it_cannot_keep_and_does_the_others(run) -
     assert run("decompress", "out", "back", "--checkpoint", "lossless.safetensors")[0] == 0
     for name in ("a.png", "opaque.png"):
         assert torch.equal(read_image(f"back/{name}"), read_image(f"in/{name}"))
+
+
+def test_verify_writes_no_file_that_does_not_give_the_image_back(run) -> None:
+    save_weights(make_codec("lossless_unet"), "lossless.safetensors")
+    picture("a.png", (16, 16))
+    command = ("compress", "a.png", "a.qnt", "--checkpoint", "lossless.safetensors", "--verify")
+    right = LosslessUNet.decompress
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LosslessUNet, "decompress", lambda *given: 1 - right(*given))
+        status, _, err = run(*command)
+    assert status == 1
+    assert "a.png: the image does not come back from its file: this device is not exact" in err
+    assert files() == ["a.png", "lossless.safetensors"]
+    assert run(*command)[0] == 0
 
 
 # ---- what travels along

@@ -174,6 +174,12 @@ def test_a_choice_that_is_none_is_one_line(options: tuple, line: str, run) -> No
     assert not Path("a.qnt").exists()
 
 
+def test_info_says_the_quality_that_a_file_was_written_at(run) -> None:
+    for model, quality in (("several", 2), ("ranged", 17), ("variable", 62.5)):
+        run("compress", "a.png", "q.qnt", "--model", model, "--quality", str(quality), "--force")
+        assert f"  quality      {quality:g}\n" in run("info", "q.qnt")[1]
+
+
 def test_info_names_the_model_that_wrote_a_file(run) -> None:
     run("compress", "a.png", "a.qnt")
     assert (
