@@ -3,14 +3,14 @@
 With D the squared error of the decoded image and R the bits of the file, levels are sought that make D + λ·R small.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from codec.entropy.bottleneck import are_codable
 from codec.entropy.rdoq import BIT
-from codec.entropy.unbounded import LIMIT
 from codec.networks.exact import UnusableWeightsError
 
 if TYPE_CHECKING:
@@ -21,43 +21,54 @@ _CORNER = 256
 
 
 def improved(
-    codec: "LearnedCodec", x: Tensor, latent: Sequence[Tensor], quality: Tensor | None, effort: int, write: bool
+    codec: "LearnedCodec",
+    picture: Callable[[], Tensor],
+    exact: Sequence[Tensor],
+    quality: Tensor | None,
+    effort: int,
+    write: bool,
 ) -> tuple[Sequence[Tensor], bytes | None]:
-    """The latent of `x`, both B = 1, moved to the levels that `effort`, from 1 on, finds for its `quality`.
+    """A latent, B = 1, `exact` in steps of its `quality`, moved to the levels that `effort`, from 1 on, finds.
 
-    And its section of a file, where it is to be written and the search, at effort 1, can do so on its way.
+    And their section of a file, where it is to be written and the search, at effort 1, can do so on its way. They
+    may come to lie where `exact` was. `picture` gives what the latent is of, as `g_a` takes it; from effort 2 on it
+    is asked for.
 
     1 is rate-distortion-optimised quantisation: every symbol in coding order takes that of its two nearest levels
     which costs least, as if no other level mattered to its error. Further steps do so again, towards where the
     gradient of D + λ·R points, through the decoder and through what is predicted from each level, and keep what is
     better, or go half as far. (Yang, Bamler and Mandt 2020, https://arxiv.org/abs/2006.04240, descend the gradients
-    of a relaxed quantiser.) Where latent or weights are of no use, the latent is given back as it is.
+    of a relaxed quantiser.) Where latent or weights are of no use, what is given back has no file.
     """
     with torch.inference_mode(False), torch.no_grad():  # gradients are wanted of some parts
-        x, latent = x.clone(), [tensor.clone() for tensor in latent]
+        exact = [tensor.clone() if tensor.is_inference() else tensor for tensor in exact]
         quality = None if quality is None else quality.clone()
-        exact = codec.bottleneck.exact_levels(latent, quality)
-        if not all(bool((tensor.abs() < LIMIT).all()) for tensor in exact):
-            return latent, None  # which has no file
+        if not are_codable(exact):
+            return exact, None
         try:
-            return _searched(codec, x, exact, quality, effort, write)
+            return _searched(codec, picture, exact, quality, effort, write)
         except UnusableWeightsError:
-            return latent, None
+            return exact, None
 
 
 def _searched(
-    codec: "LearnedCodec", x: Tensor, exact: Sequence[Tensor], quality: Tensor | None, effort: int, write: bool
+    codec: "LearnedCodec",
+    picture: Callable[[], Tensor],
+    exact: Sequence[Tensor],
+    quality: Tensor | None,
+    effort: int,
+    write: bool,
 ) -> tuple[list[Tensor], bytes | None]:
     bottleneck = codec.bottleneck
-    nearest = [torch.floor(tensor + 0.5) for tensor in exact]
-    worth = _worth_of_levels(codec, nearest, quality)
-    bit = BIT * _mean_where_not_zero(worth, nearest)
+    worth = _worth_of_levels(codec, exact, quality)
+    bit = BIT * _mean_where_not_zero(worth, exact)
     in_bits = [tensor / bit for tensor in worth]
     if write and effort == 1:
-        best, section = bottleneck.choose_and_compress(exact, in_bits, quality)
-        return bottleneck.dequantised(best, quality), section
+        return bottleneck.choose_and_compress(exact, in_bits, quality)
     best = bottleneck.choose(exact, in_bits, quality)
     lowest, share = None, 1.0
+    if effort > 1:
+        x = picture().clone()
     for _ in range(effort - 1):
         if lowest is None:
             lowest, slopes = _cost_and_slopes(codec, x, best, quality, bit)
@@ -68,27 +79,35 @@ def _searched(
             best, lowest = found, None
         else:
             share /= 2
-    return bottleneck.dequantised(best, quality), None
+    return best, None
 
 
-def _worth_of_levels(codec: "LearnedCodec", levels: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
+def _worth_of_levels(codec: "LearnedCodec", exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
     """The mean squared length of what a step of each channel does to the image, `[1, C, 1, 1]` each.
 
     By one product of the decoder's Jacobian with noise, whose expectation this is, in a corner of the image.
     """
     with torch.enable_grad():
-        corners = zip(levels, codec.latent_sizes(codec.padded(_CORNER, _CORNER)), strict=True)
-        levels = [tensor[..., :height, :width].clone().requires_grad_() for tensor, (height, width) in corners]
+        corners = zip(exact, codec.latent_sizes(codec.padded(_CORNER, _CORNER)), strict=True)
+        levels = [_nearest(tensor[..., :height, :width]).requires_grad_() for tensor, (height, width) in corners]
         x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality), quality)
         noise = torch.randn(x_hat.shape, generator=torch.Generator().manual_seed(0)).to(x_hat.device)
         products = torch.autograd.grad((x_hat * noise).sum(), levels)
     return [product.square().mean((0, 2, 3), keepdim=True).clamp(min=1e-12) for product in products]
 
 
-def _mean_where_not_zero(worth: Sequence[Tensor], levels: Sequence[Tensor]) -> Tensor:
-    coded = [(tensor != 0).float().sum((0, 2, 3), keepdim=True) + 1e-6 for tensor in levels]
+def _mean_where_not_zero(worth: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+    # Channel by channel, for memory's sake.
+    coded = [
+        torch.stack([(_nearest(plane) != 0).sum() for plane in tensor[0]]).float().view(1, -1, 1, 1) + 1e-6
+        for tensor in exact
+    ]
     total = sum((w * count).sum() for w, count in zip(worth, coded, strict=True))
     return total / sum(count.sum() for count in coded)
+
+
+def _nearest(exact: Tensor) -> Tensor:
+    return torch.floor(exact + 0.5)
 
 
 def _cost(

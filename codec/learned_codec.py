@@ -1,7 +1,7 @@
 """LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
 from codec.networks.modes import evaluating
 from codec.rate_distortion_module import RateDistortionModule, Reconstruction, gradient_times, to_uint8
+from codec.windows import Crop, Size, Window, reach, tiles
 
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
@@ -33,11 +34,15 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         encode     image ── /255 ── pad ── compress ── sections ── bitstream.pack ── file
         decode     file ── bitstream.unpack ── sections ── decompress ── crop ── ·255, round ── image
 
+    Large images go through `latent` and `draw` in windows (see codec.windows), of `window` pixels a side with all
+    that lies around them, so that memory is that of an image and its latent.
+
     `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
     strings in a file. `efforts`: None where `compress` is the scheme's own. `rate_tells`: of an image that the
     codec is not made for, files are much larger; where they are not, as their latent has bounds that most images
-    reach, only its decoded image shows it.
+    reach, only its decoded image shows it. `progress`, if it is set, is called with the share of an image that is
+    done, in [0, 1], as encoding and decoding go on.
     """
 
     tag: ClassVar[str]
@@ -45,7 +50,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     stride: int
     section_count: int = 1
     efforts: range | None = EFFORTS
+    window: int = 1024
     bottleneck: EntropyBottleneck
+    progress: Callable[[float], None] | None = None
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
@@ -53,6 +60,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         self.image_channels = image_channels
         self._quality: float | None = None
         self._fingerprint: tuple[tuple, bytes] | None = None
+        self._reaches: dict[str, int | None] = {}
 
     @property
     def qualities(self) -> range | tuple[float, float] | None:
@@ -126,13 +134,30 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        latent, section = self._coded_latent(x, write=True)
-        return [section or self.bottleneck.compress(latent, self._qualities(1))]
+        return self._compressed(*self._exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:]))
 
-    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
+    def decompress(self, sections: list[bytes], size: Size) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
-        y_hat = self.bottleneck.decompress(sections[0], self.latent_sizes(size))
-        return self.g_s(y_hat, self.bottleneck.quality_of(sections[0]))
+        coded = self.read(sections, size)
+        x_hat = torch.empty(1, self.image_channels, *size, device=self.device)
+        for tile in self._tiles_to_draw(Window(0, size[0], 0, size[1]), size):
+            tile.of(x_hat, size).copy_(self.draw(coded, tile, size))
+        return x_hat
+
+    def read(self, sections: list[bytes], size: Size) -> Any:
+        """Sections → what `draw` draws, for padded images of `size` (H, W): here levels, and their quality."""
+        levels = self.bottleneck.decompress_levels(sections[0], self.latent_sizes(size))
+        return levels, self.bottleneck.quality_of(sections[0])
+
+    def draw(self, coded: Any, part: Window, size: Size) -> Tensor:
+        """The `x_hat` `[1, C, h, w]` of a window, on units of `stride`, of a padded image of `size`.
+
+        It is that of the whole image, whatever the window.
+        """
+        levels, quality = coded
+        seen = part if part.size == size else part.grown(self._synthesis_reach(), self.stride, size)
+        y_hat = self.bottleneck.dequantised([seen.of(tensor, size) for tensor in levels], quality)
+        return part.within(seen).of(self.g_s(y_hat, quality), seen.size)
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).
@@ -183,12 +208,20 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if channels > self.image_channels:
             raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
         with self._coding():
-            sections = self.compress(self.prepared(image))
+            if self.efforts is None:
+                sections = self.compress(self.prepared(image))
+            else:
+                size = self.padded(height, width)
+                sections = self._compressed(*self._exact_levels(lambda part: self.prepared(image, part), size))
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
         return bitstream.pack(header, sections, metadata)
 
-    def decode(self, data: bytes) -> Tensor:
-        """See ImageCodec. A file of other weights than these is refused too."""
+    def decode(self, data: bytes, crop: Crop | None = None) -> Tensor:
+        """See ImageCodec. A file of other weights than these is refused too.
+
+        Of a `crop` no more is drawn than lies around it; the sections are read whole. Raises ArgumentError if it
+        does not lie inside the image.
+        """
         header, sections = bitstream.unpack(data)
         self._check_is_mine(header, len(sections))
         size = self.padded(header.height, header.width)
@@ -196,12 +229,79 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             self.check_size(header.height, header.width)
         except ValueError as error:
             raise BitstreamError(str(error)) from None
+        wanted = (crop or Crop(0, 0, header.width, header.height)).window(header.height, header.width)
         with self._coding():
             self.check_sections(sections, size, header.channels)
-            x_hat = self.decompress(sections, size)[0, :, : header.height, : header.width]
-        if header.channels < self.image_channels:
-            x_hat = x_hat.mean(0, keepdim=True)
-        return to_uint8(x_hat)
+            return self._drawn(sections, size, wanted, header.channels)
+
+    def _drawn(self, sections: list[bytes], size: Size, wanted: Window, channels: int) -> Tensor:
+        """The pixels of a window, uint8 `[C, h, w]`."""
+        if type(self).decompress is not LearnedCodec.decompress:
+            return self._pixels(wanted.of(self.decompress(sections, size), size)[0], channels)
+        coded = self.read(sections, size)
+        image = torch.empty(channels, *wanted.size, dtype=torch.uint8, device=self.device)
+        done = 0
+        for tile in self._tiles_to_draw(wanted, size):
+            inside = tile.clipped(wanted)
+            drawn = inside.within(tile).of(self.draw(coded, tile, size), tile.size)[0]
+            inside.within(wanted).of(image, wanted.size).copy_(self._pixels(drawn, channels))
+            done += inside.size[0] * inside.size[1]
+            self._report(0.5 + 0.5 * done / (wanted.size[0] * wanted.size[1]))
+        return image
+
+    def _pixels(self, x_hat: Tensor, channels: int) -> Tensor:
+        return to_uint8(x_hat.mean(0, keepdim=True) if channels < self.image_channels else x_hat)
+
+    def _tiles_to_draw(self, wanted: Window, size: Size) -> list[Window]:
+        """Windows on units of `stride` in which `wanted` lies."""
+        whole = Window(0, size[0], 0, size[1])
+        if max(size) <= self.window:
+            return [whole]
+        reach = self._synthesis_reach()
+        if reach is None:
+            return [whole]
+        return tiles(wanted.grown(0, self.stride, size), self.stride, self._tile(reach))
+
+    def _exact_levels(self, x: Callable[[Window], Tensor], size: Size) -> tuple[list[Tensor], Callable[[], Tensor]]:
+        """What is rounded to levels of the padded image of `size` whose windows `x` gives, and that image."""
+        whole, quality = Window(0, size[0], 0, size[1]), self._qualities(1)
+        reach = self._analysis_reach() if max(size) > self.window else None
+        if reach is None:
+            return self.bottleneck.exact_levels(self.latent(x(whole)), quality), lambda: x(whole)
+        channels = zip(self.bottleneck.channels, self.latent_sizes(size), strict=True)
+        exact = [torch.empty(1, count, *sides, device=self.device) for count, sides in channels]
+        parts = tiles(whole, self.stride, self._tile(reach))
+        for n, part in enumerate(parts, 1):
+            seen = part.grown(reach, self.stride, size)
+            found = self.bottleneck.exact_levels(self.latent(x(seen)), quality)
+            for tensor, some in zip(exact, found, strict=True):
+                part.of(tensor, size).copy_(part.within(seen).of(some, seen.size))
+            self._report(0.5 * n / len(parts))
+        return exact, lambda: x(whole)
+
+    def _tile(self, reach: int) -> int:
+        """The pixels a side of what is left of a window without its surroundings."""
+        return max(self.window - 2 * reach, self.window // 4) // self.stride * self.stride or self.stride
+
+    def _analysis_reach(self) -> int | None:
+        return self._reach("analysis", lambda x: self.latent(*x), lambda size: [(self.image_channels, *size)])
+
+    def _synthesis_reach(self) -> int | None:
+        quality = None if self.qualities != QUALITIES else torch.full((1,), 50.0, device=self.device)
+        return self._reach("synthesis", lambda y_hat: [self.g_s(y_hat, quality)], self._latent_shapes)
+
+    def _latent_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        return [(c, *sides) for c, sides in zip(self.bottleneck.channels, self.latent_sizes(size), strict=True)]
+
+    def _reach(self, name: str, function: Callable, shapes: Callable, unit: int | None = None) -> int | None:
+        """See `codec.windows.reach`; it is a matter of the layers, not of their weights, and asked for once."""
+        if name not in self._reaches:
+            self._reaches[name] = reach(function, shapes, unit or self.stride, self.device)
+        return self._reaches[name]
+
+    def _report(self, share: float) -> None:
+        if self.progress is not None:
+            self.progress(share)
 
     def check_size(self, height: int, width: int) -> None:
         rows, columns = self.padded(height, width)
@@ -224,10 +324,20 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             y_hat, bits = self._as_coded(x)
             return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
 
-    def prepared(self, image: Tensor) -> Tensor:
-        """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded."""
-        x = image.to(self.device)[None].float() / 255
-        return self.pad(x.expand(-1, self.image_channels, -1, -1))
+    def prepared(self, image: Tensor, part: Window | None = None) -> Tensor:
+        """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded.
+
+        Or a part of that, a window of the padded image.
+        """
+        height, width = image.shape[-2:]
+        if part is not None:
+            some = image[:, min(part.top, height - 1) : part.bottom, min(part.left, width - 1) : part.right]
+            below, beside = part.size[0] - some.shape[1], part.size[1] - some.shape[2]
+            x = some.to(self.device)[None].float() / 255
+            x = F.pad(x, (0, beside, 0, below), mode="replicate")
+        else:
+            x = self.pad(image.to(self.device)[None].float() / 255)
+        return x.expand(-1, self.image_channels, -1, -1)
 
     def pad(self, x: Tensor) -> Tensor:
         """`x` `[B, C, H, W]` → its sides rounded up to multiples of `stride`, the last row and column repeated."""
@@ -257,12 +367,19 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         quality = self._qualities(1)
         if self._effort_in_use() == 0:
             return self.analyse(x, quality)
-        return self.bottleneck(self._coded_latent(x, write=False)[0], quality)
+        exact, picture = self._exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:])
+        levels, _ = improved(self, picture, exact, quality, self._effort_in_use(), write=False)
+        return self.bottleneck(self.bottleneck.dequantised(levels, quality), quality)
 
-    def _coded_latent(self, x: Tensor, write: bool) -> tuple[Sequence[Tensor], bytes | None]:
-        """The latent that `x` is coded as, and, where the search for it can `write` that, its section."""
-        latent, effort = self.latent(x), self._effort_in_use()
-        return improved(self, x, latent, self._qualities(1), effort, write) if effort else (latent, None)
+    def _compressed(self, exact: list[Tensor], picture: Callable[[], Tensor]) -> list[bytes]:
+        """The sections of a latent as `_exact_levels` gives it, whose memory it takes."""
+        quality, effort, section = self._qualities(1), self._effort_in_use(), None
+        levels = exact
+        if effort:
+            levels, section = improved(self, picture, exact, quality, effort, write=True)
+        if section is None:
+            section = self.bottleneck.compress_levels([tensor.add_(0.5).floor_() for tensor in levels], quality)
+        return [section]
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:

@@ -11,7 +11,7 @@ from codec.bitstream import QUALITY_UNIT, BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
-from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite
+from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite, Targets
 from codec.entropy.walk import Code, Measure, Read, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
@@ -92,7 +92,7 @@ class EntropyBottleneck(nn.Module):
             code = Measure()
             levels = [torch.floor(e + 0.5) for e in exact]
             try:
-                self._visit(levels, code, quality)
+                self._visit([level.clone() for level in levels], code, quality)
             except UnusableWeightsError:  # a training that went wrong is told so by its loss
                 code.bits = {"y": levels[0].new_full((len(levels[0]),), torch.nan)}
             return self.dequantised(levels, quality), dict(code.bits)
@@ -102,8 +102,11 @@ class EntropyBottleneck(nn.Module):
 
         Raises EncodeError if the latent holds nan or numbers that no latent has.
         """
-        levels = [torch.floor(exact + 0.5) for exact in self.exact_levels(y, quality)]
-        if not all(bool((tensor.abs() < unbounded.LIMIT).all()) for tensor in levels):  # nan is not smaller either
+        return self.compress_levels([exact.add_(0.5).floor_() for exact in self.exact_levels(y, quality)], quality)
+
+    def compress_levels(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> bytes:
+        """As `compress`, of whole levels."""
+        if not are_codable(levels):
             raise EncodeError(
                 "the latent holds nan or far too large numbers: the weights or the image are not usable"
             )
@@ -116,6 +119,10 @@ class EntropyBottleneck(nn.Module):
 
         Raises BitstreamError as `check_length` does, before memory is taken.
         """
+        return self.dequantised(self.decompress_levels(section, sizes), self.quality_of(section))
+
+    def decompress_levels(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
+        """As `decompress`, to the levels that `dequantised` takes."""
         self.check_length(section, sizes)
         quality = self.quality_of(section)
         section = section[self.variable_rate :]
@@ -123,7 +130,7 @@ class EntropyBottleneck(nn.Module):
         with exact_kernels(next(self.prior.buffers()).device.type):
             levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
         code.strings.end()
-        return self.dequantised(levels, quality)
+        return levels
 
     def exact_levels(self, y: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
         """What is rounded to levels: the latent, clamped if bounded, in steps."""
@@ -140,6 +147,7 @@ class EntropyBottleneck(nn.Module):
         """Whole levels near `targets`, at which squared error and bits cost least together.
 
         `worth` is what the error of one step costs in bits, as large as the targets or `[1, C, 1, 1]`. See Choose.
+        Where no gradient is wanted, the levels may come to lie where the targets were.
         """
         return self._visit_choosing(targets, worth, quality, Choose())
 
@@ -229,9 +237,10 @@ class EntropyBottleneck(nn.Module):
         bits["y"] = bits["y"] + sum((0 * e.detach()).flatten(1).sum(1) for e in exact)
         return self.dequantised([self._noisy(e) for e in exact], quality), bits
 
-    def _visit(self, levels: Sequence[Tensor], code: Code, quality: Tensor | None) -> list[Tensor]:
-        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in levels]
-        with nullcontext() if self.training else exact_kernels(levels[0].device.type):
+    def _visit(self, levels: Sequence[Tensor | Targets], code: Code, quality: Tensor | None) -> list[Tensor]:
+        values = [level.real if isinstance(level, Targets) else level for level in levels]
+        sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in values]
+        with nullcontext() if self.training else exact_kernels(values[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
 
     def _chosen(self, exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
@@ -252,9 +261,7 @@ class EntropyBottleneck(nn.Module):
                 torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
                 for target, end in zip(targets, ends, strict=True)
             ]
-        pairs = zip(targets, worth, strict=True)
-        told = [torch.complex(target, w.expand_as(target)) for target, w in pairs]
-        return self._visit(told, code, quality)
+        return self._visit([Targets(*pair) for pair in zip(targets, worth, strict=True)], code, quality)
 
     def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
         head = bytes([round(float(quality) * QUALITY_UNIT)]) if self.variable_rate else b""
@@ -268,6 +275,12 @@ class EntropyBottleneck(nn.Module):
         if self.noise == "uniform":
             return levels + torch.rand_like(levels) - 0.5
         return levels + torch.randn_like(levels) * 0.5 - 0.5
+
+
+def are_codable(levels: Sequence[Tensor]) -> bool:
+    """Whether a file can hold these levels, rounded or not: nan and what is far too large it cannot."""
+    ends = torch.stack([torch.stack(tensor.aminmax()) for tensor in levels])
+    return bool((ends.abs() < unbounded.LIMIT).all())  # nan is not smaller either
 
 
 def _octaves(quality: Tensor) -> Tensor:

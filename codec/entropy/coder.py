@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -137,9 +137,18 @@ def encode_intervals(lower: Tensor, upper: Tensor, coder: Coder | None = None) -
 
 
 def _encode(lower: np.ndarray, upper: np.ndarray, coder: Coder | None) -> bytes:
+    return encode_chunks(((lower[part], upper[part]) for part in chunks_of(len(lower))), coder)
+
+
+def chunks_of(count: int) -> Iterator[slice]:
+    """The symbols of each chunk of a string of so many."""
+    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+
+
+def encode_chunks(intervals: Iterable[tuple[np.ndarray, np.ndarray]], coder: Coder | None = None) -> bytes:
+    """As `encode_intervals`, of one pair of arrays a chunk, all but the last of CHUNK symbols."""
     coder = coder or default_coder()
-    starts = range(0, len(lower), CHUNK)
-    chunks = [coder.encode(*_three_symbols(lower[n : n + CHUNK], upper[n : n + CHUNK])) for n in starts]
+    chunks = [coder.encode(*_three_symbols(lower, upper)) for lower, upper in intervals]
     return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
 
 
@@ -148,34 +157,51 @@ def decode(data: bytes, index: Tensor, tables: Tensor, coder: Coder | None = Non
 
     Damage of other kinds is not seen here: the checksum of the file is there for it.
     """
-    tables, index = tables.cpu().numpy().astype(np.uint16), index.cpu().numpy()
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(tables):
-        raise IndexError(f"rows {int(index.min())} to {int(index.max())} of {len(tables)} tables")
-    expanded = np.empty((min(len(index), CHUNK), tables.shape[1]), np.uint16)  # once: new memory takes longest
+    index = index.cpu().numpy()
+    return decode_rows(data, len(index), rows_of_tables(tables, index.__getitem__), coder)
+
+
+def rows_of_tables(tables: Tensor, index: Callable[[slice], np.ndarray]) -> Callable[[slice], np.ndarray]:
+    """What `decode_rows` asks for, of symbols whose rows of `tables`, int32 `[T, L + 1]`, `index` gives."""
+    narrow = tables.cpu().numpy().astype(np.uint16)
+    expanded = np.empty((0, narrow.shape[1]), np.uint16)
 
     def rows(part: slice) -> np.ndarray:
+        nonlocal expanded
+        wanted = index(part)
+        if len(wanted) > len(expanded):  # once, as the first chunk is the largest: new memory takes longest
+            expanded = np.empty((len(wanted), narrow.shape[1]), np.uint16)
+        if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(narrow):
+            raise IndexError(f"rows {int(wanted.min())} to {int(wanted.max())} of {len(narrow)} tables")
         # mode="raise" would write to memory of its own first.
-        return np.take(tables, index[part], axis=0, out=expanded[: part.stop - part.start], mode="clip")
+        return np.take(narrow, wanted, axis=0, out=expanded[: len(wanted)], mode="clip")
 
-    return decode_rows(data, len(index), rows, coder)
+    return rows
 
 
 def decode_rows(data: bytes, count: int, rows: Callable[[slice], np.ndarray], coder: Coder | None = None) -> Tensor:
     """As `decode`, for `count` symbols whose tables, uint16 `[n, L + 1]`, `rows` makes for one slice at a time."""
-    coder = coder or default_coder()
     symbols = np.empty(count, np.int16)
-    for start in range(0, count, CHUNK):
-        part = slice(start, min(start + CHUNK, count))
-        if part.stop < count:
-            length = _LENGTH.unpack_from(data)[0] if len(data) >= _LENGTH.size else 1 << 32
-            data = data[_LENGTH.size :]
-            if length > len(data):
-                raise BitstreamError("a coded section ends inside a chunk")
-            chunk, data = data[:length], data[length:]
-        else:
-            chunk = data
-        symbols[part] = coder.decode(rows(part), chunk)
+    for part, decoded in decode_chunks(data, count, rows, coder):
+        symbols[part] = decoded
     return torch.from_numpy(symbols)
+
+
+def decode_chunks(
+    data: bytes, count: int, rows: Callable[[slice], np.ndarray], coder: Coder | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """As `decode_rows`, chunk by chunk: which symbols, and what they are."""
+    coder = coder or default_coder()
+    left = memoryview(data)
+    for part in chunks_of(count):
+        chunk = left
+        if part.stop < count:
+            length = _LENGTH.unpack_from(left)[0] if len(left) >= _LENGTH.size else 1 << 32
+            left = left[_LENGTH.size :]
+            if length > len(left):
+                raise BitstreamError("a coded section ends inside a chunk")
+            chunk, left = left[:length], left[length:]
+        yield part, coder.decode(rows(part), bytes(chunk))
 
 
 def _three_symbols(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ so is what is coded with them.
 """
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -21,6 +22,8 @@ _REACH = 24
 # A scale whose magnitudes are larger than this many symbols has its lowest bits written as they are.
 _WIDEST = 3.4
 _KNOTS = 9
+_ROW_BITS = 9  # of a packed integer, for one of SCALES · FRACTIONS rows
+_FURTHEST = 1 << 21  # no mean lies further away: more than the largest level a prediction is made from, 1,000 times
 
 
 class LaplaceTables(CodingTables):
@@ -90,37 +93,93 @@ class Laplace:
     def __init__(self, model: LaplaceTables, mean: Tensor, log_scale: Tensor) -> None:
         self.model, self.mean, self.log_scale = model, mean, log_scale
 
+    def at(self, part: slice) -> "Laplace":
+        return Laplace(self.model, self.mean[:, :, part], self.log_scale[:, :, part])
+
     def bits(self, levels: Tensor) -> Tensor:
         return self.model.bits(levels, self.mean, self.log_scale)
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        middle, index = self._rows
-        tables, shifts = self.model.current_tables(), self.model.shifts
-        return unbounded.file_bits(levels.long().flatten() - middle, index, tables, shifts).view(levels.shape)
+        return self._coded.file_bits(levels)
 
     def encode(self, levels: Tensor) -> bytes:
-        middle, index = self._rows
-        return unbounded.encode(
-            levels.long().flatten() - middle, index, self.model.current_tables(), self.model.shifts
-        )
+        return self._coded.encode(levels)
 
     def decode(self, data: bytes) -> Tensor:
-        middle, index = self._rows
-        integers = unbounded.decode(data, index, self.model.current_tables(), self.model.shifts)
-        return (integers.to(middle.device) + middle).view(self.mean.shape).float()
+        return self._coded.decode(data)
 
     def told(self) -> tuple[Tensor, ...]:
-        middle, index = self._rows
-        return index, middle, self.model.current_tables(), self.model.shifts
+        return self._coded.told()
 
     @cached_property
-    def _rows(self) -> tuple[Tensor, Tensor]:
-        """The level next to each mean, and the row of each symbol's table, both int64 `[N]`."""
-        eighths = torch.floor(self.mean * FRACTIONS + 0.5).long()
-        middle = (eighths + FRACTIONS // 2) >> 3
-        scale = torch.floor((self.log_scale - LOWEST) * PER_OCTAVE + 0.5).clamp(0, SCALES - 1).long()
-        index = scale * FRACTIONS + eighths - FRACTIONS * middle + FRACTIONS // 2
-        return middle.flatten(), index.flatten()
+    def _coded(self) -> "CodedLaplace":
+        return CodedLaplace(self.model, packed(self.mean, self.log_scale))
+
+
+class CodedLaplace:
+    """As Laplace, for coding only: of each symbol no more is kept than the integer of `packed`, `[B, …]`."""
+
+    def __init__(self, model: LaplaceTables, integers: Tensor) -> None:
+        self.model, self.integers = model, integers
+
+    def at(self, part: slice) -> "CodedLaplace":
+        return CodedLaplace(self.model, self.integers[:, :, part])
+
+    def file_bits(self, levels: Tensor) -> Tensor:
+        integers = self.integers.flatten()
+        tables, shifts = self.model.current_tables(), self.model.shifts
+        return unbounded.file_bits(
+            levels.long().flatten() - _middle(integers), _row(integers), tables, shifts
+        ).view(levels.shape)
+
+    def encode(self, levels: Tensor) -> bytes:
+        flat, integers = levels.flatten(), self.integers.flatten()
+        beside = _Made(len(flat), lambda part: flat[part].long() - _middle(integers[part]))
+        return unbounded.encode(beside, self._rows(integers), self.model.current_tables(), self.model.shifts)
+
+    def decode(self, data: bytes) -> Tensor:
+        integers = self.integers.flatten()
+        rows, tables = self._rows(integers), self.model.current_tables()
+        levels = unbounded.decode(data, rows, tables, self.model.shifts).to(integers.device)
+        return levels.add_(integers >> _ROW_BITS).view(self.integers.shape).float()
+
+    def told(self) -> tuple[Tensor, ...]:
+        integers = self.integers.flatten()
+        return _row(integers), _middle(integers), self.model.current_tables(), self.model.shifts
+
+    @staticmethod
+    def _rows(integers: Tensor) -> "_Made":
+        return _Made(len(integers), lambda part: _row(integers[part]))
+
+
+class _Made:
+    """Integers `[count]` made where they are asked for; see unbounded.Sliced."""
+
+    def __init__(self, count: int, make: Callable[[slice], Tensor]) -> None:
+        self.count, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, part: slice) -> Tensor:
+        return self.make(part)
+
+
+def packed(mean: Tensor, log_scale: Tensor) -> Tensor:
+    """What of each distribution a file depends on: the level next to the mean, and the row of its table; int32."""
+    eighths = torch.floor(mean.clamp(-_FURTHEST, _FURTHEST) * FRACTIONS + 0.5).int()
+    middle = (eighths + FRACTIONS // 2) >> 3
+    scale = torch.floor((log_scale - LOWEST) * PER_OCTAVE + 0.5).clamp(0, SCALES - 1).int()
+    row = scale * FRACTIONS + eighths - FRACTIONS * middle + FRACTIONS // 2
+    return (middle << _ROW_BITS) + row
+
+
+def _middle(integers: Tensor) -> Tensor:
+    return integers.long() >> _ROW_BITS
+
+
+def _row(integers: Tensor) -> Tensor:
+    return integers.long() & ((1 << _ROW_BITS) - 1)
 
 
 def _log_mass(distance: Tensor, width: Tensor) -> Tensor:

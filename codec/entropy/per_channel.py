@@ -100,6 +100,10 @@ class PerChannel:
     def __init__(self, model: ChannelTables, size: tuple[int, int, int]) -> None:
         self.model, self.size = model, size
 
+    def at(self, part: slice) -> "PerChannel":
+        batch, height, width = self.size
+        return PerChannel(self.model, (batch, len(range(height)[part]), width))
+
     def bits(self, levels: Tensor) -> Tensor:
         return self.model.bits(levels)
 

@@ -3,34 +3,55 @@
 Two more things that can be done on the way through a prior (see codec.entropy.walk), by an encoder only.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from codec.entropy.walk import Distribution
+from codec.entropy.walk import Distribution, slices
 
 # What a bit is worth, over the squared error of one level. At high rates D = step²/12 · 4^-bits, so 0.116; measured
 # best is less.
 BIT = 0.08
 
 
+class Targets(NamedTuple):
+    """Levels that are still to be chosen: what the latent `[B, C, …]` is in steps, not rounded, and their worth.
+
+    `worth` is what a squared error of one step costs there, in bits, `[1 or B, C, 1, …]` or as large.
+    """
+
+    real: Tensor
+    worth: Tensor
+
+
 class Choose:
     """Takes for every symbol that of its two nearest levels which costs least, squared error and bits together.
 
-    Levels are complex: what the latent is in steps, not rounded, and, as the imaginary part, what a squared error
-    of one step costs there, in bits. A symbol is charged what it takes by itself, not what follows from it. Side
-    information, which is real, stays as it is; a file's is made of the chosen levels, so it may be another. What a
-    level takes is a file's count of bits, or in `training` what the prior itself says, which is quicker to tell.
+    Levels are Targets. A symbol is charged what it takes by itself, not what follows from it. Side information,
+    which is a Tensor, stays as it is; a file's is made of the chosen levels, so it may be another. What a level
+    takes is a file's count of bits, or in `training` what the prior itself says, which is quicker to tell.
     """
 
     def __init__(self, training: bool = False) -> None:
         self.training = training
 
-    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
-        if not levels.is_complex():
+    def __call__(self, part: str, distribution: Distribution, levels: Targets | Tensor) -> Tensor:
+        if isinstance(levels, Tensor):
             return levels
-        target, worth = levels.real, levels.imag
+        if self.training:
+            return self._chosen(levels.real, levels.worth, distribution.bits)
+        chosen = torch.empty_like(levels.real)
+        worth = levels.worth.expand_as(levels.real)
+        for some in slices(chosen):
+            bits_of = distribution.at(some).file_bits
+            chosen[:, :, some] = self._chosen(levels.real[:, :, some], worth[:, :, some], bits_of)
+        return chosen
+
+    @staticmethod
+    def _chosen(target: Tensor, worth: Tensor, bits_of: Callable[[Tensor], Tensor]) -> Tensor:
         low, high = torch.floor(target), torch.ceil(target)
-        bits_of = distribution.bits if self.training else distribution.file_bits
         costs = [worth * (target - level) ** 2 + bits_of(level) for level in (low, high)]
         return torch.where(costs[1] < costs[0], high, low)
 
@@ -42,9 +63,9 @@ class ChooseAndWrite(Choose):
         super().__init__()
         self.strings: list[bytes] | None = []
 
-    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
+    def __call__(self, part: str, distribution: Distribution, levels: Targets | Tensor) -> Tensor:
         chosen = super().__call__(part, distribution, levels)
-        if not levels.is_complex():
+        if isinstance(levels, Tensor):
             self.strings = None
         if self.strings is not None:
             self.strings.append(distribution.encode(chosen))

@@ -8,6 +8,9 @@ backwards, the plain bits: first the k lowest bits of every integer whose row ha
 escaped integer an Exp-Golomb code of how far beyond R it is, and a sign.
 """
 
+from collections.abc import Iterator
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,30 +24,57 @@ _LARGEST_EXPONENT = 30
 LIMIT = 1 << _LARGEST_EXPONENT
 
 
-def encode(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> bytes:
+class Sliced(Protocol):
+    """Integers `[N]` of which a slice at a time is asked for: a Tensor, or what makes them only then."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> Tensor: ...
+
+
+def encode(integers: Sliced, index: Sliced, tables: Tensor, shifts: Tensor) -> bytes:
     """Codes `integers` `[N]`, each under row `index[n]` of `tables`, int32 `[T, 2R + 3]`, and of `shifts` `[T]`.
 
     Raises ValueError if one is 2^30 or larger.
     """
-    symbols, rest = _split(integers, index, tables, shifts)
-    plain = np.concatenate([_low_bits(*rest), *map(_escape_code, _beyond(integers, index, tables, shifts))])
-    coded = coder.encode(symbols, index, tables)
-    return coded + np.packbits(plain).tobytes()[::-1]
+    tables, shifts = tables.cpu(), shifts.cpu()
+    low, escapes = _Bits(), []
+
+    def intervals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in coder.chunks_of(len(integers)):
+            some, rows = _checked(integers[part].cpu().long()), index[part].cpu().long()
+            low.add(_low_bits(some, shifts[rows]))
+            escapes.extend(map(_escape_code, _beyond(some, rows, tables, shifts)))
+            symbols = symbols_of(some, rows, tables, shifts)
+            yield tables[rows, symbols].numpy(), tables[rows, symbols + 1].numpy()
+
+    coded = coder.encode_chunks(intervals())
+    for code in escapes:
+        low.add(code)
+    return coded + low.packed()[::-1]
 
 
-def decode(data: bytes, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
-    """The integers, int64 `[N]`, that `encode` was given. Raises BitstreamError if the string is cut."""
+def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor:
+    """The integers, int32 `[N]`, that `encode` was given. Raises BitstreamError if the string is cut."""
+    tables, shifts = tables.cpu(), shifts.cpu()
     reach = _reach(tables)
-    symbols = coder.decode(data, index, tables).long()
-    shift = shifts.cpu()[index.cpu()]
-    plain = np.unpackbits(np.frombuffer(data[::-1], np.uint8))
-    low, used = _read_low_bits(plain, shift.numpy())
-    high = symbols - reach
-    escaped = (symbols == 2 * reach + 1).nonzero()[:, 0]
-    for n in escaped.tolist():
+    integers, escaped, used = torch.empty(len(index), dtype=torch.int32), [], 0
+    plain = np.frombuffer(data, np.uint8)[::-1]
+    rows = coder.rows_of_tables(tables, lambda part: index[part].cpu().numpy())
+    for part, decoded in coder.decode_chunks(data, len(index), rows):
+        symbols, shift = torch.from_numpy(decoded).long(), shifts[index[part].cpu().long()]
+        low, used = _read_low_bits(plain, used, shift.numpy())
+        rest = torch.from_numpy(low) - ((1 << shift) >> 1)
+        integers[part] = ((symbols - reach << shift) + rest).int()
+        outside = (symbols == 2 * reach + 1).nonzero()[:, 0]
+        escaped += zip(
+            (part.start + outside).tolist(), shift[outside].tolist(), rest[outside].tolist(), strict=True
+        )
+    for n, shift, rest in escaped:
         beyond, used = _read_escape(plain, used)
-        high[n] = beyond + reach if beyond > 0 else beyond - reach
-    return (high << shift) + torch.from_numpy(low) - ((1 << shift) >> 1)
+        high = beyond + reach if beyond > 0 else beyond - reach
+        integers[n] = torch.tensor((high << shift) + rest).int()  # of a damaged string it may have more bits
+    return integers
 
 
 def file_bits(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
@@ -77,34 +107,50 @@ def _high(integers: Tensor, shift: Tensor) -> Tensor:
     return (integers.long() + ((1 << shift) >> 1)) >> shift
 
 
-def _split(
-    integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor
-) -> tuple[Tensor, tuple[np.ndarray, np.ndarray]]:
-    """The symbols, and (lowest bits, how many they are) of every integer."""
-    integers = integers.cpu().long()
-    if integers.numel() and int(integers.abs().max()) >= 1 << _LARGEST_EXPONENT:
-        largest = int(integers.abs().max())
+class _Bits:
+    """Plain bits, 0 and 1 in uint8, packed as they come."""
+
+    def __init__(self) -> None:
+        self._bytes: list[bytes] = []
+        self._rest = np.zeros(0, np.uint8)
+
+    def add(self, bits: np.ndarray) -> None:
+        bits = np.concatenate([self._rest, bits])
+        end = len(bits) // 8 * 8
+        self._bytes.append(np.packbits(bits[:end]).tobytes())
+        self._rest = bits[end:]
+
+    def packed(self) -> bytes:
+        return b"".join([*self._bytes, np.packbits(self._rest).tobytes()])
+
+
+def _checked(integers: Tensor) -> Tensor:
+    largest = int(integers.abs().max()) if integers.numel() else 0
+    if largest >= LIMIT:
         raise ValueError(f"an integer of size {largest}: allowed are those below 2^{_LARGEST_EXPONENT}")
-    shifts, index = shifts.cpu(), index.cpu()
-    shift = shifts[index]
+    return integers
+
+
+def _low_bits(integers: Tensor, shift: Tensor) -> np.ndarray:
     low = (integers + ((1 << shift) >> 1)) & ((1 << shift) - 1)
-    return symbols_of(integers, index, tables, shifts), (low.numpy(), shift.numpy())
+    count = shift.numpy()
+    return (np.repeat(low.numpy(), count) >> _places(count) & 1).astype(np.uint8)
 
 
-def _low_bits(low: np.ndarray, count: np.ndarray) -> np.ndarray:
-    places = _places(count)
-    return (np.repeat(low, count) >> places & 1).astype(np.uint8)
-
-
-def _read_low_bits(plain: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, int]:
-    """The lowest bits of every integer, int64, and how many bits that took."""
-    total = int(count.sum())
-    if total > len(plain):
+def _read_low_bits(plain: np.ndarray, start: int, count: np.ndarray) -> tuple[np.ndarray, int]:
+    """Of bytes `plain`, from bit `start` on, the lowest bits of integers that have `count` each, int64; the end."""
+    end = start + int(count.sum())
+    if end > 8 * len(plain):
         raise BitstreamError("a coded section ends inside its plain bits")
     low = np.zeros(len(count), np.int64)
     owners = np.repeat(np.arange(len(count)), count)
-    np.add.at(low, owners, plain[:total].astype(np.int64) << _places(count))
-    return low, total
+    np.add.at(low, owners, _bits(plain, start, end).astype(np.int64) << _places(count))
+    return low, end
+
+
+def _bits(plain: np.ndarray, start: int, end: int) -> np.ndarray:
+    first = start // 8
+    return np.unpackbits(plain[first : -(-end // 8)])[start - 8 * first : end - 8 * first]
 
 
 def _places(count: np.ndarray) -> np.ndarray:
@@ -115,8 +161,7 @@ def _places(count: np.ndarray) -> np.ndarray:
 
 def _beyond(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> list[int]:
     """How far the escaped integers' symbols would lie beyond the last, with their signs, in order."""
-    shifts, index = shifts.cpu(), index.cpu()
-    high = _high(integers.cpu(), shifts[index])
+    high = _high(integers, shifts[index])
     reach = _reach(tables)
     return [n - reach if n > 0 else n + reach for n in high[high.abs() > reach].tolist()]
 
@@ -127,7 +172,7 @@ def _escape_code(beyond: int) -> np.ndarray:
 
 
 def _read_escape(plain: np.ndarray, start: int) -> tuple[int, int]:
-    window = plain[start : start + 2 * _LARGEST_EXPONENT + 2]
+    window = _bits(plain, start, min(start + 2 * _LARGEST_EXPONENT + 2, 8 * len(plain)))
     ones = window.nonzero()[0]
     if len(ones) == 0 or ones[0] > _LARGEST_EXPONENT or 2 * ones[0] + 1 >= len(window):
         raise BitstreamError("a coded section ends inside an escaped integer")

@@ -5,7 +5,7 @@ decoding pass: all symbols whose distributions are known at that time. What it g
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
@@ -18,6 +18,9 @@ from codec.networks.exact import whole
 
 class Distribution(Protocol):
     """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`."""
+
+    def at(self, part: slice) -> "Distribution":
+        """Those of the symbols `levels[:, :, part]`."""
 
     def bits(self, levels: Tensor) -> Tensor:
         """Bits of each level, `[B, C, h, w]`, which need not be whole; differentiable."""
@@ -36,6 +39,17 @@ class Distribution(Protocol):
 
 
 Code = Callable[[str, Distribution, Tensor | None], Tensor]
+
+
+# Symbols that are looked at together: more would not be sooner done, and the memory for it grows.
+_SOME = 1 << 20
+
+
+def slices(levels: Tensor) -> Iterator[slice]:
+    """Of `levels` `[B, C, …]` parts of the third dimension that do not hold many symbols."""
+    length = levels.shape[2]
+    step = max(1, _SOME * length // max(1, levels.numel()))
+    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 class Train:
@@ -62,11 +76,13 @@ class Measure:
         self.bits: dict[str, Tensor] = defaultdict(float)
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
-        finite = torch.isfinite(levels)
-        levels = torch.where(finite, levels, 0.0)
-        bits = distribution.file_bits(levels).flatten(1).sum(1)
-        self.bits[part] += torch.where(finite.flatten(1).all(1), bits, torch.nan)
-        return levels
+        known = []
+        for some in slices(levels):
+            finite = torch.isfinite(levels[:, :, some])
+            known.append(torch.where(finite, levels[:, :, some], 0.0))
+            bits = distribution.at(some).file_bits(known[-1]).flatten(1).sum(1)
+            self.bits[part] += torch.where(finite.flatten(1).all(1), bits, torch.nan)
+        return torch.cat(known, 2)
 
 
 class Write:

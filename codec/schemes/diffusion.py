@@ -32,6 +32,7 @@ from codec.networks import (
     zero_,
 )
 from codec.rate_distortion_module import Reconstruction
+from codec.windows import Size, Window
 
 LATENT_CHANNELS = 128
 _WAVELET_LEVELS = 5
@@ -62,6 +63,7 @@ class DiffusionAutoencoder(LearnedCodec):
     """
 
     tag = "DIFF"
+    window = 2048
 
     def __init__(
         self,
@@ -204,11 +206,46 @@ class DiffusionAutoencoder(LearnedCodec):
         )
         return (sample + 1) / 2
 
+    def draw(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
+        if not isinstance(self.decoder, WaveletUNet) or part.size == size:
+            return super().draw(coded, part, size)
+        # The U-Net sees less far than wavelet and U-Net together.
+        levels, quality = coded
+        seen = part.grown(self._unet_reach(), 8, size)
+        told = seen.grown(self._wavelet_reach(), self.stride, size)
+        pyramid = self.bottleneck.dequantised([told.of(tensor, size) for tensor in levels], quality)
+        base = seen.within(told).of(self.shortcut.synthesis(pyramid), told.size)
+        details = [seen.within(told).of(tensor, told.size) for tensor in pyramid[-3:]]
+        return part.within(seen).of(self._with_details(base, details, quality), seen.size)
+
+    def _synthesis_reach(self) -> int | None:
+        if isinstance(self.decoder, WaveletUNet):
+            return self._unet_reach()
+        return super()._synthesis_reach()
+
+    def _wavelet_reach(self) -> int:
+        return self._reach("wavelet", lambda pyramid: [self.shortcut.synthesis(pyramid)], self._latent_shapes)
+
+    def _unet_reach(self) -> int:
+        def shapes(size: Size) -> list[tuple[int, int, int]]:
+            return [(self.image_channels, *size), *self._latent_shapes(size)[-3:]]
+
+        def undone(inputs: list[Tensor]) -> list[Tensor]:
+            base, *details = inputs
+            quality = base.new_full((1,), 50.0) if self.bottleneck.variable_rate else None
+            return [self._with_details(base, details, quality)]
+
+        return self._reach("unet", undone, shapes, unit=8)
+
     def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
-        base, step = self.shortcut.synthesis(y_hats), self.bottleneck.step(quality)
+        return self._with_details(self.shortcut.synthesis(y_hats), y_hats[-3:], quality)
+
+    def _with_details(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
+        """The wavelet's image and its details of 1/8, 1/4 and 1/2 → `x_hat`."""
+        step = self.bottleneck.step(quality)
         if quality is None:
             quality = base.new_full((len(base),), sum(QUALITIES) / 2)
-        return base + self.decoder(base, [tensor / step for tensor in y_hats], step, quality)
+        return base + self.decoder(base, [tensor / step for tensor in details], step, quality)
 
     def _denoise(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: list[Tensor]) -> Tensor:
         return base + self.share * self.decoder(x_t, t, y, base, skips)

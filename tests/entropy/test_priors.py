@@ -10,9 +10,11 @@ from priors import CHANNELS, PRIORS, SIZES, latent, make
 
 from codec.bitstream import BitstreamError
 from codec.entropy import EntropyBottleneck
+from codec.entropy.priors import blocks
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.context import ContextPrior
 from codec.entropy.priors.pass_network import KNOTS
+from codec.entropy.rdoq import Targets
 from codec.networks.exact import UnusableWeightsError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -225,12 +227,38 @@ def test_what_is_not_decoded_yet_has_no_influence() -> None:
                 other = torch.randint(1, 9, coded.shape, generator=generator())
                 return coded if len(predicted) == 1 or not changed else coded + other
 
-            prior.visit(levels, [(1, *size) for size in SIZES], code)
+            with torch.enable_grad():  # as for coding, but for blocks, which make no difference
+                prior.visit(levels, [(1, *size) for size in SIZES], code)
             seen[changed] = predicted
         for n in range(2):
             assert all(map(torch.equal, seen[0][n], seen[1][n]))
         for n in range(2, len(seen[0])):
             assert not all(map(torch.equal, seen[0][n], seen[1][n]))
+
+
+@pytest.mark.parametrize("some", [1, 20, 1 << 15])
+@pytest.mark.parametrize("name", CONTEXT)
+def test_blocks_of_rows_make_no_difference(name: str, some: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the coder is told in each pass is what it is told where all is predicted at once, for the gradient."""
+    monkeypatch.setattr(blocks, "_SOME", some)
+    prior: ContextPrior = make(name).prior.eval()
+    sizes = [(1, *size) for size in SIZES]
+    told = []
+    for at_once in (True, False):
+        passes = []
+
+        def code(part, distribution, levels, passes=passes):
+            passes.append(distribution.told()[:2])
+            return torch.floor(levels.real) if isinstance(levels, Targets) else levels
+
+        targets = [Targets(tensor * 16, torch.ones(1, tensor.shape[1], 1, 1)) for tensor in latent()]
+        with torch.set_grad_enabled(at_once):
+            levels = prior.visit(targets, sizes, code)
+        assert all(torch.equal(a, torch.floor(b * 16)) for a, b in zip(levels, latent(), strict=True))
+        told.append(passes)
+    assert len(told[0]) == len(told[1]) > 2
+    for one, other in zip(*told, strict=True):
+        assert all(map(torch.equal, one, other))
 
 
 @pytest.mark.parametrize("name", CONTEXT)

@@ -5,15 +5,15 @@ distributions follow from the tensor's levels that are known by then, in a neigh
 features of everything coarser. Networks are exact (codec.networks.exact), so every machine predicts the same.
 """
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from codec.checks import check_integer
-from codec.entropy.laplace import Laplace, LaplaceTables
+from codec.entropy.laplace import CodedLaplace, Laplace, LaplaceTables
+from codec.entropy.priors.blocks import Blocks, features_in_blocks
 from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
 from codec.entropy.priors.pass_network import (
@@ -24,9 +24,11 @@ from codec.entropy.priors.pass_network import (
     Offset,
     PassNetwork,
     by_offset,
-    spread,
+    on_half_grid,
 )
+from codec.entropy.priors.positions import offsets_inside, pick, picking, positions, put
 from codec.entropy.priors.prior import Prior, Size
+from codec.entropy.rdoq import BitsAhead, Targets
 from codec.entropy.walk import Code
 from codec.errors import ArgumentError
 from codec.networks.rate import nearness_to_knots
@@ -89,28 +91,28 @@ class ContextPrior(Prior):
 
     def visit(
         self,
-        levels: Sequence[Tensor] | None,
+        levels: Sequence[Tensor | Targets] | None,
         sizes: Sequence[tuple[int, int, int]],
         code: Code,
         quality: Tensor | None = None,
     ) -> list[Tensor]:
         knots = self.knots(quality, sizes[0][0])
+        smooth = self.training or torch.is_grad_enabled() or isinstance(code, BitsAhead)
         features = None
         decoded: list[Tensor] = []
-        for n, (batch, height, width) in enumerate(sizes):
+        for n, size in enumerate(sizes):
             told = []
             magnitudes = None
             if n:
-                features = self.features[n - 1](decoded[-1], features, (height, width))
+                next_features = CoarserFeatures.__call__ if smooth else features_in_blocks
+                features = next_features(self.features[n - 1], decoded[-1], features, size[1:])
                 told.append(features)
-                magnitudes = spread(Known.of(decoded[-1]).magnitudes, (-(-height // 2), -(-width // 2)))
+                magnitudes = on_half_grid(decoded[-1], size[1:])
+            mine = levels and levels[n]
             if self.hypers is not None:
-                told.append(self.hypers[n].visit(levels and levels[n], sizes[n], code, not self.training))
-            coarser = Coarser(by_offset(torch.cat(told, 1)) if told else None, magnitudes)
-            known = knots.new_zeros(batch, self.channels[n], height, width)
-            for number in range(len(self.passes[n])):
-                known = self._pass(n, number, known, levels and levels[n], coarser, knots, code)
-            decoded.append(known)
+                told.append(self.hypers[n].visit(mine, size, code, not self.training))
+            walk = self._at_once if smooth else self._in_blocks
+            decoded.append(walk(n, size, mine, told, magnitudes, knots, code))
         return decoded
 
     def least_bits(self, sizes: Sequence[Size]) -> float:
@@ -118,50 +120,70 @@ class ContextPrior(Prior):
         bits = least * sum(c * height * width for c, (height, width) in zip(self.channels, sizes, strict=True))
         return bits + sum(map(Hyper.least_bits, self.hypers or (), sizes))
 
-    def _pass(
+    def _at_once(
         self,
         n: int,
-        number: int,
-        known: Tensor,
-        levels: Tensor | None,
-        coarser: Coarser,
+        size: tuple[int, int, int],
+        levels: Tensor | Targets | None,
+        told: Sequence[Tensor],
+        magnitudes: Tensor | None,
         knots: Tensor,
         code: Code,
     ) -> Tensor:
-        """`known` with the levels of one pass over the `n`th tensor in it."""
-        (channels, offsets), network = self.passes[n][number], self.networks[n][number]
-        picked = _picking(channels, known.device)
-        # Of the channels behind these nothing is known, so that sums over them would add zeros.
-        reached = max((1 + channel for coded, _ in self.passes[n][:number] for channel in coded), default=0)
-        seen = Known.of(known[:, :reached])
-        height, width = known.shape[-2:]
-        there = [(row, column) for row, column in offsets if row < height and column < width]
-        if not there:
-            return known
-        shapes = [(-(-(height - row) // 2), -(-(width - column) // 2)) for row, column in there]
-        predicted = [network(seen, coarser, knots, *at) for at in zip(there, shapes, strict=True)]
-        mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*predicted, strict=True))
-        coded = None
-        if levels is not None:
-            coded = torch.cat([levels[:, picked, row::2, column::2].flatten(2) for row, column in there], 2)
-        coded = code(part_name(n), Laplace(self.tables, mean, log_scale), coded)
-        known = known.clone()
-        for (row, column), (m, _) in zip(there, predicted, strict=True):
-            here, coded = coded.split([m[0, 0].numel(), coded.shape[2] - m[0, 0].numel()], 2)
-            known[:, picked, row::2, column::2] = here.view(m.shape)
+        """The `n`th tensor, of which all that is known is kept for the gradient."""
+        batch, height, width = size
+        coarser = Coarser(by_offset(torch.cat(told, 1)) if told else None, magnitudes)
+        known = knots.new_zeros(batch, self.channels[n], height, width)
+        for (channels, offsets), network, reached in self._passes(n):
+            there = offsets_inside(offsets, (height, width))
+            if not there:
+                continue
+            seen = Known.of(known[:, :reached])
+            predicted = [network(seen, coarser, knots, at, positions(at, (height, width))) for at in there]
+            mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*predicted, strict=True))
+            picked = picking(channels, known.device)
+            coded = code(part_name(n), Laplace(self.tables, mean, log_scale), pick(levels, picked, there))
+            known = known.clone()
+            put(coded, known, picked, there)
         return known
+
+    def _in_blocks(
+        self,
+        n: int,
+        size: tuple[int, int, int],
+        levels: Tensor | Targets | None,
+        told: Sequence[Tensor],
+        magnitudes: Tensor | None,
+        knots: Tensor,
+        code: Code,
+    ) -> Tensor:
+        """The same for coding, in memory that is hardly more than the tensor's: what is known takes its place."""
+        batch, height, width = size
+        known = levels.real if isinstance(levels, Targets) else levels
+        if known is None:
+            known = knots.new_zeros(batch, self.channels[n], height, width)
+        blocks = Blocks(known, told, magnitudes, knots)
+        for (channels, offsets), network, reached in self._passes(n):
+            there = offsets_inside(offsets, (height, width))
+            if there:
+                picked = picking(channels, known.device)
+                distribution = CodedLaplace(self.tables, blocks.predicted(network, len(channels), reached, there))
+                put(code(part_name(n), distribution, pick(levels, picked, there)), known, picked, there)
+                blocks.now_known(channels, there)
+        return known
+
+    def _passes(self, n: int) -> Iterator[tuple[tuple[tuple[int, ...], tuple[Offset, ...]], PassNetwork, int]]:
+        """Of every pass its channels and offsets, its network, and of how many channels something is known.
+
+        Of the channels behind these nothing is, so that sums over them would add zeros.
+        """
+        reached = 0
+        for coded, network in zip(self.passes[n], self.networks[n], strict=True):
+            yield coded, network, reached
+            reached = max(reached, 1 + max(coded[0]))
 
     def knots(self, quality: Tensor | None, batch: int) -> Tensor:
         """How near each image's quality, 0–100, is to each knot's: whole numbers 0…256, `[B, KNOTS, 1, 1]`."""
         if quality is None:
             quality = self.tables.shape.new_full((batch,), 50.0)
         return torch.floor(nearness_to_knots(quality) * KNOT_UNIT + 0.5)
-
-
-@cache
-def _picking(channels: tuple[int, ...], device: torch.device) -> slice | Tensor:
-    """An index of these channels, made once: of neighbours a slice, which copies nothing."""
-    neighbours = range(channels[0], channels[-1] + 1)
-    if channels == tuple(neighbours):
-        return slice(neighbours.start, neighbours.stop)
-    return torch.tensor(channels, device=device)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from codec.entropy.per_channel import ChannelTables, PerChannel
 from codec.entropy.priors.prior import Prior, Size
+from codec.entropy.rdoq import Targets
 from codec.entropy.walk import Code
 
 
@@ -27,7 +28,7 @@ class FactorizedPrior(Prior):
 
     def visit(
         self,
-        levels: Sequence[Tensor] | None,
+        levels: Sequence[Tensor | Targets] | None,
         sizes: Sequence[tuple[int, int, int]],
         code: Code,
         quality: Tensor | None = None,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from codec.entropy.per_channel import ChannelTables, PerChannel
 from codec.entropy.priors.prior import EncoderOnly, Size
+from codec.entropy.rdoq import Targets
 from codec.entropy.walk import Code
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, UnusableWeightsError, codes
 
@@ -34,12 +35,14 @@ class Hyper(nn.Module):
         self.expand = ExactConv2d(features, features, 3, padding=1, reach=_REACH)
         self.ups = nn.ModuleList(ExactUpConv2d(features, features) for _ in range(2))
 
-    def visit(self, levels: Tensor | None, size: tuple[int, int, int], code: Code, whole_levels: bool) -> Tensor:
+    def visit(
+        self, levels: Tensor | Targets | None, size: tuple[int, int, int], code: Code, whole_levels: bool
+    ) -> Tensor:
         """Codes z of a tensor of `size` (B, H, W) → codes `[B, F, H, W]`; `whole_levels`: z is rounded before."""
         batch, height, width = size
         z = None
         if levels is not None:
-            levels = levels.real if levels.is_complex() else levels
+            levels = levels.real if isinstance(levels, Targets) else levels
             signed = torch.cat([levels.clamp(min=0), -levels.clamp(max=0)], 1)
             z = self.analysis(torch.log2(1 + signed))
             if whole_levels:

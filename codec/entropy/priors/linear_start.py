@@ -22,7 +22,7 @@ from codec.entropy.priors.pass_network import (
     Offset,
     PassNetwork,
     around,
-    spread,
+    on_half_grid,
 )
 
 _ROUNDS = 2
@@ -47,9 +47,7 @@ def fit_linear(prior: ContextPrior, levels: Sequence[Tensor], quality: Tensor | 
         height, width = tensor.shape[-2:]
         coarser = Coarser()
         if n:
-            coarser = Coarser(
-                magnitudes=spread(Known.of(levels[n - 1]).magnitudes, (-(-height // 2), -(-width // 2)))
-            )
+            coarser = Coarser(magnitudes=on_half_grid(levels[n - 1], (height, width)))
         known = torch.zeros_like(tensor)
         for (channels, offsets), network in zip(prior.passes[n], prior.networks[n], strict=True):
             there = [(row, column) for row, column in offsets if row < height and column < width]
@@ -130,8 +128,9 @@ def _samples(
         levels = seen if network.mean is not None else seen[:0]
         told = [seen.abs().clamp(max=network.magnitude.reach) if network.magnitude is not None else seen[:0]]
         if network.coarser_magnitude is not None:
-            around_each = F.unfold(coarser.magnitudes[n : n + 1], 3, padding=1)[0]
-            grid = around_each.unflatten(1, coarser.magnitudes.shape[-2:])  # of an odd size, wider than the pass
+            around_each = F.unfold(coarser.magnitudes[n : n + 1], 3)[0]
+            rows_of_grid, columns_of_grid = (side - 2 for side in coarser.magnitudes.shape[-2:])
+            grid = around_each.unflatten(1, (rows_of_grid, columns_of_grid))  # of an odd size, wider than the pass
             told.append(grid[:, :height, :width].flatten(1)[:, chosen])
         constants = knots[n].flatten(1).expand(-1, len(chosen))
         samples.append((levels, torch.cat(told), constants, coded[n][:, chosen]))

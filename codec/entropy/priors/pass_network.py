@@ -54,7 +54,7 @@ class Coarser(NamedTuple):
 
     `features` are codes `[B, F, h, w]`, by the offset in the tensor that they begin at every other position from;
     `magnitudes` are the next coarser tensor's, on a grid of half the tensor's size, repeated where its own is
-    coarser still.
+    coarser still, with a margin of one position all around, which is 0 where there is no more.
     """
 
     features: dict[Offset, Tensor] | None = None
@@ -100,9 +100,7 @@ class PassNetwork(nn.Module):
             self.mean = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_LEVEL)
             self.magnitude = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_MAGNITUDE)
         if 0 < coarser_channels <= MANY:
-            self.coarser_magnitude = LinearPredictor(
-                coarser_channels, coded, 3, padding=1, reach=_LARGEST_MAGNITUDE
-            )
+            self.coarser_magnitude = LinearPredictor(coarser_channels, coded, 3, reach=_LARGEST_MAGNITUDE)
         self.constant = LinearPredictor(KNOTS, coded, 1, reach=KNOT_UNIT)
         nn.init.constant_(self.constant.weight, 0.5 * SLOWNESS / KNOT_UNIT)
         if neighbours:
@@ -148,10 +146,14 @@ class CoarserFeatures(nn.Module):
         self.to_next = ExactUpConv2d(features, features)
 
     def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
+        return spread(self.on_double_grid(levels, before), size)
+
+    def on_double_grid(self, levels: Tensor, before: Tensor | None) -> Tensor:
+        """`levels` `[B, C, h, w]` → codes `[B, F, 2h, 2w]`, which reach two positions of `levels` around theirs."""
         h = whole(self.levels(torch.cat([companded(levels.clamp(min=0)), companded(levels.clamp(max=0))], 1)))
         if self.before is not None:
             h = h + whole(self.before(before))
-        return spread(codes(self.to_next(codes(h))), size)
+        return codes(self.to_next(codes(h)))
 
 
 def companded(levels: Tensor) -> Tensor:
@@ -175,6 +177,13 @@ def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
         count = -(-(size - first) // 2)
         margins += [radius - first, 2 * count - 1 + radius - size + first]
     return F.pad(x, margins)
+
+
+def on_half_grid(levels: Tensor, size: Size) -> Tensor:
+    """The magnitudes of a tensor, as Coarser has them for the next one, of `size` (H, W)."""
+    height, width = size
+    magnitudes = levels.abs().clamp(max=_LARGEST_MAGNITUDE)
+    return F.pad(spread(magnitudes, (-(-height // 2), -(-width // 2))), (1, 1, 1, 1))
 
 
 def by_offset(x: Tensor) -> dict[Offset, Tensor]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from codec.entropy.rdoq import Targets
 from codec.entropy.tables import CodingTables
 from codec.entropy.walk import Code
 from codec.networks.exact import ExactConv2d, ExactUpConv2d
@@ -16,8 +17,11 @@ class Prior(nn.Module, ABC):
     """The probability model of a latent, which is one tensor or a pyramid of them, coarse to fine.
 
     What it is told of a latent stands in its order: `levels`, whole numbers in float `[B, C, H, W]` (in training:
-    not rounded yet; complex where an encoder chooses them, see codec.entropy.rdoq), or None to a decoder; `sizes`,
+    not rounded yet; Targets where an encoder chooses them, see codec.entropy.rdoq), or None to a decoder; `sizes`,
     (B, H, W) of each; `quality`, `[B]`, 0–100, or None where there is one rate.
+
+    Where neither training nor a gradient is at stake, a large latent is held once: a prior may write over levels
+    what came of them, and gives those back.
     """
 
     can_be_fitted = False
@@ -25,7 +29,7 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def visit(
         self,
-        levels: Sequence[Tensor] | None,
+        levels: Sequence[Tensor | Targets] | None,
         sizes: Sequence[tuple[int, int, int]],
         code: Code,
         quality: Tensor | None = None,

@@ -1,0 +1,98 @@
+"""The passes over a large tensor in blocks of rows: the same distributions, in memory that does not grow with it.
+
+What a network predicts at a position depends on a few rows around it, and its arithmetic is exact, so that blocks
+make no difference to what comes of it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from codec.entropy.laplace import packed
+from codec.entropy.priors.pass_network import Coarser, CoarserFeatures, Known, Offset, PassNetwork, spread
+from codec.entropy.priors.positions import picking, positions
+from codec.entropy.priors.prior import Size
+
+# Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
+_SOME = 1 << 15
+
+
+class Blocks:
+    """One tensor `known` `[B, C, H, W]`, written pass by pass, and what else the networks see; see ContextPrior.
+
+    What `known` holds at positions that have not been named to `now_known` counts as 0.
+    """
+
+    def __init__(self, known: Tensor, told: Sequence[Tensor], magnitudes: Tensor | None, knots: Tensor) -> None:
+        self.known, self.told, self.knots = known, told, knots
+        self.magnitudes = None if magnitudes is None else magnitudes.byte()
+        self._unknown = {(row, column): set(range(known.shape[1])) for row in (0, 1) for column in (0, 1)}
+
+    def now_known(self, channels: Sequence[int], offsets: Sequence[Offset]) -> None:
+        for offset in offsets:
+            self._unknown[offset] -= set(channels)
+
+    def predicted(self, network: PassNetwork, coded: int, reached: int, offsets: Sequence[Offset]) -> Tensor:
+        """The distributions of a pass over `coded` channels, `[B, coded, N]`, as `codec.entropy.laplace.packed`.
+
+        Nothing is known of channels from `reached` on.
+        """
+        size = self.known.shape[-2:]
+        shapes = [positions(offset, size) for offset in offsets]
+        count = sum(height * width for height, width in shapes)
+        integers = torch.empty((len(self.known), coded, count), dtype=torch.int32, device=self.known.device)
+        first = 0
+        for offset, (height, width) in zip(offsets, shapes, strict=True):
+            step = max(1, _SOME // width)
+            for top in range(0, height, step):
+                bottom = min(top + step, height)
+                mean, log_scale = self._block(network, reached, offset, top, bottom)
+                rows = slice(first + top * width, first + bottom * width)
+                integers[..., rows] = packed(mean, log_scale).flatten(2)
+            first += height * width
+        return integers
+
+    def _block(
+        self, network: PassNetwork, reached: int, offset: Offset, top: int, bottom: int
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and scale of the positions from `offset` on in their rows `top` to `bottom`."""
+        row, column = offset
+        radius = network.kernel // 2
+        begin = max(0, 2 * top + row - radius)
+        seen = self._seen(reached, begin, 2 * (bottom - 1) + row + radius + 1)
+        # Rows below the block may make one position more, which is left out again.
+        shape = positions((2 * top + row - begin, column), seen.shape[-2:])
+        rows = top + shape[0]
+        features = None
+        if self.told:
+            at = (..., slice(2 * top + row, 2 * rows + row, 2), slice(column, None, 2))
+            features = {(2 * top + row - begin, column): torch.cat([h[at].float() for h in self.told], 1)}
+        magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :].float()
+        coarser = Coarser(features, magnitudes)
+        mean, log_scale = network(Known.of(seen), coarser, self.knots, (2 * top + row - begin, column), shape)
+        return mean[..., : bottom - top, :], log_scale[..., : bottom - top, :]
+
+    def _seen(self, reached: int, begin: int, end: int) -> Tensor:
+        """Rows of what is known, a copy."""
+        rows = self.known[:, :reached, begin:end].clone()
+        for (row, column), channels in self._unknown.items():
+            hidden = tuple(sorted(channel for channel in channels if channel < reached))
+            if hidden:
+                rows[:, picking(hidden, rows.device), (row - begin) % 2 :: 2, column::2] = 0
+        return rows
+
+
+def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
+    """What `network` gives, as uint8."""
+    batch, _, height, width = levels.shape
+    features = network.to_next.out_channels
+    made = torch.empty((batch, features, 2 * height, 2 * width), dtype=torch.uint8, device=levels.device)
+    step = max(1, _SOME // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        first, last = max(0, top - 2), min(height, bottom + 2)
+        told = None if before is None else before[..., first:last, :].float()
+        block = network.on_double_grid(levels[..., first:last, :], told)
+        made[..., 2 * top : 2 * bottom, :] = block[..., 2 * (top - first) : 2 * (bottom - first), :]
+    return spread(made, size)
