@@ -138,14 +138,26 @@ class Codec:
             found = Found(self.learned.encode(picture.image, kept), self.learned.quality)
         return Compressed(found.data, picture, found.quality, found.psnr)
 
-    def decode(self, data: File, to: Kind = "pillow") -> "Decoded":
+    def decode(
+        self,
+        data: File,
+        to: Kind = "pillow",
+        *,
+        crop: "tuple[int, int, int, int] | None" = None,
+        scale: int = 1,
+        partial: bool = False,
+    ) -> "Decoded":
         """The image in a file that this codec wrote: its bytes, its path, or opened.
+
+        Of `crop`, (x, y, width, height) in pixels of the image, no more is decoded than lies around it; `scale` 2, 4
+        or 8 gives the image at that fraction of its sides, sooner, of models that can; `partial` takes a file whose
+        end is missing, too, and gives as much of the image as is there.
 
         `to`: "pillow" gives an image of mode L or RGB, with metadata in its `info`; "numpy" uint8 `[H, W]` or
         `[H, W, 3]`; "torch" uint8 `[1, H, W]` or `[3, H, W]`, on the CPU. Raises BitstreamError, a ValueError of
         one line, if the file is damaged, or another codec's.
         """
-        return CodedImage(data).decode(to, self)
+        return CodedImage(data, partial).decode(to, self, crop=crop, scale=scale)
 
     def encode_batch(self, images: "Iterable[ImageLike]", jobs: int = 1, **options: float) -> list[bytes]:
         """The files of several images, of whichever sizes: `[N, 3, H, W]`, `[N, H, W, 3]`, a list, a generator.
@@ -181,9 +193,9 @@ class CodedImage:
     them; `bytes`: of the whole file.
     """
 
-    def __init__(self, source: File) -> None:
-        self.data = _read(source)
-        header, self._sections = bitstream.unpack(self.data)
+    def __init__(self, source: File, partial: bool = False) -> None:
+        self.data, self._partial = _read(source), partial
+        header, self._sections = bitstream.unpack(self.data, partial)
         self.width, self.height, self.channels = header.width, header.height, header.channels
         self.size = header.width, header.height
         self.mode = "L" if header.channels == 1 else "RGB"
@@ -224,17 +236,38 @@ class CodedImage:
         return self._metadata is None
 
     @cached_property
+    def cut(self) -> bool:
+        """Whether its end is missing, which is opened as `partial` only."""
+        try:
+            bitstream.unpack(self.data)
+        except BitstreamError:
+            return True
+        return False
+
+    @cached_property
     def _metadata(self) -> Metadata | None:
+        if self.cut:
+            return Metadata()
         try:
             return bitstream.metadata_of(self.data)
         except MetadataError:
             return None
 
-    def decode(self, to: Kind = "pillow", codec: Codec | None = None) -> "Decoded":
+    def decode(
+        self,
+        to: Kind = "pillow",
+        codec: Codec | None = None,
+        *,
+        crop: "tuple[int, int, int, int] | None" = None,
+        scale: int = 1,
+    ) -> "Decoded":
         """The image, see `Codec.decode`; None takes the pretrained or registered codec that wrote the file."""
         check_choice("to", to, KINDS)
-        learned = _DECODERS.of(self.data) if codec is None else codec.learned
-        image = learned.decode(self.data).cpu()
+        learned = _DECODERS.of(self.data, self._partial) if codec is None else codec.learned
+        from codec.windows import Crop
+
+        part = None if crop is None else Crop(*crop)
+        image = learned.decode(self.data, part, scale, self._partial).cpu()
         if to == "torch":
             return image
         from codec.data.image_file import pillow_image
@@ -266,11 +299,14 @@ class Decoders:
         self._loaded: dict[bytes, LearnedCodec] = {}
         self._loading = threading.Lock()
 
-    def of(self, data: bytes) -> "LearnedCodec":
-        """The codec to decode a file with. Raises BitstreamError if none of those that are known wrote it."""
+    def of(self, data: bytes, partial: bool = False) -> "LearnedCodec":
+        """The codec to decode a file with, of which, if `partial`, the end may be missing.
+
+        Raises BitstreamError if none of those that are known wrote it.
+        """
         if self._named is not None:
             return self._named
-        fingerprint = bitstream.unpack(data)[0].fingerprint
+        fingerprint = bitstream.unpack(data, partial)[0].fingerprint
         if fingerprint in self._loaded:
             return self._loaded[fingerprint]
         weights = pretrained.written_by(fingerprint)

@@ -92,13 +92,13 @@ def pack(header: Header, sections: list[bytes], metadata: Metadata | None = None
     return bytes(body) + _CRC.pack(zlib.crc32(body))
 
 
-def unpack(data: bytes) -> tuple[Header, list[bytes]]:
-    """The header and the sections of a complete file.
+def unpack(data: bytes, partial: bool = False) -> tuple[Header, list[bytes]]:
+    """The header and the sections of a complete file, or, if `partial`, of one whose last section is cut.
 
     Raises BitstreamError when the file is not one of ours, is cut or damaged, or claims more than
     `PIL.Image.MAX_IMAGE_PIXELS` pixels (raise that limit, as for Pillow, to open larger images).
     """
-    header, _, sections = _parts(data)
+    header, _, sections = _parts(data, partial)
     return header, sections
 
 
@@ -114,7 +114,7 @@ def metadata_of(data: bytes) -> Metadata:
         raise MetadataError(f"the file's metadata cannot be read: {error}") from error
 
 
-def _parts(data: bytes) -> tuple[Header, bytes | None, list[bytes]]:
+def _parts(data: bytes, partial: bool = False) -> tuple[Header, bytes | None, list[bytes]]:
     """Header, metadata as it is in the file, sections."""
     if len(data) < _FIXED.size or data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not a Quintet file: it does not begin with a whole QNT header")
@@ -125,7 +125,9 @@ def _parts(data: bytes) -> tuple[Header, bytes | None, list[bytes]]:
         raise BitstreamError("the file is cut: it ends inside the header")
     body, (checksum,) = data[: -_CRC.size], _CRC.unpack(data[-_CRC.size :])
     if zlib.crc32(body) != checksum:
-        raise BitstreamError("the file is cut or damaged: its checksum does not match its bytes")
+        if not partial:
+            raise BitstreamError("the file is cut or damaged: its checksum does not match its bytes")
+        body = data
     reader = _Reader(body, _FIXED.size)
     height, width = reader.varint("height"), reader.varint("width")
     flags, count = reader.byte("channels"), reader.byte("section count")

@@ -16,7 +16,7 @@ from codec.checks import check_channels
 from codec.data.codings import Coding
 from codec.effort import EFFORTS, improved
 from codec.entropy import QUALITIES, EntropyBottleneck
-from codec.errors import EncodeError
+from codec.errors import ArgumentError, EncodeError
 from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
@@ -41,7 +41,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
     strings in a file. `efforts`: None where `compress` is the scheme's own. `rate_tells`: of an image that the
     codec is not made for, files are much larger; where they are not, as their latent has bounds that most images
-    reach, only its decoded image shows it. `progress`, if it is set, is called with the share of an image that is
+    reach, only its decoded image shows it. `scales`: files can be decoded to the image at 1/2, 1/4 …, each in a
+    fraction of the time (see `decode`). `progress`, if it is set, is called with the share of an image that is
     done, in [0, 1], as encoding and decoding go on.
     """
 
@@ -51,6 +52,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     section_count: int = 1
     efforts: range | None = EFFORTS
     window: int = 1024
+    scales: tuple[int, ...] = ()
     bottleneck: EntropyBottleneck
     progress: Callable[[float], None] | None = None
 
@@ -144,10 +146,22 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             tile.of(x_hat, size).copy_(self.draw(coded, tile, size))
         return x_hat
 
-    def read(self, sections: list[bytes], size: Size) -> Any:
-        """Sections → what `draw` draws, for padded images of `size` (H, W): here levels, and their quality."""
-        levels = self.bottleneck.decompress_levels(sections[0], self.latent_sizes(size))
-        return levels, self.bottleneck.quality_of(sections[0])
+    def read(self, sections: list[bytes], size: Size, scale: int = 1, partial: bool = False) -> Any:
+        """Sections → what `draw` draws, for padded images of `size` (H, W): here levels, and their quality.
+
+        No more is read than one of `scales` needs; `partial`: the end may be missing.
+        """
+        sizes, quality = self.latent_sizes(size), self.bottleneck.quality_of(sections[0])
+        wanted = len(sizes) if scale == 1 else self.tensors_of_scale(scale)
+        return self.bottleneck.decompress_levels(sections[0], sizes, wanted, partial), quality
+
+    def tensors_of_scale(self, scale: int) -> int:
+        """How many of the latent's tensors, from the first on, are the image at 1/`scale`, one of `scales`."""
+        raise NotImplementedError
+
+    def draw_scaled(self, coded: Any, part: Window, size: Size, scale: int) -> Tensor:
+        """As `draw`, the image at 1/`scale`: `[1, C, h/scale, w/scale]`."""
+        raise NotImplementedError
 
     def draw(self, coded: Any, part: Window, size: Size) -> Tensor:
         """The `x_hat` `[1, C, h, w]` of a window, on units of `stride`, of a padded image of `size`.
@@ -216,35 +230,59 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
         return bitstream.pack(header, sections, metadata)
 
-    def decode(self, data: bytes, crop: Crop | None = None) -> Tensor:
+    def decode(self, data: bytes, crop: Crop | None = None, scale: int = 1, partial: bool = False) -> Tensor:
         """See ImageCodec. A file of other weights than these is refused too.
 
-        Of a `crop` no more is drawn than lies around it; the sections are read whole. Raises ArgumentError if it
-        does not lie inside the image.
+        Of a `crop` no more is drawn than lies around it; the sections are read whole. With one of `scales` the
+        image is `[C, ⌈H/scale⌉, ⌈W/scale⌉]`, and no more is read than it takes. `partial` also shows a file whose
+        end is missing, as far as it goes. Raises ArgumentError for a crop that is not inside the image, a scale
+        that the codec does not have, or both together, and where cut files cannot be shown.
         """
-        header, sections = bitstream.unpack(data)
+        self._check_part(crop, scale, partial)
+        header, sections = bitstream.unpack(data, partial)
         self._check_is_mine(header, len(sections))
         size = self.padded(header.height, header.width)
         try:
             self.check_size(header.height, header.width)
         except ValueError as error:
             raise BitstreamError(str(error)) from None
-        wanted = (crop or Crop(0, 0, header.width, header.height)).window(header.height, header.width)
+        sides = (-(-side // scale) * scale for side in (header.height, header.width))
+        wanted = Window(0, next(sides), 0, next(sides))
+        if crop is not None:
+            wanted = crop.window(header.height, header.width)
         with self._coding():
-            self.check_sections(sections, size, header.channels)
-            return self._drawn(sections, size, wanted, header.channels)
+            if not partial:
+                self.check_sections(sections, size, header.channels)
+            if not self._in_windows:
+                return self._pixels(wanted.of(self.decompress(sections, size), size)[0], header.channels)
+            coded = self.read(sections, size, scale, partial)
+            return self._drawn(coded, size, wanted, header.channels, scale)
 
-    def _drawn(self, sections: list[bytes], size: Size, wanted: Window, channels: int) -> Tensor:
-        """The pixels of a window, uint8 `[C, h, w]`."""
-        if type(self).decompress is not LearnedCodec.decompress:
-            return self._pixels(wanted.of(self.decompress(sections, size), size)[0], channels)
-        coded = self.read(sections, size)
-        image = torch.empty(channels, *wanted.size, dtype=torch.uint8, device=self.device)
+    @property
+    def _in_windows(self) -> bool:
+        return type(self).decompress is LearnedCodec.decompress
+
+    def _check_part(self, crop: Crop | None, scale: int, partial: bool) -> None:
+        if scale != 1 and scale not in self.scales:
+            allowed = (
+                f"allowed are 1, {', '.join(map(str, self.scales))}" if self.scales else "its files have one only"
+            )
+            raise ArgumentError("scale", scale, f"{allowed} with this codec")
+        if scale != 1 and crop is not None:
+            raise ArgumentError("scale", scale, "allowed is 1 together with a crop")
+        if partial and not self._in_windows:
+            raise ArgumentError("partial", partial, "files of this codec cannot be shown in part")
+
+    def _drawn(self, coded: Any, size: Size, wanted: Window, channels: int, scale: int) -> Tensor:
+        """The pixels of a window, uint8 `[C, h/scale, w/scale]`."""
+        height, width = (side // scale for side in wanted.size)
+        image = torch.empty(channels, height, width, dtype=torch.uint8, device=self.device)
         done = 0
         for tile in self._tiles_to_draw(wanted, size):
             inside = tile.clipped(wanted)
-            drawn = inside.within(tile).of(self.draw(coded, tile, size), tile.size)[0]
-            inside.within(wanted).of(image, wanted.size).copy_(self._pixels(drawn, channels))
+            x_hat = self.draw(coded, tile, size) if scale == 1 else self.draw_scaled(coded, tile, size, scale)
+            drawn = self._pixels(inside.within(tile).of(x_hat, tile.size)[0], channels)
+            inside.within(wanted).of(image, wanted.size).copy_(drawn)
             done += inside.size[0] * inside.size[1]
             self._report(0.5 + 0.5 * done / (wanted.size[0] * wanted.size[1]))
         return image

@@ -7,8 +7,12 @@ import torch
 from conftest import images, make_codec
 from torch import Tensor, nn
 
+from codec.bitstream import BitstreamError, unpack
+from codec.entropy.trace import Pass, traced
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
+from codec.metrics import psnr
+from codec.rate_distortion_module import to_uint8
 from codec.windows import Crop, Window, reach, tiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +106,67 @@ def test_a_crop_that_lies_not_inside_is_refused(crop: tuple[int, ...], photograp
         codec.decode(data, Crop(*crop))
 
 
+@pytest.fixture(scope="module")
+def pyramid(photograph: Tensor) -> tuple[LearnedCodec, bytes]:
+    codec = make("diffusion_wavelet")
+    codec.set_quality(80)
+    return codec, codec.encode(photograph[:, :270, :283])
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_scaled_image_is_that_of_the_wavelet_s_first_tensors(scale: int, pyramid) -> None:
+    codec, data = pyramid
+    small = codec.decode(data, scale=scale)
+    assert small.shape == (3, -(-270 // scale), -(-283 // scale))
+    with codec._coding():
+        section = unpack(data)[1][0]
+        y_hat = codec.bottleneck.decompress(section, codec.latent_sizes((288, 288)))
+        first = y_hat[: codec.tensors_of_scale(scale)]
+        expected = to_uint8(codec.shortcut.synthesis(first))[0, :, : small.shape[1], : small.shape[2]]
+    assert int((small.int() - expected.int()).abs().max()) <= 1
+
+
+def test_a_scaled_image_reads_no_finer_passes(pyramid) -> None:
+    codec, data = pyramid
+    counts = []
+    for scale in (1, 2, 4, 8):
+        passes: list[Pass] = []
+        with traced(passes.append):
+            codec.decode(data, scale=scale)
+        counts.append(sum(one.symbols for one in passes))
+    assert counts == [3 * 288**2 // scale**2 for scale in (1, 2, 4, 8)]
+
+
+def test_the_more_is_there_of_a_cut_file_the_nearer_is_its_image(pyramid, photograph: Tensor) -> None:
+    codec, data = pyramid
+    original = photograph[:, :270, :283]
+    shares = (0.05, 0.2, 0.6, 0.9, 1.0)
+    images_of = [codec.decode(data[: round(share * len(data))], partial=True) for share in shares]
+    quality = [psnr(image, original) for image in images_of]
+    assert quality == sorted(quality)
+    assert torch.equal(images_of[-1], codec.decode(data))
+
+
+@pytest.mark.parametrize(("length", "said"), [(40, "before anything"), (14, "ends inside the header")])
+def test_a_cut_file_without_any_image_is_refused(length: int, said: str, pyramid) -> None:
+    codec, data = pyramid
+    with pytest.raises(BitstreamError, match=said):
+        codec.decode(data[:length], partial=True)
+    with pytest.raises(BitstreamError, match="cut or damaged"):
+        codec.decode(data[: len(data) // 2])
+
+
+def test_scales_that_a_codec_does_not_have_are_refused(pyramid) -> None:
+    codec, data = pyramid
+    for scale in (0, 3, 16):
+        with pytest.raises(ArgumentError, match=rf"scale={scale}: allowed are 1, 2, 4, 8 with this codec"):
+            codec.decode(data, scale=scale)
+    with pytest.raises(ArgumentError, match="scale=2: allowed is 1 together with a crop"):
+        codec.decode(data, Crop(0, 0, 1, 1), scale=2)
+    with pytest.raises(ArgumentError, match="scale=2: its files have one only"):
+        make("conv_baseline").decode(b"", scale=2)
+
+
 def test_progress_rises_to_all(photograph: Tensor) -> None:
     codec, shares = make("conv_baseline"), []
     codec.progress = shares.append
@@ -144,12 +209,12 @@ def test_what_lies_further_away_than_the_reach_has_no_influence(name: str) -> No
     far = codec._synthesis_reach()
     if name == "diffusion_wavelet":
         far += codec._wavelet_reach()
-    size = codec.padded(codec.stride, 2 * far + 3 * codec.stride)
+    first, _ = codec.padded(far + codec.stride, 1)
+    size = codec.stride, 2 * first + codec.stride
     quality = None if codec.qualities is None else torch.tensor([50.0])
     with codec._coding():
         latent = [images(1, *shape, seed=3) - 0.5 for shape in codec._latent_shapes(size)]
         before = codec.g_s(latent, quality)
-        first = far + codec.stride
         poked = Window(0, size[0], first, first + codec.stride)
         for tensor in latent:
             poked.of(tensor, size).add_(1)

@@ -11,7 +11,9 @@ from codec import pretrained
 from codec.api import Codec, CodedImage, Compressed, side_by_side
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
 from codec.cli.decoding import decoders_of, device_of, limit_pixels
+from codec.cli.parts import crop_of
 from codec.cli.paths import SUFFIX, Job, Plan, planned
+from codec.cli.progress import progress_of
 from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
 from codec.data.image_formats import LOSSY, writable
@@ -55,7 +57,8 @@ def compress(options: argparse.Namespace) -> int:
 
     def one(job: Job) -> str:
         source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
-        done = codec.compress(source, Metadata() if options.strip else None, **target)
+        with progress_of(learned, options.jobs):
+            done = codec.compress(source, Metadata() if options.strip else None, **target)
         data, picture, quality, reached = done
         if options.verify:
             _check_comes_back(learned, done)
@@ -90,18 +93,22 @@ def decompress(options: argparse.Namespace) -> int:
     from codec.data.image_file import write_image
 
     decoders = decoders_of(options)
+    crop = crop_of(options)
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
-        file = CodedImage(data)
-        damaged = file.damaged and not options.strip
-        image = decoders.of(data).decode(data)
+        file = CodedImage(data, options.partial)
+        learned = decoders.of(data, options.partial)
+        with progress_of(learned, options.jobs):
+            image = learned.decode(data, crop, options.scale, options.partial)
         kept = Metadata() if options.strip else file.metadata
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, kept)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
-        if damaged:
+        if file.cut:
+            said.append("cut: as much of it as is there")
+        if file.damaged and not options.strip:
             said.append("without its metadata, which is damaged")
         if left_out:
             said.append(f"without its {', '.join(left_out)}, which this kind of file cannot hold")

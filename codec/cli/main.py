@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from codec.cli import console, extract, files, targets
+from codec.cli import console, extract, files, parts, targets
 from codec.cli.console import STANDARD, Place, is_user_s, reason
 from codec.cli.models import models
 from codec.cli.paths import SUFFIX
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="decode every file before it is written; what a lossless model wrote must give the image back",
             )
+        else:
+            parts.add_options(command)
         existing = command.add_mutually_exclusive_group()
         existing.add_argument("--force", action="store_true", help=REPLACES)
         existing.add_argument(

@@ -12,7 +12,7 @@ from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
 from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite, Targets
-from codec.entropy.walk import Code, Measure, Read, Train, Write
+from codec.entropy.walk import Code, Measure, Read, ReadWhatIsThere, Train, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
 from codec.networks.rate import KNOTS, nearness_to_knots
@@ -121,15 +121,27 @@ class EntropyBottleneck(nn.Module):
         """
         return self.dequantised(self.decompress_levels(section, sizes), self.quality_of(section))
 
-    def decompress_levels(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
-        """As `decompress`, to the levels that `dequantised` takes."""
-        self.check_length(section, sizes)
-        quality = self.quality_of(section)
+    def decompress_levels(
+        self, section: bytes, sizes: Sequence[Size], tensors: int | None = None, partial: bool = False
+    ) -> list[Tensor]:
+        """As `decompress`, to the levels that `dequantised` takes.
+
+        Of `tensors`, no more than the first so many are read. `partial`: the end of the section may be missing, of
+        which levels are 0; but not all of it.
+        """
+        if not partial:
+            self.check_length(section, sizes)
+        quality, wanted = self.quality_of(section), sizes[:tensors]
+        device = next(self.prior.buffers()).device
         section = section[self.variable_rate :]
-        code = Read(section)
-        with exact_kernels(next(self.prior.buffers()).device.type):
-            levels = self.prior.visit(None, [(1, *size) for size in sizes], code, quality)
-        code.strings.end()
+        code = ReadWhatIsThere(section, device) if partial else Read(section)
+        with exact_kernels(device.type):
+            levels = self.prior.visit(None, [(1, *size) for size in wanted], code, quality)
+        if isinstance(code, ReadWhatIsThere):
+            if not code.passes:
+                raise BitstreamError("the file is cut before anything of its image")
+        elif len(wanted) == len(sizes):
+            code.strings.end()
         return levels
 
     def exact_levels(self, y: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
@@ -138,8 +150,8 @@ class EntropyBottleneck(nn.Module):
         return [tensor / step for tensor, step in zip(clamped, self.steps(quality), strict=True)]
 
     def dequantised(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:
-        """The latent that levels stand for."""
-        return [tensor * step for tensor, step in zip(levels, self.steps(quality), strict=True)]
+        """The latent that levels stand for, or its first tensors that those are of."""
+        return [tensor * step for tensor, step in zip(levels, self.steps(quality)[: len(levels)], strict=True)]
 
     def choose(
         self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None = None

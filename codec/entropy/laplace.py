@@ -93,6 +93,10 @@ class Laplace:
     def __init__(self, model: LaplaceTables, mean: Tensor, log_scale: Tensor) -> None:
         self.model, self.mean, self.log_scale = model, mean, log_scale
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.mean.shape
+
     def at(self, part: slice) -> "Laplace":
         return Laplace(self.model, self.mean[:, :, part], self.log_scale[:, :, part])
 
@@ -121,6 +125,10 @@ class CodedLaplace:
 
     def __init__(self, model: LaplaceTables, integers: Tensor) -> None:
         self.model, self.integers = model, integers
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.integers.shape
 
     def at(self, part: slice) -> "CodedLaplace":
         return CodedLaplace(self.model, self.integers[:, :, part])

@@ -100,6 +100,11 @@ class PerChannel:
     def __init__(self, model: ChannelTables, size: tuple[int, int, int]) -> None:
         self.model, self.size = model, size
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        batch, height, width = self.size
+        return batch, self.model.channels, height, width
+
     def at(self, part: slice) -> "PerChannel":
         batch, height, width = self.size
         return PerChannel(self.model, (batch, len(range(height)[part]), width))

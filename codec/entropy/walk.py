@@ -11,13 +11,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from codec.bitstream import StringReader
+from codec.bitstream import BitstreamError, StringReader
 from codec.entropy.trace import observed
 from codec.networks.exact import whole
 
 
 class Distribution(Protocol):
     """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the levels."""
 
     def at(self, part: slice) -> "Distribution":
         """Those of the symbols `levels[:, :, part]`."""
@@ -105,3 +109,26 @@ class Read:
     def __call__(self, part: str, distribution: Distribution, levels: None) -> Tensor:
         string = self.strings.next()
         return observed(part, distribution.told, lambda: distribution.decode(string))
+
+
+class ReadWhatIsThere(Read):
+    """As Read, of a section whose end may be missing: the symbols of passes that are not whole there are 0.
+
+    `passes` is how many are.
+    """
+
+    def __init__(self, section: bytes, device: torch.device) -> None:
+        super().__init__(section)
+        self.device = device
+        self.passes, self.cut = 0, False
+
+    def __call__(self, part: str, distribution: Distribution, levels: None) -> Tensor:
+        if not self.cut:
+            try:
+                decoded = super().__call__(part, distribution, levels)
+            except BitstreamError:
+                self.cut = True
+            else:
+                self.passes += 1
+                return decoded
+        return torch.zeros(distribution.shape, device=self.device)

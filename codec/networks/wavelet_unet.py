@@ -48,7 +48,10 @@ class WaveletUNet(nn.Module):
     def forward(self, base: Tensor, levels: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> Tensor:
         eighth, quarter, half = map(companded, levels[-3:])
         rate = nearness_to_knots(quality)
-        half = self.stem(torch.cat([4 * F.pixel_unshuffle(base - 0.5, 2), half], 1))
+        half = torch.cat([4 * F.pixel_unshuffle(base - 0.5, 2), half], 1)
+        if base.device.type == "cpu" and not torch.is_grad_enabled():
+            half = half.contiguous(memory_format=torch.channels_last)  # a quarter less time, once it is large
+        half = self.stem(half)
         half = self.down_half(half, rate)
         quarter = self.down_quarter(self.to_quarter(half) + self.quarter_levels(quarter), rate)
         eighth = self.middle(self.to_eighth(quarter) + self.eighth_levels(eighth), rate)
@@ -78,4 +81,9 @@ class _RatedBlock(nn.Module):
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         scale, shift = self.modulation(rate).chunk(2, dim=1)
-        return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
+        if len(x) > 1 or torch.is_grad_enabled():
+            return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
+        # Of one image the modulation is a part of the convolution, and nothing is kept for a gradient.
+        factor = 1 + scale.flatten()
+        weight, bias = self.first.weight * factor.view(-1, 1, 1, 1), self.first.bias * factor + shift.flatten()
+        return self.second(F.conv2d(x, weight, bias, padding=1).relu_()).add_(x)

@@ -36,6 +36,7 @@ from codec.windows import Size, Window
 
 LATENT_CHANNELS = 128
 _WAVELET_LEVELS = 5
+_WAVELET_SCALES = (2, 4, 8)
 
 
 class DiffusionAutoencoder(LearnedCodec):
@@ -102,6 +103,7 @@ class DiffusionAutoencoder(LearnedCodec):
                 raise ArgumentError("skips", skips, "with shortcut=wavelet allowed is coded: they are its details")
             self.shortcut = Wavelet(image_channels, _WAVELET_LEVELS)
             self.stride = 2**_WAVELET_LEVELS
+            self.scales = _WAVELET_SCALES
             channels = self.shortcut.channels
             self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False, gains=False)
             # The coarser tensors are the wavelet's alone.
@@ -217,6 +219,18 @@ class DiffusionAutoencoder(LearnedCodec):
         base = seen.within(told).of(self.shortcut.synthesis(pyramid), told.size)
         details = [seen.within(told).of(tensor, told.size) for tensor in pyramid[-3:]]
         return part.within(seen).of(self._with_details(base, details, quality), seen.size)
+
+    def tensors_of_scale(self, scale: int) -> int:
+        return _WAVELET_LEVELS + 1 - scale.bit_length()
+
+    def draw_scaled(
+        self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size, scale: int
+    ) -> Tensor:
+        """By the wavelet alone, of which networks would need what is finer."""
+        levels, quality = coded
+        seen = part.grown(self._wavelet_reach(), self.stride, size)
+        pyramid = self.bottleneck.dequantised([seen.of(tensor, size) for tensor in levels], quality)
+        return part.within(seen).of(self.shortcut.synthesis(pyramid), seen.size)
 
     def _synthesis_reach(self) -> int | None:
         if isinstance(self.decoder, WaveletUNet):
