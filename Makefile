@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock test test-slurm fuzz lint docs demo bench dashboard report clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-slurm fuzz lint docs demo bench bench-size dashboard report clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-kinds table-priors table-baselines figures
 
 help:  ## this list
@@ -53,6 +53,12 @@ demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec
 
 bench: $(READY)  ## images/s in training, megapixels/s in coding, split into network, tables and coder
 	$(BIN)/python -m experiments.bench
+
+SIZES ?= 0.1 0.4 1.5 6 24
+MODEL ?= diffusion_wavelet
+
+bench-size: $(READY)  ## CPU seconds a megapixel and memory as pictures grow, a table and a chart; MODEL=name SIZES="6 100"
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.bench.large_images $(MODEL) --megapixels $(SIZES) --out experiments/results/size_$(MODEL).md
 
 # What the tables below cost: BUDGET=smoke (minutes), small (an hour a scheme on 2 cores), paper (a GPU); SEEDS=3 trains
 # three times; PHOTOS=folder: the lossless codecs are trained on these photographs too. BSD300 and Kodak, 37 MB, are

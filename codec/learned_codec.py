@@ -24,6 +24,8 @@ from codec.networks.modes import evaluating
 from codec.rate_distortion_module import RateDistortionModule, Reconstruction, gradient_times, to_uint8
 from codec.windows import Crop, Size, Window, reach, tiles
 
+# What takes the rest of the time, of encoding and decoding, in what is shown of its progress.
+_ANALYSIS, _READING = 0.1, 0.4
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
 
@@ -226,7 +228,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
                 sections = self.compress(self.prepared(image))
             else:
                 size = self.padded(height, width)
-                sections = self._compressed(*self._exact_levels(lambda part: self.prepared(image, part), size))
+                exact, picture = self._exact_levels(lambda part: self.prepared(image, part), size)
+                with self._passes_reported(_ANALYSIS):
+                    sections = self._compressed(exact, picture)
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
         return bitstream.pack(header, sections, metadata)
 
@@ -255,7 +259,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
                 self.check_sections(sections, size, header.channels)
             if not self._in_windows:
                 return self._pixels(wanted.of(self.decompress(sections, size), size)[0], header.channels)
-            coded = self.read(sections, size, scale, partial)
+            with self._passes_reported(0):
+                coded = self.read(sections, size, scale, partial)
             return self._drawn(coded, size, wanted, header.channels, scale)
 
     @property
@@ -284,7 +289,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             drawn = self._pixels(inside.within(tile).of(x_hat, tile.size)[0], channels)
             inside.within(wanted).of(image, wanted.size).copy_(drawn)
             done += inside.size[0] * inside.size[1]
-            self._report(0.5 + 0.5 * done / (wanted.size[0] * wanted.size[1]))
+            self._report(_READING + (1 - _READING) * done / (wanted.size[0] * wanted.size[1]))
         return image
 
     def _pixels(self, x_hat: Tensor, channels: int) -> Tensor:
@@ -314,7 +319,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             found = self.bottleneck.exact_levels(self.latent(x(seen)), quality)
             for tensor, some in zip(exact, found, strict=True):
                 part.of(tensor, size).copy_(part.within(seen).of(some, seen.size))
-            self._report(0.5 * n / len(parts))
+            self._report(_ANALYSIS * n / len(parts))
         return exact, lambda: x(whole)
 
     def _tile(self, reach: int) -> int:
@@ -336,6 +341,19 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if name not in self._reaches:
             self._reaches[name] = reach(function, shapes, unit or self.stride, self.device)
         return self._reaches[name]
+
+    @contextmanager
+    def _passes_reported(self, before: float) -> Iterator[None]:
+        """In this block, a section is the share from `before` to all of encoding, or to _READING of decoding."""
+        if self.progress is None or not self.bottlenecks():
+            yield
+            return
+        share = 1 - before if before else _READING
+        self.bottleneck.progress = lambda done: self._report(before + share * done)
+        try:
+            yield
+        finally:
+            self.bottleneck.progress = None
 
     def _report(self, share: float) -> None:
         if self.progress is not None:

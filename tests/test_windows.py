@@ -171,12 +171,12 @@ def test_progress_rises_to_all(photograph: Tensor) -> None:
     codec, shares = make("conv_baseline"), []
     codec.progress = shares.append
     data = codec.encode(photograph[:, :200, :200])
-    assert shares == sorted(shares)
-    assert shares
-    shares.clear()
-    codec.decode(data)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
+    for _ in range(2):
+        assert len(shares) > 10
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1)
+        shares.clear()
+        codec.decode(data)
 
 
 # ---- how far a function reaches

@@ -12,7 +12,7 @@ from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
 from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite, Targets
-from codec.entropy.walk import Code, Measure, Read, ReadWhatIsThere, Train, Write
+from codec.entropy.walk import Code, Measure, Read, ReadWhatIsThere, Train, Watched, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
 from codec.networks.rate import KNOTS, nearness_to_knots
@@ -48,7 +48,10 @@ class EntropyBottleneck(nn.Module):
     ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.
 
     `shapes_latent` False stops the gradient of the bits at the latent: the prior still learns to describe it.
+    `progress`, if it is set, is called with the share of a section that is written or read, after every pass.
     """
+
+    progress: Callable[[float], None] | None = None
 
     def __init__(
         self,
@@ -111,7 +114,7 @@ class EntropyBottleneck(nn.Module):
                 "the latent holds nan or far too large numbers: the weights or the image are not usable"
             )
         code = Write()
-        self._visit(levels, code, quality)
+        self._visit(levels, self._watched(code, [tensor.shape[-2:] for tensor in levels]), quality)
         return self._section(code.strings, quality)
 
     def decompress(self, section: bytes, sizes: Sequence[Size]) -> list[Tensor]:
@@ -136,7 +139,7 @@ class EntropyBottleneck(nn.Module):
         section = section[self.variable_rate :]
         code = ReadWhatIsThere(section, device) if partial else Read(section)
         with exact_kernels(device.type):
-            levels = self.prior.visit(None, [(1, *size) for size in wanted], code, quality)
+            levels = self.prior.visit(None, [(1, *size) for size in wanted], self._watched(code, wanted), quality)
         if isinstance(code, ReadWhatIsThere):
             if not code.passes:
                 raise BitstreamError("the file is cut before anything of its image")
@@ -168,7 +171,8 @@ class EntropyBottleneck(nn.Module):
     ) -> tuple[list[Tensor], bytes | None]:
         """As `choose`, for one image; and the levels' section, where no side information depends on them."""
         code = ChooseAndWrite()
-        levels = self._visit_choosing(targets, worth, quality, code)
+        watched = self._watched(code, [tensor.shape[-2:] for tensor in targets])
+        levels = self._visit_choosing(targets, worth, quality, watched)
         return levels, None if code.strings is None else self._section(code.strings, quality)
 
     def bits_ahead(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> Tensor:
@@ -265,7 +269,7 @@ class EntropyBottleneck(nn.Module):
         return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
 
     def _visit_choosing(
-        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Choose
+        self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Code
     ) -> list[Tensor]:
         if self.bounded:  # to what a file's levels are
             ends = [targets[0].new_full((), 0.5) / step for step in self.steps(quality)]
@@ -274,6 +278,13 @@ class EntropyBottleneck(nn.Module):
                 for target, end in zip(targets, ends, strict=True)
             ]
         return self._visit([Targets(*pair) for pair in zip(targets, worth, strict=True)], code, quality)
+
+    def _watched(self, code: Code, sizes: Sequence[Size]) -> Code:
+        if self.progress is None:
+            return code
+        channels = self.channels[: len(sizes)]
+        symbols = sum(c * height * width for c, (height, width) in zip(channels, sizes, strict=True))
+        return Watched(code, symbols, self.progress)
 
     def _section(self, strings: Sequence[bytes], quality: Tensor | None) -> bytes:
         head = bytes([round(float(quality) * QUALITY_UNIT)]) if self.variable_rate else b""

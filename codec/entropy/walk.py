@@ -132,3 +132,18 @@ class ReadWhatIsThere(Read):
                 self.passes += 1
                 return decoded
         return torch.zeros(distribution.shape, device=self.device)
+
+
+class Watched:
+    """Does what another `code` does, and tells `report` what share of `symbols` is done after every pass."""
+
+    def __init__(self, code: Code, symbols: int, report: Callable[[float], None]) -> None:
+        self.code, self.symbols, self.report = code, symbols, report
+        self.done = 0
+
+    def __call__(self, part: str, distribution: Distribution, levels: Tensor | None) -> Tensor:
+        known = self.code(part, distribution, levels)
+        if part != "z":  # of side information there is little
+            self.done += known.numel()
+            self.report(self.done / self.symbols)
+        return known

@@ -1,10 +1,12 @@
 """Time and memory of encode and decode as images grow: neither may grow faster than the image.
 
   python -m experiments.bench.large_images runs/NAME                    a trained run, 0.1 to 24 megapixels
-  python -m experiments.bench.large_images runs/NAME --megapixels 0.5 2 --threads 2
+  python -m experiments.bench.large_images diffusion_wavelet --megapixels 0.5 2 --threads 2   a pretrained model
+  python -m experiments.bench.large_images diffusion_wavelet --out sizes.md                    and a chart sizes.png
 
-Every size is coded in a process of its own. Memory is the largest resident set since the codec was loaded, less
-what there was then: it counts the image and its file too. Images are packaged photographs, mirrored to the size.
+Every size is encoded in a process of its own, and decoded in another. Seconds are those of the CPU, all threads
+together, as other work on the machine hardly changes them. Memory is the largest resident set of the process, with
+Python, torch, the image and its file. Images are packaged photographs, mirrored to the size.
 """
 
 import argparse
@@ -15,23 +17,29 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
-from codec.checkpoint import load_codec
+from codec import pretrained
+from codec.checkpoint import load_codec, load_pretrained
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
+from codec.training.run_folder import hardware
+from experiments.plots.figures import plain_numbers, save
 
 SIZES = (0.1, 0.4, 1.5, 6.0, 24.0)
 _KIB = 1024 if sys.platform == "linux" else 1  # of ru_maxrss
 
 
 class Measured(NamedTuple):
-    """Of one image: its size, the file's bits per sample, seconds, and bytes of memory."""
+    """Of one image: its size, the file's bits per sample, CPU seconds, and the processes' bytes of memory."""
 
     megapixels: float
     bpsp: float
@@ -71,7 +79,7 @@ def measured(checkpoint: str, megapixels: float, threads: int) -> Measured:
     job = (checkpoint, megapixels, threads)
     data, encode_s, encode_bytes = _in_a_process(encoded, *job)
     same, decode_s, decode_bytes = _in_a_process(decoded, *job, data)
-    codec = load_codec(checkpoint)
+    codec = _loaded(checkpoint)
     if codec.lossless and not same:
         raise ValueError(f"{checkpoint}: {megapixels} megapixels do not come back from their file")
     image = photograph(megapixels, codec.image_channels)
@@ -99,14 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder or a checkpoint")
+    parser.add_argument("checkpoint", metavar="RUN", help="a run's folder, a checkpoint, or a pretrained model")
     parser.add_argument("--megapixels", nargs="+", type=float, default=SIZES, metavar="N")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="the table as a file, and a chart beside it")
     options = parser.parse_args(arguments)
     if min(options.megapixels) <= 0 or options.threads < 1:
         parser.error("--megapixels takes numbers above 0, --threads integers from 1")
     try:
-        load_codec(options.checkpoint)
+        _loaded(options.checkpoint)
     except CheckpointError as error:
         parser.error(str(error))
     rows = []
@@ -118,7 +127,31 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
             flush=True,
         )
     print(f"\n{report(rows)}")
+    if options.out:
+        about = hardware(torch.device("cpu"))
+        title = f"{Path(options.checkpoint).name}: CPU seconds and memory by size"
+        text = f"# {title}\n\n{about}, threads of torch: {options.threads}.\n\n{report(rows)}\n"
+        options.out.write_text(text, encoding="utf-8")
+        draw(rows, options.out.with_suffix(".png"), title)
     return rows
+
+
+def draw(rows: Sequence[Measured], out: Path, title: str) -> None:
+    """Seconds a megapixel and memory over the size, side by side, to `out` and as SVG beside it."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure.suptitle(title)
+    seconds, memory = figure.subplots(1, 2)
+    sizes = [row.megapixels for row in rows]
+    for name in ("encode", "decode"):
+        seconds.plot(sizes, [getattr(row, f"{name}_s") / row.megapixels for row in rows], "o-", label=name)
+        memory.plot(sizes, [getattr(row, f"{name}_bytes") / 1e9 for row in rows], "o-", label=name)
+    for axes, label in ((seconds, "CPU seconds a megapixel"), (memory, "GB at most")):
+        axes.set(xlabel="megapixels", ylabel=label, xscale="log")
+        axes.set_ylim(bottom=0)
+        plain_numbers(axes.xaxis)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    save(figure, out)
 
 
 def _in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -126,18 +159,25 @@ def _in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
+def _loaded(name: str) -> LearnedCodec:
+    """A pretrained model, or a run's codec."""
+    known = {model.name for model in pretrained.pretrained_models()}
+    return load_pretrained(name) if name in known else load_codec(name)
+
+
 def _ready(checkpoint: str, megapixels: float, threads: int) -> tuple[LearnedCodec, Tensor]:
     torch.set_num_threads(threads)
-    codec = load_codec(checkpoint)
+    Image.MAX_IMAGE_PIXELS = None  # which would refuse the largest
+    codec = _loaded(checkpoint)
     image = photograph(megapixels, codec.image_channels)
     codec.decode(codec.encode(image[:, :64, :64].contiguous()))  # what is done once is not what grows
     return codec, image
 
 
 def _run(step: Callable[[], Any]) -> tuple[Any, float, int]:
-    before, started = _peak(), time.perf_counter()
+    started = time.process_time()
     result = step()
-    return result, time.perf_counter() - started, _peak() - before
+    return result, time.process_time() - started, _peak()
 
 
 def _peak() -> int:
