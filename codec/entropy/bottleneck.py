@@ -277,7 +277,9 @@ class EntropyBottleneck(nn.Module):
                 torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
                 for target, end in zip(targets, ends, strict=True)
             ]
-        return self._visit([Targets(*pair) for pair in zip(targets, worth, strict=True)], code, quality)
+        pairs = zip(targets, worth, strict=True)
+        told = [Targets(target, w[(None,) * (target.ndim - w.ndim)]) for target, w in pairs]
+        return self._visit(told, code, quality)
 
     def _watched(self, code: Code, sizes: Sequence[Size]) -> Code:
         if self.progress is None:

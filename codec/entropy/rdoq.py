@@ -19,7 +19,7 @@ BIT = 0.08
 class Targets(NamedTuple):
     """Levels that are still to be chosen: what the latent `[B, C, …]` is in steps, not rounded, and their worth.
 
-    `worth` is what a squared error of one step costs there, in bits, `[1 or B, C, 1, …]` or as large.
+    `worth` is what a squared error of one step costs there, in bits, `[1 or B, 1 or C, 1, …]` or as large.
     """
 
     real: Tensor

@@ -38,9 +38,9 @@ def pick(
     if levels is None:
         return None
     if isinstance(levels, Targets):
-        shape = levels.real.shape if levels.worth.shape[2:] != (1, 1) else (*levels.worth.shape[:2], 1, 1)
-        worth = levels.worth.expand(shape)
-        of_worth = worth[:, picked].flatten(2) if shape[2:] == (1, 1) else pick(worth, picked, there)
+        worth = levels.worth.expand(-1, levels.real.shape[1], -1, -1)
+        everywhere = worth.shape[2:] == (1, 1)
+        of_worth = worth[:, picked].flatten(2) if everywhere else pick(worth, picked, there)
         return Targets(pick(levels.real, picked, there), of_worth)
     parts = [levels[:, picked, row::2, column::2].flatten(2) for row, column in there]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
