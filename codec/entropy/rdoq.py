@@ -42,11 +42,10 @@ class Choose:
             return levels
         if self.training:
             return self._chosen(levels.real, levels.worth, distribution.bits)
-        chosen = torch.empty_like(levels.real)
-        worth = levels.worth.expand_as(levels.real)
+        chosen, worth = levels.real, levels.worth.expand_as(levels.real)  # in place, for memory's sake
         for some in slices(chosen):
             bits_of = distribution.at(some).file_bits
-            chosen[:, :, some] = self._chosen(levels.real[:, :, some], worth[:, :, some], bits_of)
+            chosen[:, :, some] = self._chosen(chosen[:, :, some], worth[:, :, some], bits_of)
         return chosen
 
     @staticmethod

@@ -167,8 +167,17 @@ class ContextPrior(Prior):
             there = offsets_inside(offsets, (height, width))
             if there:
                 picked = picking(channels, known.device)
-                distribution = CodedLaplace(self.tables, blocks.predicted(network, len(channels), reached, there))
-                put(code(part_name(n), distribution, pick(levels, picked, there)), known, picked, there)
+                # Without names, or those of one pass would live on through the next one.
+                put(
+                    code(
+                        part_name(n),
+                        CodedLaplace(self.tables, blocks.predicted(network, len(channels), reached, there)),
+                        pick(levels, picked, there),
+                    ),
+                    known,
+                    picked,
+                    there,
+                )
                 blocks.now_known(channels, there)
         return known
 
