@@ -149,9 +149,9 @@ class Codec:
     ) -> "Decoded":
         """The image in a file that this codec wrote: its bytes, its path, or opened.
 
-        Of `crop`, (x, y, width, height) in pixels of the image, no more is decoded than lies around it; `scale` 2, 4
-        or 8 gives the image at that fraction of its sides, sooner, of models that can; `partial` takes a file whose
-        end is missing, too, and gives as much of the image as is there.
+        Of `crop`, (x, y, width, height) in pixels of the image, no more is decoded than lies around it; `scale` 2,
+        4 or 8 gives the image at that fraction of its sides, sooner, of models that can; `partial` takes a file
+        whose end is missing, too, and gives as much of the image as is there.
 
         `to`: "pillow" gives an image of mode L or RGB, with metadata in its `info`; "numpy" uint8 `[H, W]` or
         `[H, W, 3]`; "torch" uint8 `[1, H, W]` or `[3, H, W]`, on the CPU. Raises BitstreamError, a ValueError of
