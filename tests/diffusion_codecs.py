@@ -8,6 +8,7 @@ DCT = "model.shortcut=dct"
 WAVELET = "model.shortcut=wavelet"
 ITERATIVE = "model.decoder=iterative"
 NO_SKIPS = "model.skips=none"
+VARIABLE_RATE = "bottleneck.variable_rate=true"
 
 
 def diffusion(*overrides: str, channels: int = 3, seed: int = 0) -> LearnedCodec:

@@ -5,7 +5,7 @@ from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, companded,
 from codec.networks.com_rec import ComCNN, RecCNN, RecUNet
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
-from codec.networks.unet import SKIP_WIDTHS, ConditionalUNet, UNetDecoder
+from codec.networks.unet import SKIP_WIDTHS, DetailDenoiser, UNetDecoder
 from codec.networks.wavelet import Wavelet
 from codec.networks.wavelet_unet import WaveletUNet
 
@@ -14,9 +14,9 @@ __all__ = [
     "SKIP_WIDTHS",
     "BlockDCT",
     "ComCNN",
-    "ConditionalUNet",
     "ConvBlock",
     "DCTRate",
+    "DetailDenoiser",
     "NoiseSchedule",
     "RecCNN",
     "RecUNet",

@@ -1,6 +1,5 @@
-"""The two decoders of the diffusion scheme: one pass from the latent, and a denoiser that the latent conditions."""
+"""The diffusion scheme's networks: a decoder in one pass, and a denoiser of what its image lacks."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,9 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from codec.networks.blocks import Upsample, zero_
+from codec.networks.rate import KNOTS, nearness_to_knots
+from codec.networks.wavelet_unet import RatedBlocks
 
 # Channels of the encoder features that meet the decoder, coarsest first.
 SKIP_WIDTHS = (128, 64, 64)
+
+_SMALLEST_VARIANCE = 1e-12  # before anything is observed: no detail that can be seen
+_MOMENTUM = 0.2
 
 
 class UNetDecoder(nn.Module):
@@ -46,73 +50,48 @@ class UNetDecoder(nn.Module):
         return self.head(h)
 
 
-class ConditionalUNet(nn.Module):
-    """A denoiser: noisy image, time, what was decoded and a first reconstruction → correction of the latter.
+class DetailDenoiser(nn.Module):
+    """A U-Net from 1/2 to 1/8 of the resolution: what a decoded image lacks, of a noisy version of that.
 
-    `x_t` and `base` `[B, C, H, W]`, `t` `[B]` in steps, `y` `[B, 128, H/8, W/8]`, `skips` as UNetDecoder's →
-    `[B, C, H, W]`. Works at half resolution (2×2 pixels as channels) and below; every block is told t (Ho et al.
-    2020, appendix B).
+    `x_t` `[B, C, H, W]`, of unit variance, `image` as large in [0, 1], `time` and `quality` `[B]`, 0–1 and 0–100,
+    which set the scale and shift of every block's features → `[B, C, H, W]`. The last convolution starts at zero.
     """
 
-    def __init__(self, image_channels: int, with_skips: bool, widths: Sequence[int] = (64, 128, 128)) -> None:
+    running_var: Tensor
+
+    def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64, 128)) -> None:
         super().__init__()
         half, quarter, eighth = widths
-        time_width = 4 * half
-        self.half = half
-        self.time = nn.Sequential(
-            nn.Linear(half, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU()
-        )
         self.stem = nn.Conv2d(4 * 2 * image_channels, half, 3, padding=1)
-        self.condition = nn.Conv2d(128, eighth, 1)
-        skips = zip(SKIP_WIDTHS, (quarter, half, half), strict=True) if with_skips else ()
-        self.skip_conditions = nn.ModuleList(nn.Conv2d(*widths_of_skip, 1) for widths_of_skip in skips)
-        blocks = {
-            "down_half": (half, half),
-            "down_quarter": (quarter, quarter),
-            "middle": (2 * eighth, eighth),
-            "up_quarter": (2 * quarter, quarter),
-            "up_half": (2 * half, half),
-        }
-        self.blocks = nn.ModuleDict({name: _TimedBlock(*width, time_width) for name, width in blocks.items()})
-        self.to_quarter = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
-        self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2, padding=1)
-        self.from_eighth = nn.ConvTranspose2d(eighth, quarter, 4, stride=2, padding=1)
-        self.from_quarter = nn.ConvTranspose2d(quarter, half, 4, stride=2, padding=1)
-        self.head = nn.Conv2d(half, 4 * image_channels, 3, padding=1)
-        zero_(self.head)
+        self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
+        self.to_eighth = nn.Conv2d(quarter, eighth, 2, stride=2)
+        self.from_eighth = nn.ConvTranspose2d(eighth, quarter, 2, stride=2)
+        self.from_quarter = nn.ConvTranspose2d(quarter, half, 2, stride=2)
+        self.down_half = RatedBlocks(half, 1, 2 * KNOTS)
+        self.down_quarter = RatedBlocks(quarter, 2, 2 * KNOTS)
+        self.middle = RatedBlocks(eighth, 2, 2 * KNOTS)
+        self.up_quarter = RatedBlocks(quarter, 2, 2 * KNOTS)
+        self.up_half = RatedBlocks(half, 2, 2 * KNOTS)
+        self.head = zero_(nn.Conv2d(half, 4 * image_channels, 3, padding=1))
+        self.register_buffer("running_var", torch.zeros(KNOTS))
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
-        time = self.time(_sinusoids(t, self.half))
-        told = [condition(skip) for condition, skip in zip(self.skip_conditions, skips, strict=True)]
-        half = self.stem(F.pixel_unshuffle(cat([x_t, base], 1), 2)) + sum(told[1:])
-        half = self.blocks["down_half"](half, time)
-        quarter = self.blocks["down_quarter"](self.to_quarter(half) + sum(told[:1]), time)
-        eighth = cat([self.to_eighth(quarter), self.condition(y)], 1)
-        h = self.from_eighth(self.blocks["middle"](eighth, time))
-        h = self.from_quarter(self.blocks["up_quarter"](cat([h, quarter], 1), time))
-        h = self.blocks["up_half"](cat([h, half], 1), time)
-        return F.pixel_shuffle(self.head(h), 2)
+    def forward(self, x_t: Tensor, image: Tensor, time: Tensor, quality: Tensor) -> Tensor:
+        told = cat([nearness_to_knots(quality), nearness_to_knots(100 * time)], 1)
+        half = self.down_half(self.stem(F.pixel_unshuffle(cat([x_t, 4 * (image - 0.5)], 1), 2)), told)
+        quarter = self.down_quarter(self.to_quarter(half), told)
+        eighth = self.middle(self.to_eighth(quarter), told)
+        quarter = self.up_quarter(quarter + self.from_eighth(eighth), told)
+        half = self.up_half(half + self.from_quarter(quarter), told)
+        return F.pixel_shuffle(self.head(half).float(), 2)
 
+    def deviation(self, quality: Tensor) -> Tensor:
+        """Of what images lack at each quality `[B]`, as far as it has been observed, `[B, 1, 1, 1]`."""
+        variance = nearness_to_knots(quality).flatten(1) @ self.running_var
+        return variance.clamp(min=_SMALLEST_VARIANCE).sqrt().view(-1, 1, 1, 1)
 
-class _TimedBlock(nn.Module):
-    """A residual block whose features t scales and shifts."""
-
-    def __init__(self, inputs: int, outputs: int, time_width: int) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.GroupNorm(8, inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
-        self.modulation = nn.Linear(time_width, 2 * outputs)
-        self.norm = nn.GroupNorm(8, outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.modulation(time)[..., None, None].chunk(2, dim=1)
-        h = self.norm(self.first(x)) * (1 + scale) + shift
-        return self.shortcut(x) + self.second(F.silu(h))
-
-
-def _sinusoids(t: Tensor, width: int) -> Tensor:
-    """The time `t` `[B]` as sines and cosines of falling frequency, `[B, width]` (Vaswani et al. 2017)."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
-    angles = t[:, None].float() * frequencies
-    return cat([angles.sin(), angles.cos()], dim=1)
+    @torch.no_grad()
+    def observe(self, lacking: Tensor, quality: Tensor) -> None:
+        """Moves the known variance near each quality `[B]` towards that of `lacking` `[B, C, H, W]`."""
+        near = nearness_to_knots(quality).flatten(1)
+        apart = lacking.float().square().mean((1, 2, 3))[:, None] - self.running_var
+        self.running_var += _MOMENTUM * (near * apart).mean(0)

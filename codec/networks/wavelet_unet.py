@@ -61,10 +61,10 @@ class WaveletUNet(nn.Module):
 
 
 class RatedBlocks(nn.ModuleList):
-    """`count` residual blocks, `[B, C, h, w]` → the same; `rate` is what `nearness_to_knots` gives."""
+    """`count` residual blocks, `[B, C, h, w]` → the same; `rate` `[B, told, 1, 1]` as of `nearness_to_knots`."""
 
-    def __init__(self, channels: int, count: int) -> None:
-        super().__init__(_RatedBlock(channels) for _ in range(count))
+    def __init__(self, channels: int, count: int, told: int = KNOTS) -> None:
+        super().__init__(_RatedBlock(channels, told) for _ in range(count))
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         for block in self:
@@ -73,10 +73,10 @@ class RatedBlocks(nn.ModuleList):
 
 
 class _RatedBlock(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, told: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.modulation = zero_(nn.Conv2d(KNOTS, 2 * channels, 1, bias=False))
+        self.modulation = zero_(nn.Conv2d(told, 2 * channels, 1, bias=False))
         self.second = zero_(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:

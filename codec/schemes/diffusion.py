@@ -22,8 +22,8 @@ from codec.learned_codec import LearnedCodec
 from codec.networks import (
     NETWORK_SHARE,
     SKIP_WIDTHS,
-    ConditionalUNet,
     ConvBlock,
+    DetailDenoiser,
     NoiseSchedule,
     ResidualBlock,
     UNetDecoder,
@@ -31,7 +31,7 @@ from codec.networks import (
     WaveletUNet,
     zero_,
 )
-from codec.rate_distortion_module import Reconstruction
+from codec.rate_distortion_module import Reconstruction, gradient_times
 from codec.windows import Size, Window
 
 LATENT_CHANNELS = 128
@@ -49,10 +49,12 @@ class DiffusionAutoencoder(LearnedCodec):
     are the latent, a pyramid of three tensors.
 
     `decoder` "one_shot" is the paper's: in training the normalised latent is noised by `q_sample` at a random t
-    below `max_t` (of 1000; 0: never), one a batch; to decode, none. "iterative" diffuses the image instead: a U-Net
-    that sees t and what was decoded predicts x_0 from the noisy image (Yang & Mandt 2023,
-    https://arxiv.org/abs/2209.06950, X-parametrisation), and DDIM samples in `steps` steps from noise drawn with
-    `sampling_seed`, so that a file decodes to the same image every time. Encoder and file format are those of both.
+    below `max_t` (of 1000; 0: never), one a batch; to decode, none. "iterative" adds detail to what that
+    decoder gives, at any rate: of the image less the decoded one, diffused to t, a second U-Net predicts x_0 (after
+    Ghouse et al. 2023, https://arxiv.org/abs/2301.05489), and DDIM samples in `steps` steps from noise drawn with
+    `sampling_seed`, so that a file decodes to the same image every time. At the first step noise tells nothing, and
+    nothing is added: one step is the one-shot decoder, bit by bit. Only the second U-Net is trained, behind a codec
+    that has been (`start_from=`) and whose weights stay as they are: the sections of a file are those of both.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: y = DCT(x) +
     encoder(x) / 10, x_hat = DCT⁻¹(y_hat) + decoder(y_hat) / 10 (see NETWORK_SHARE; with a variable rate, the
@@ -95,7 +97,7 @@ class DiffusionAutoencoder(LearnedCodec):
         self.steps = steps
         self.sampling_seed = sampling_seed
 
-        self.shortcut, self.from_latent = None, nn.Identity()
+        self.shortcut = None
         has_skips = skips == "coded" and decoder != "none"
         self.share = 1.0 if shortcut == "none" else NETWORK_SHARE
         if shortcut == "wavelet":
@@ -106,60 +108,70 @@ class DiffusionAutoencoder(LearnedCodec):
             self.scales = _WAVELET_SCALES
             channels = self.shortcut.channels
             self.bottleneck = bottleneck(channels, groups=self.shortcut.groups(), bounded=False, gains=False)
-            # The coarser tensors are the wavelet's alone.
-            y_channels, *skip_channels = channels[-3], channels[-2], channels[-1], channels[-1]
         else:
             self.stride = 8
-            y_channels = LATENT_CHANNELS
             few, *finest = skip_channels
-            channels = [y_channels, *([few, sum(finest)] if has_skips else [])]
+            channels = [LATENT_CHANNELS, *([few, sum(finest)] if has_skips else [])]
             self.bottleneck, self.shortcut = bottleneck_and_shortcut(
                 bottleneck, shortcut, image_channels, channels, self.stride, shortcut_step
             )
-        self.iterative = decoder == "iterative"
-        if self.iterative and self.bottleneck.variable_rate:
-            raise ArgumentError("decoder", decoder, "with a variable rate allowed are one_shot and none")
-        self.encoder = self.decoder = None
+        self.encoder = self.decoder = self.denoiser = None
         if decoder == "none":
             return
-        if shortcut == "wavelet" and not self.iterative:
-            self.decoder = WaveletUNet(image_channels)
-            return
-
         if shortcut == "wavelet":
-            self.from_latent = nn.Conv2d(y_channels + image_channels, LATENT_CHANNELS, 1)
+            self.decoder = WaveletUNet(image_channels)
         else:
-            self.stem = ConvBlock(image_channels, 64, kernel=7, stride=2)
-            self.encoder = nn.ModuleList(
-                [
-                    ResidualBlock(64),
-                    nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
-                    nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
-                ]
-            )
-            self.to_latent = nn.Conv2d(128, y_channels, 1)
-            if shortcut == "dct":
-                zero_(self.to_latent)
-        coded = zip(skip_channels, SKIP_WIDTHS, strict=True) if has_skips else ()
-        self.skips = nn.ModuleList(_CodedSkip(width, few, shortcut != "wavelet") for few, width in coded)
+            self._add_networks(shortcut, skip_channels if has_skips else ())
+        if decoder == "iterative":
+            self.requires_grad_(False)
+            self.denoiser = DetailDenoiser(image_channels)
+            self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
+
+    def _add_networks(self, shortcut: str, skip_channels: Sequence[int]) -> None:
+        self.stem = ConvBlock(self.image_channels, 64, kernel=7, stride=2)
+        self.encoder = nn.ModuleList(
+            [
+                ResidualBlock(64),
+                nn.Sequential(ConvBlock(64, 128, stride=2), ResidualBlock(128)),
+                nn.Sequential(ConvBlock(128, 128, stride=2), ResidualBlock(128)),
+            ]
+        )
+        self.to_latent = nn.Conv2d(128, LATENT_CHANNELS, 1)
+        if shortcut == "dct":
+            zero_(self.to_latent)
+        widths = SKIP_WIDTHS[: len(skip_channels)]
+        self.skips = nn.ModuleList(_CodedSkip(*sizes) for sizes in zip(widths, skip_channels, strict=True))
         # The schedule assumes unit variance, which this brings to all channels but those that are almost always 0.
         self.normalise = nn.BatchNorm2d(LATENT_CHANNELS, affine=False)
-        if self.iterative:
-            self.decode_options = {"steps": range(1, self.schedule.steps + 1)}
-            self.decoder = ConditionalUNet(image_channels, bool(self.skips))
-        else:
-            self.decoder = UNetDecoder(
-                image_channels,
-                bool(self.skips),
-                starts_at_zero=shortcut != "none",
-                y_channels=LATENT_CHANNELS + self.bottleneck.step_planes,
-            )
+        self.decoder = UNetDecoder(
+            self.image_channels,
+            bool(self.skips),
+            starts_at_zero=shortcut != "none",
+            y_channels=LATENT_CHANNELS + self.bottleneck.step_planes,
+        )
+
+    def train(self, mode: bool = True) -> "DiffusionAutoencoder":
+        super().train(mode)
+        if self.denoiser is not None:
+            # BatchNorm's statistics stay, too; the bottleneck chooses levels as an encoder.
+            for part in self.children():
+                part.train(mode and part in (self.denoiser, self.bottleneck))
+        return self
 
     def forward(self, x: Tensor) -> Reconstruction:
-        if not (self.training and self.iterative):
+        if self.denoiser is None:
             return super().forward(x)
-        y_hats, bits = self.analyse(x)
-        return Reconstruction(self._denoised_once(x, y_hats), bits)
+        if self.training:
+            return self._denoised_once(x)
+        at_once = super().forward(x)
+        return at_once._replace(x_hat=self._with_detail(at_once.x_hat, self._qualities(len(x))))
+
+    def from_file(self, x: Tensor) -> Reconstruction:
+        at_once = super().from_file(x)
+        if self.denoiser is None:
+            return at_once
+        with self._coding():
+            return at_once._replace(x_hat=self._with_detail(at_once.x_hat, self._qualities(1)))
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         strides = (self.stride >> n for n in range(len(self.bottleneck.channels)))
@@ -196,19 +208,18 @@ class DiffusionAutoencoder(LearnedCodec):
         if isinstance(self.decoder, WaveletUNet):
             return self._quantisation_undone(y_hats, quality)
         y, base, skips = self._conditions(y_hats)
-        if not self.iterative:
-            if self.training and self.max_t > 0:
-                t = torch.randint(self.max_t, (), device=y.device)
-                y = self.schedule.q_sample(y, t, torch.randn_like(y))
-            return base + self.share * self.decoder(self.bottleneck.with_step(y, quality), skips)
-        generator = torch.Generator().manual_seed(self.sampling_seed)
-        noise = torch.randn(base.shape, generator=generator).to(base.device)
-        sample = self.schedule.ddim(
-            lambda x_t, t: (2 * self._denoise(x_t, t, y, base, skips) - 1).clamp(-1, 1), noise, self.steps
-        )
-        return (sample + 1) / 2
+        if self.training and self.denoiser is None and self.max_t > 0:
+            t = torch.randint(self.max_t, (), device=y.device)
+            y = self.schedule.q_sample(y, t, torch.randn_like(y))
+        return base + self.share * self.decoder(self.bottleneck.with_step(y, quality), skips)
 
     def draw(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
+        if self.denoiser is None:
+            return self._drawn_at_once(coded, part, size)
+        whole = self._drawn_at_once(coded, Window(0, size[0], 0, size[1]), size)
+        return part.of(self._with_detail(whole, coded[1]), size)
+
+    def _drawn_at_once(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
         if not isinstance(self.decoder, WaveletUNet) or part.size == size:
             return super().draw(coded, part, size)
         # The U-Net sees less far than wavelet and U-Net together.
@@ -218,7 +229,7 @@ class DiffusionAutoencoder(LearnedCodec):
         pyramid = self.bottleneck.dequantised([told.of(tensor, size) for tensor in levels], quality)
         base = seen.within(told).of(self.shortcut.synthesis(pyramid), told.size)
         details = [seen.within(told).of(tensor, told.size) for tensor in pyramid[-3:]]
-        return part.within(seen).of(self._with_details(base, details, quality), seen.size)
+        return part.within(seen).of(self._undone(base, details, quality), seen.size)
 
     def tensors_of_scale(self, scale: int) -> int:
         return _WAVELET_LEVELS + 1 - scale.bit_length()
@@ -233,6 +244,8 @@ class DiffusionAutoencoder(LearnedCodec):
         return part.within(seen).of(self.shortcut.synthesis(pyramid), seen.size)
 
     def _synthesis_reach(self) -> int | None:
+        if self.denoiser is not None:
+            return None  # its noise is the whole picture's
         if isinstance(self.decoder, WaveletUNet):
             return self._unet_reach()
         return super()._synthesis_reach()
@@ -247,57 +260,72 @@ class DiffusionAutoencoder(LearnedCodec):
         def undone(inputs: list[Tensor]) -> list[Tensor]:
             base, *details = inputs
             quality = base.new_full((1,), 50.0) if self.bottleneck.variable_rate else None
-            return [self._with_details(base, details, quality)]
+            return [self._undone(base, details, quality)]
 
         return self._reach("unet", undone, shapes, unit=8)
 
     def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
-        return self._with_details(self.shortcut.synthesis(y_hats), y_hats[-3:], quality)
+        return self._undone(self.shortcut.synthesis(y_hats), y_hats[-3:], quality)
 
-    def _with_details(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
+    def _undone(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
         """The wavelet's image and its details of 1/8, 1/4 and 1/2 → `x_hat`."""
         step = self.bottleneck.step(quality)
-        if quality is None:
-            quality = base.new_full((len(base),), sum(QUALITIES) / 2)
-        return base + self.decoder(base, [tensor / step for tensor in details], step, quality)
+        return base + self.decoder(base, [tensor / step for tensor in details], step, _known(quality, base))
 
-    def _denoise(self, x_t: Tensor, t: Tensor, y: Tensor, base: Tensor, skips: list[Tensor]) -> Tensor:
-        return base + self.share * self.decoder(x_t, t, y, base, skips)
+    def _with_detail(self, image: Tensor, quality: Tensor | None) -> Tensor:
+        """What `g_s` gives, with a sample of what it lacks."""
+        quality = _known(quality, image)
+        generator = torch.Generator().manual_seed(self.sampling_seed)
+        noise = torch.randn(image.shape, generator=generator).to(image.device)
+        detail = self.schedule.ddim(lambda x_t, t: self._detail(x_t, t, image, quality), noise, self.steps)
+        return image + self.denoiser.deviation(quality) * detail
 
-    def _denoised_once(self, x: Tensor, y_hats: list[Tensor]) -> Tensor:
-        """What the iterative decoder's network makes of `x`, diffused to a random t of each image's own."""
-        y, base, skips = self._conditions(y_hats)
+    def _detail(self, x_t: Tensor, t: Tensor, image: Tensor, quality: Tensor) -> Tensor:
+        """x_0 of what `image` lacks, diffused to `t` `[B]`: at the last t, when x_t tells nothing, 0."""
+        alpha_bar = self.schedule.alpha_bar[t].view(-1, 1, 1, 1)
+        told = alpha_bar.sqrt() - self.schedule.alpha_bar[-1].sqrt()
+        correction = self.denoiser(x_t, image, t / (self.schedule.steps - 1), quality)
+        return told * (x_t + (1 - alpha_bar).sqrt() * correction)
+
+    def _denoised_once(self, x: Tensor) -> Reconstruction:
+        """What the denoiser makes of what is lacking, diffused to a random t of each image's own."""
+        told = self._qualities(len(x))
+        y_hats, bits = self.analyse(x, told)
+        image, quality = self.g_s(y_hats, told), _known(told, x)
+        self.denoiser.observe(x - image, quality)
+        deviation = self.denoiser.deviation(quality)
         t = torch.randint(self.schedule.steps, (len(x),), device=x.device)
-        x_t = self.schedule.q_sample(2 * x - 1, t, torch.randn_like(x))
-        return self._denoise(x_t, t, y, base, skips)
+        x_t = self.schedule.q_sample((x - image) / deviation, t, torch.randn_like(x))
+        x_hat = image + deviation * self._detail(x_t, t, image, quality)
+        weight = deviation.flatten() ** -2  # or the lowest rates would be all that is trained
+        return Reconstruction(gradient_times(weight / weight.mean(), x_hat), bits)
 
     def _conditions(self, y_hats: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The normalised latent, the shortcut's reconstruction (mid-grey without one), the expanded skips."""
-        if isinstance(self.shortcut, Wavelet):
-            *coarser, y, few, finest = y_hats
-            told = [few, finest, finest]
-            base = self.shortcut.synthesis(y_hats)
-            y = cat([y, self.shortcut.synthesis(coarser) - 0.5], 1)
+        y, *skips = y_hats
+        told = [skips[0], *skips[1].split([s.expand.in_channels for s in self.skips[1:]], 1)] if skips else []
+        if self.shortcut is not None:
+            base = self.shortcut.synthesis(y)
         else:
-            y, *skips = y_hats
-            told = [skips[0], *skips[1].split([s.expand.in_channels for s in self.skips[1:]], 1)] if skips else []
-            if self.shortcut is not None:
-                base = self.shortcut.synthesis(y)
-            else:
-                batch, _, height, width = y.shape
-                size = height * self.stride, width * self.stride
-                base = y.new_full((batch, self.image_channels, *size), 0.5)
+            batch, _, height, width = y.shape
+            size = height * self.stride, width * self.stride
+            base = y.new_full((batch, self.image_channels, *size), 0.5)
         expanded = [skip.expand(coded) for skip, coded in zip(self.skips, told, strict=True)]
-        return self.normalise(self.from_latent(y)), base, expanded
+        return self.normalise(y), base, expanded
 
 
 class _CodedSkip(nn.Module):
-    """A skip connection that is part of the file: 1×1 convolutions to few channels, if it `projects`, and back."""
+    """A skip connection that is part of the file: 1×1 convolutions to few channels and back."""
 
-    def __init__(self, width: int, few: int, projects: bool) -> None:
+    def __init__(self, width: int, few: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(width, few, 1) if projects else None
+        self.project = nn.Conv2d(width, few, 1)
         self.expand = nn.Conv2d(few, width, 1)
+
+
+def _known(quality: Tensor | None, x: Tensor) -> Tensor:
+    """`quality` `[B]`, or, where there is one rate, the middle one for every image of `x`."""
+    return x.new_full((len(x),), sum(QUALITIES) / 2) if quality is None else quality
 
 
 def paper_ratios(input_values: int, latent_values: int) -> dict[str, float]:

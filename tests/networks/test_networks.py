@@ -5,7 +5,7 @@ import torch
 from conftest import generator, images, noise
 from torch import Tensor, nn
 
-from codec.networks import ConditionalUNet, ConvBlock, ResidualBlock, UNetDecoder
+from codec.networks import ConvBlock, DetailDenoiser, ResidualBlock, UNetDecoder
 
 
 def skips_of(size: int, channels: tuple[int, int, int] = (128, 64, 64), batch: int = 1) -> list[Tensor]:
@@ -53,53 +53,52 @@ def test_a_decoder_that_starts_at_zero_gives_zeros_and_learns_from_its_first_ste
 
 @pytest.mark.parametrize("n", range(3))
 def test_every_skip_changes_what_the_decoder_makes(n):
-    for decoder in (UNetDecoder(3, True, starts_at_zero=False).eval(), randomised(ConditionalUNet(3, True))):
-        more = (noise(1, 3, 16, 16), torch.tensor([500]), noise(1, 128, 2, 2), images(1, 3, 16, 16))
-        arguments = more if isinstance(decoder, ConditionalUNet) else (noise(1, 128, 2, 2),)
-        skips = skips_of(16)
-        before = decoder(*arguments, skips)
-        skips[n] = skips[n] + 1
-        assert not torch.allclose(decoder(*arguments, skips), before)
+    decoder, y, skips = UNetDecoder(3, True, starts_at_zero=False).eval(), noise(1, 128, 2, 2), skips_of(16)
+    before = decoder(y, skips)
+    skips[n] = skips[n] + 1
+    assert not torch.allclose(decoder(y, skips), before)
 
 
-def randomised(network: ConditionalUNet) -> ConditionalUNet:
-    """Its end no longer at zero."""
-    nn.init.normal_(network.head.weight, std=0.1, generator=generator())
+def randomised(network: DetailDenoiser) -> DetailDenoiser:
+    """Nothing in it is at zero any longer."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1, generator=generator())
     return network
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-@pytest.mark.parametrize("with_skips", [True, False])
-def test_the_denoiser_gives_an_image_and_starts_at_zero(with_skips, colours):
-    network = ConditionalUNet(colours, with_skips)
+def test_the_denoiser_gives_an_image_and_starts_at_zero(colours):
+    network = DetailDenoiser(colours)
     x = noise(2, colours, 16, 24)
-    skips = [noise(2, 128, 4, 6), noise(2, 64, 8, 12), noise(2, 64, 8, 12)] if with_skips else []
-    arguments = (torch.tensor([3, 999]), noise(2, 128, 2, 3), images(2, colours, 16, 24), skips)
+    arguments = (images(2, colours, 16, 24), torch.tensor([0.0, 1.0]), torch.tensor([10.0, 90.0]))
     out = network(x, *arguments)
     assert out.shape == x.shape
     assert not bool(out.any())
     assert bool(randomised(network)(x, *arguments).any())
 
 
-def test_the_denoiser_heeds_the_noisy_image_the_time_the_latent_and_the_first_reconstruction():
-    network = randomised(ConditionalUNet(3, False))
-    arguments = [noise(2, 3, 16, 16), torch.tensor([500, 500]), noise(2, 128, 2, 2), images(2, 3, 16, 16)]
+def test_the_denoiser_heeds_the_noisy_detail_the_image_the_time_and_the_quality():
+    network = randomised(DetailDenoiser(3, (8, 8, 8)))
+    arguments = [noise(2, 3, 16, 16), images(2, 3, 16, 16), torch.tensor([0.5, 0.5]), torch.tensor([50.0, 50.0])]
     before = network(*arguments)
     for n, other in enumerate(arguments):
         changed = other.clone()
-        changed[1] = torch.tensor(501) if n == 1 else changed[1] + 1
+        changed[1] = 0.9 * changed[1]
         after = network(*arguments[:n], changed, *arguments[n + 1 :])
         assert not torch.allclose(after[1], before[1], atol=1e-7), n
         torch.testing.assert_close(after[0], before[0]), "an image does not depend on the rest of its batch"
 
 
-def test_the_denoiser_tells_the_last_time_from_every_other():
-    network = randomised(ConditionalUNet(1, False))
-    times = torch.arange(0, 1000, 37)
-    x, y = noise(1, 1, 8, 8).expand(len(times), -1, -1, -1), noise(1, 128, 1, 1).expand(len(times), -1, -1, -1)
-    out = network(x, times, y, x).flatten(1)
-    apart = torch.cdist(out, out).detach() + torch.eye(len(times))
-    assert float(apart.min()) > 1e-4
+def test_the_denoiser_comes_to_know_the_variance_at_each_quality():
+    network = DetailDenoiser(3)
+    quality = torch.tensor([0.0, 40.0, 100.0])
+    assert float(network.deviation(quality).max()) < 1e-5, "nothing has been observed"
+    wanted = torch.tensor([0.3, 0.2, 0.1]).view(-1, 1, 1, 1)
+    for seed in range(100):
+        network.observe(wanted * noise(3, 3, 32, 32, seed=seed), quality)
+    torch.testing.assert_close(network.deviation(quality), wanted, rtol=0.02, atol=0)
+    between = network.deviation(torch.tensor([20.0]))
+    assert float(between) < 1e-5, "what is next to other qualities only has been seen at none"
 
 
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, (6, 10)), (3, 2, (3, 5)), (7, 2, (3, 5))])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import crop, generator, images
-from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, diffusion
+from diffusion_codecs import DCT, ITERATIVE, NO_SKIPS, VARIABLE_RATE, WAVELET, diffusion
 from torch import Tensor, nn
 
 from codec import bitstream
@@ -13,9 +13,10 @@ from codec.training.measuring import set_steps
 
 
 def iterative(*overrides: str) -> LearnedCodec:
-    """A sampler whose network heeds what it is given: its end is no longer at zero."""
-    codec = diffusion(ITERATIVE, DCT, *overrides)
-    nn.init.normal_(codec.decoder.head.weight, std=0.1, generator=generator())
+    """A sampler that adds detail, by a network that heeds what it is given: its end is no longer at zero."""
+    codec = diffusion(ITERATIVE, *overrides)
+    codec.denoiser.running_var.fill_(0.01)
+    nn.init.normal_(codec.denoiser.head.weight, std=0.1, generator=generator())
     return codec
 
 
@@ -93,32 +94,46 @@ def test_the_noised_latent_keeps_the_unit_variance_that_normalising_gave_it():
         assert abs(float(y.mean())) < 0.1
 
 
-def test_the_iterative_decoder_is_trained_at_a_t_of_each_images_own_on_the_noised_image():
-    codec = training_with_fixed_statistics(iterative())
-    seen = inputs_of(codec.decoder)
+@pytest.mark.parametrize("options", [(DCT,), (WAVELET, VARIABLE_RATE)])
+def test_the_iterative_decoder_is_trained_at_a_t_of_each_images_own_on_what_the_one_shot_decoder_lacks(options):
+    codec = iterative(*options).train()
+    seen = inputs_of(codec.denoiser)
     x = images(16, 3, 32, 32)
     torch.manual_seed(0)
     with torch.no_grad():
         x_hat = codec(x).x_hat
-    ((x_t, t, _, base, skips),) = seen
+    ((x_t, image, time, quality),) = seen
     assert x_hat.shape == x.shape
-    assert len(t.unique()) > 10
-    assert 0 <= int(t.min()) < 200
-    assert 800 < int(t.max()) < 1000
-    alpha_bar = codec.schedule.alpha_bar[t]
-    for image, noisy, kept in zip(2 * x - 1, x_t, alpha_bar.tolist(), strict=True):
-        left = noisy - kept**0.5 * image
+    assert len(time.unique()) > 10
+    assert 0 <= float(time.min()) < 0.2
+    assert 0.8 < float(time.max()) <= 1
+    assert len(quality.unique()) == (len(x) if codec.qualities else 1)
+    alpha_bar = codec.schedule.alpha_bar[(999 * time).round().long()]
+    lacking = (x - image) / codec.denoiser.deviation(quality)
+    for detail, noisy, kept in zip(lacking, x_t, alpha_bar.tolist(), strict=True):
+        left = noisy - kept**0.5 * detail
         assert float(left.std()) == pytest.approx((1 - kept) ** 0.5, rel=0.1)
-        assert abs(float((left * image).mean())) < 0.1
-    assert len(skips) == 3
-    assert base.shape == x.shape
+        assert abs(float((left * detail).mean() / detail.std())) < 0.1
+
+
+@pytest.mark.parametrize("options", [(), (DCT,), (WAVELET, VARIABLE_RATE, "quantization.noise=chosen")])
+def test_training_the_iterative_decoder_changes_nothing_that_an_encoder_uses(options):
+    codec = iterative(*options).train()
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3)
+    for seed in range(2):
+        codec(images(2, 3, 32, 32, seed=seed)).x_hat.square().mean().backward()
+        optimizer.step()
+    changed = {name for name, tensor in codec.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("denoiser.") for name in changed)
 
 
 # ---- the iterative decoder's sampling
 
 
 def test_decoding_twice_gives_the_same_image_and_leaves_torchs_generator_alone(photograph):
-    codec = iterative("model.steps=3")
+    codec = iterative(DCT, "model.steps=3")
     data = codec.encode(crop(photograph))
     state = torch.get_rng_state()
     first = codec.decode(data)
@@ -127,11 +142,35 @@ def test_decoding_twice_gives_the_same_image_and_leaves_torchs_generator_alone(p
     assert torch.equal(codec.decode(data), first)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), (DCT,), (WAVELET,), (DCT, VARIABLE_RATE), (WAVELET, VARIABLE_RATE)],
+)
+def test_one_step_is_the_one_shot_decoder_bit_by_bit_and_two_are_not(options, photograph):
+    image = crop(photograph, 40, 72)
+    codec = iterative(*options)
+    at_once = diffusion(*options)
+    at_once.load_state_dict({name: tensor for name, tensor in codec.state_dict().items() if "denoiser" not in name})
+    for quality in (20.0, 80.0) if codec.qualities else (None,):
+        if quality is not None:
+            codec.set_quality(quality)
+            at_once.set_quality(quality)
+        codec.set_decoding(steps=1)
+        data, wanted = codec.encode(image), at_once.encode(image)
+        assert bitstream.unpack(data)[1] == bitstream.unpack(wanted)[1]
+        x = codec.prepared(image)
+        with torch.no_grad():
+            assert torch.equal(codec(x).x_hat, at_once(x).x_hat)
+        assert torch.equal(codec.decode(data), at_once.decode(wanted))
+        codec.set_decoding(steps=2)
+        assert not torch.equal(codec.decode(data), at_once.decode(wanted))
+
+
 def test_another_sampling_seed_or_number_of_steps_gives_another_image_of_the_same_file(photograph):
-    codec = iterative("model.steps=3")
+    codec = iterative(DCT, "model.steps=3")
     data = codec.encode(crop(photograph))
     decoded = [codec.decode(data)]
-    for other in (iterative("model.steps=3", "model.sampling_seed=1"), iterative("model.steps=4")):
+    for other in (iterative(DCT, "model.steps=3", "model.sampling_seed=1"), iterative(DCT, "model.steps=4")):
         assert other.encode(crop(photograph)) == data
         decoded.append(other.decode(data))
     assert not torch.equal(decoded[0], decoded[1])
@@ -148,23 +187,28 @@ def test_the_sections_do_not_depend_on_the_decoder(photograph):
 
 @pytest.mark.parametrize("steps", [1, 5])
 def test_the_network_is_called_as_often_as_there_are_steps_with_falling_t(steps, photograph):
-    codec = iterative(f"model.steps={steps}")
-    seen = inputs_of(codec.decoder)
-    codec.decode(codec.encode(crop(photograph)))
-    times = [int(t) for _, t, *_ in seen]
+    codec = iterative(DCT, f"model.steps={steps}")
+    seen = inputs_of(codec.denoiser)
+    data = codec.encode(crop(photograph))
+    assert not seen, "an encoder chooses levels by the one-shot decoder"
+    codec.decode(data)
+    times = [float(time) for _, _, time, _ in seen]
     assert len(times) == steps
-    assert times[0] == 999
+    assert times[0] == 1
     assert times == sorted(times, reverse=True)
     assert steps == 1 or times[-1] == 0
 
 
-def test_a_sample_is_in_the_range_of_an_image():
-    codec = iterative("model.steps=2")
-    nn.init.normal_(codec.decoder.head.weight, std=10.0, generator=generator())
+def test_a_denoiser_that_knows_nothing_adds_noise_of_the_deviation_that_it_has_observed():
+    codec = diffusion(ITERATIVE, DCT, "model.steps=100")
+    codec.denoiser.running_var.fill_(0.01)
+    x = images(1, 3, 128, 128)
     with torch.no_grad():
-        x_hat = codec(images(1, 3, 32, 32)).x_hat
-    assert 0 <= float(x_hat.min()) < 0.01
-    assert 0.99 < float(x_hat.max()) <= 1
+        sample = codec(x).x_hat
+        codec.set_decoding(steps=1)
+        added = sample - codec(x).x_hat
+    assert float(added.std()) == pytest.approx(0.1, rel=0.1)
+    assert float(added[..., 1:].mul(added[..., :-1]).mean()) == pytest.approx(0, abs=0.001)
 
 
 def test_an_iterative_run_is_decoded_in_the_steps_that_are_asked_for():
