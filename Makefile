@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock test test-slurm fuzz lint docs demo bench bench-size dashboard report clean tables table-conv table-quantized table-diffusion \
-	table-comcnn table-lossless table-kinds table-priors table-baselines figures
+	table-comcnn table-lossless table-kinds table-priors table-detail table-baselines figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -93,6 +93,10 @@ table-kinds: $(READY)  ## lossless coding of pictures of few colours, enlarged, 
 
 table-priors: $(READY)  ## the four priors, the last with z too, trained alike on the same latents: bits of Kodak at three rates
 	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.priors
+
+table-detail: $(READY)  ## the iterative decoder: trains it behind diffusion_wavelet; detail and PSNR by number of steps
+	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python train.py experiment=diffusion_wavelet_iterative
+	QUINTET_DOWNLOAD=$(QUINTET_DOWNLOAD) $(BIN)/python -m experiments.detail runs/diffusion_wavelet_iterative --quality 12
 
 table-baselines: $(READY)  ## JPEG, WebP, AVIF, JPEG XL, JPEG 2000 at their best reasonable settings
 	$(MAKE_TABLES) baselines
