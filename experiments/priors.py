@@ -2,10 +2,14 @@
 
   make table-priors                                             writes experiments/results/priors.md
   python -m experiments.priors --steps 20 --images 2 --out x.md quickly, to see that it runs
+  python -m experiments.priors --run diffusion_wavelet          that run's own prior beside the best static one
 
 The latents are those of `starts/diffusion_dct.safetensors`, whose transform stays as it is; each number of bits is
 a step of the quantiser, so a rate. The training images' crops are encoded once; each prior then learns from the
 same batches in the same order. Bits are those of the files' tables.
+
+With `--run`, of a variable rate: bits of its rounded latents by its prior, and the entropy of each channel over all
+images at that quality: fewer no prior of one distribution a channel can take, however long trained for that rate.
 """
 
 import argparse
@@ -35,6 +39,7 @@ from experiments.compose import composed
 TRANSFORM = Path(__file__).parent / "starts/diffusion_dct.safetensors"
 PRIORS = ("factorized", "hyperprior", "checkerboard", "channel_context", "channel_context prior.hyper=true")
 BITS = (5, 6, 7)
+RUN_QUALITIES = (0.0, 16.0, 32.0, 50.0)
 _BATCH, _CROP = 8, 128
 _FITTED = 192  # crops that a linear start is fitted to
 # A prior's own distributions learn faster than the networks around them, as prior_lr_factor has it in training.
@@ -46,9 +51,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training, of each prior at each rate; 400")
     parser.add_argument("--images", type=int, default=24, help="how many of Kodak's images are measured; 24")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/priors.md"))
+    parser.add_argument(
+        "--run", type=Path, help="compare this run's prior, or a pretrained model's, and train none"
+    )
     options = parser.parse_args(arguments)
     check_integer("--steps", options.steps, 1)
     check_integer("--images", options.images, 1)
+    if options.run is not None:
+        beside_static(load_codec(options.run), list(images_of("kodak", "test"))[: options.images])
+        return
     codec = load_codec(TRANSFORM)
     training = list(encoded(codec, training_crops(), "encoding the training crops"))
     kodak = [image[None] for image in images_of("kodak", "test")][: options.images]
@@ -63,6 +74,32 @@ def main(arguments: Sequence[str]) -> None:
     with whole_file(options.out) as out:
         out.write(page(bpp, options.steps, len(training), len(kodak), arguments).encode())
     print(options.out)
+
+
+def beside_static(codec: LearnedCodec, images: Sequence[Tensor]) -> None:
+    """Prints bits a pixel by the codec's prior and by the best static distributions, at some qualities."""
+    pixels = sum(image[0].numel() for image in images)
+    for quality in RUN_QUALITIES:
+        q, bits, levels = torch.tensor([quality]), 0.0, []
+        for image in track(images, f"quality {quality:g}"):
+            with torch.no_grad():
+                y = codec.latent(codec.prepared(image))
+                bits += sum(float(part.sum()) for part in codec.bottleneck(y, q)[1].values())
+            levels.append([torch.floor(exact + 0.5) for exact in codec.bottleneck.exact_levels(y, q)])
+        static = sum(
+            entropy(torch.cat([one[0, channel].flatten() for one in tensor]))
+            for tensor in zip(*levels, strict=True)
+            for channel in range(tensor[0].shape[1])
+        )
+        print(
+            f"quality {quality:g}: {bits / pixels:.4f} bpp, static {static / pixels:.4f} ({bits / static - 1:+.1%})"
+        )
+
+
+def entropy(symbols: Tensor) -> float:
+    """Bits of all `symbols` `[N]`, by their own frequencies."""
+    counts = symbols.unique(return_counts=True)[1].double()
+    return float((counts * (counts.sum() / counts).log2()).sum())
 
 
 def images_of(data: str, split: str) -> Iterator[Tensor]:

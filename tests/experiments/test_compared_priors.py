@@ -1,11 +1,24 @@
 """The comparison of priors: each learns from the latents it is given, and the page says by how much."""
 
 import pytest
+import torch
 from conftest import crop
 from torch import Tensor
 
-from codec.checkpoint import load_codec
-from experiments.priors import BITS, PRIORS, TRANSFORM, bottleneck_of, encoded, file_bits, page, trained
+from codec.checkpoint import load_codec, load_pretrained
+from experiments.priors import (
+    BITS,
+    PRIORS,
+    RUN_QUALITIES,
+    TRANSFORM,
+    beside_static,
+    bottleneck_of,
+    encoded,
+    entropy,
+    file_bits,
+    page,
+    trained,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,3 +42,18 @@ def test_the_page_tells_each_prior_against_the_first() -> None:
     assert "`python -m experiments.priors --steps 7`" in text
     assert "| channel_context | 0.7000 (-30.0 %) |" in text
     assert f"| {PRIORS[0]} | 1.0000 (+0.0 %) |" in text
+
+
+def test_entropy_is_what_the_symbols_own_frequencies_take() -> None:
+    assert entropy(torch.tensor([3.0, 3, 3, 3])) == 0
+    assert entropy(torch.tensor([0.0, 1, 0, 1])) == 4
+    assert entropy(torch.tensor([0.0, 0, 1, 2])) == pytest.approx(6)
+
+
+def test_a_runs_bits_and_those_of_the_best_static_prior_are_told_by_quality(photographs: list[Tensor], capsys) -> None:
+    beside_static(load_pretrained("diffusion_wavelet"), [crop(image, 128, 128) for image in photographs[:4]])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "bpp" in line]
+    assert len(lines) == len(RUN_QUALITIES)
+    rates = [float(line.split()[2]) for line in lines]
+    assert rates == sorted(rates)
+    assert all(line.endswith("%)") for line in lines)
