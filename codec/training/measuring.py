@@ -82,7 +82,7 @@ def named_codec(config: DictConfig, build: Builder) -> ImageCodec | None:
 def set_steps(codec: ImageCodec, steps: int) -> None:
     """Has a codec that decodes by sampling do so in `steps` steps."""
     if "steps" not in codec.decode_options:
-        raise ConfigError("steps", steps, "only a run of model=diffusion_iterative decodes in steps")
+        raise ConfigError("steps", steps, "only a run of model.decoder=iterative decodes in steps")
     codec.set_decoding(steps=steps)
 
 

@@ -217,5 +217,5 @@ def test_an_iterative_run_is_decoded_in_the_steps_that_are_asked_for():
     assert codec.steps == 3
     with pytest.raises(ValueError, match="steps=0: allowed are the integers 1 to 1000"):
         set_steps(codec, 0)
-    with pytest.raises(ConfigError, match="only a run of model=diffusion_iterative"):
+    with pytest.raises(ConfigError, match="only a run of model.decoder=iterative"):
         set_steps(diffusion(), 3)
