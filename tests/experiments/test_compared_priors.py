@@ -50,7 +50,7 @@ def test_entropy_is_what_the_symbols_own_frequencies_take() -> None:
     assert entropy(torch.tensor([0.0, 0, 1, 2])) == pytest.approx(6)
 
 
-def test_a_runs_bits_and_those_of_the_best_static_prior_are_told_by_quality(photographs: list[Tensor], capsys) -> None:
+def test_bits_of_a_run_and_of_the_best_static_prior_are_told(photographs: list[Tensor], capsys) -> None:
     beside_static(load_pretrained("diffusion_wavelet"), [crop(image, 128, 128) for image in photographs[:4]])
     lines = [line for line in capsys.readouterr().out.splitlines() if "bpp" in line]
     assert len(lines) == len(RUN_QUALITIES)
