@@ -7,6 +7,7 @@ not before.
 import copy
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -266,7 +267,14 @@ class CodedImage:
         learned = _DECODERS.of(self.data, self._partial) if codec is None else codec.learned
         from codec.windows import Crop
 
-        part = None if crop is None else Crop(*crop)
+        check_integer("scale", scale, 1)
+        part = None
+        if crop is not None:
+            if len(crop) != 4:
+                raise ArgumentError("crop", crop, "allowed are four integers: x, y, width, height")
+            for number in crop:
+                check_integer("crop", number, 0)
+            part = Crop(*crop)
         image = learned.decode(self.data, part, scale, self._partial).cpu()
         if to == "torch":
             return image
@@ -473,10 +481,16 @@ def _each(one: Callable[[T], R], items: Iterable[T], jobs: int) -> list[R]:
     check_integer("jobs", jobs, 1)
     if jobs == 1:
         return [one(item) for item in items]
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
+    done: list[R] = []
+    waiting: deque[Future[R]] = deque()
     with side_by_side(jobs), ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, items))
+        for item in items:  # of which few are to be in memory at once
+            waiting.append(pool.submit(one, item))
+            if len(waiting) > 2 * jobs:
+                done.append(waiting.popleft().result())
+        return done + [future.result() for future in waiting]
 
 
 def _read(source: File) -> bytes:

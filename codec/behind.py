@@ -19,12 +19,22 @@ class Behind:
     def __init__(self, call: Callable[..., object]) -> None:
         self._call = call
         self._thread = ThreadPoolExecutor(1)
+        self._failed = False
         self._waiting: deque[Future] = deque()
 
     def __call__(self, *arguments: Any) -> None:
-        self._waiting.append(self._thread.submit(self._call, *arguments))
+        self._waiting.append(self._thread.submit(self._made, *arguments))
         if len(self._waiting) > _MOST:
             self._waiting.popleft().result()
+
+    def _made(self, *arguments: Any) -> None:
+        if self._failed:
+            return
+        try:
+            self._call(*arguments)
+        except BaseException:
+            self._failed = True
+            raise
 
     def __enter__(self) -> Self:
         return self

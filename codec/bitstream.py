@@ -38,6 +38,7 @@ QUALITY_UNIT = 2  # a file holds the quality of a variable rate in one byte, in 
 
 _FIXED = struct.Struct(">3sB4s4s")
 _CRC = struct.Struct(">I")
+CHECKSUM_BYTES = _CRC.size
 _VARINT_BYTES = 4
 _HAS_METADATA = 0x80  # in the byte of the channels
 
@@ -164,9 +165,9 @@ class StringReader:
         """The next string. Raises BitstreamError where the section ends too soon."""
         return self._reader.take(self._reader.varint("string length"))
 
-    def end(self) -> None:
-        """Raises BitstreamError if anything is left."""
-        if self._reader.rest():
+    def end(self, most: int = 0) -> None:
+        """Raises BitstreamError if anything is left, or more bytes than `most`."""
+        if len(self._reader.rest()) > most:
             raise BitstreamError("a section goes on after its last string")
 
 

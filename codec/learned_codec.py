@@ -1,8 +1,9 @@
 """LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +27,7 @@ from codec.windows import Crop, Size, Window, reach, tiles
 
 # What takes the rest of the time, of encoding and decoding, in what is shown of its progress.
 _ANALYSIS, _READING = 0.1, 0.4
+_ON_A_GPU = threading.RLock()
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
 
@@ -168,7 +170,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     def draw(self, coded: Any, part: Window, size: Size) -> Tensor:
         """The `x_hat` `[1, C, h, w]` of a window, on units of `stride`, of a padded image of `size`.
 
-        It is that of the whole image, whatever the window.
+        It is that of the whole image, whatever the window, but for the rounding of sums.
         """
         levels, quality = coded
         seen = part if part.size == size else part.grown(self._synthesis_reach(), self.stride, size)
@@ -242,7 +244,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         end is missing, as far as it goes. Raises ArgumentError for a crop that is not inside the image, a scale
         that the codec does not have, or both together, and where cut files cannot be shown.
         """
-        self._check_part(crop, scale, partial)
+        self._check_part(crop, scale)
+        partial = partial and self._may_be_cut(data)
         header, sections = bitstream.unpack(data, partial)
         self._check_is_mine(header, len(sections))
         size = self.padded(header.height, header.width)
@@ -267,7 +270,17 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     def _in_windows(self) -> bool:
         return type(self).decompress is LearnedCodec.decompress
 
-    def _check_part(self, crop: Crop | None, scale: int, partial: bool) -> None:
+    def _may_be_cut(self, data: bytes) -> bool:
+        """False if the file is whole. Raises ArgumentError if it is not, and cannot be shown in part."""
+        try:
+            bitstream.unpack(data)
+        except BitstreamError:
+            if not self._in_windows:
+                raise ArgumentError("partial", True, "a cut file of this codec cannot be shown in part") from None
+            return True
+        return False
+
+    def _check_part(self, crop: Crop | None, scale: int) -> None:
         if scale != 1 and scale not in self.scales:
             allowed = (
                 f"allowed are 1, {', '.join(map(str, self.scales))}" if self.scales else "its files have one only"
@@ -275,8 +288,6 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             raise ArgumentError("scale", scale, f"{allowed} with this codec")
         if scale != 1 and crop is not None:
             raise ArgumentError("scale", scale, "allowed is 1 together with a crop")
-        if partial and not self._in_windows:
-            raise ArgumentError("partial", partial, "files of this codec cannot be shown in part")
 
     def _drawn(self, coded: Any, size: Size, wanted: Window, channels: int, scale: int) -> Tensor:
         """The pixels of a window, uint8 `[C, h/scale, w/scale]`."""
@@ -471,7 +482,9 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
         repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with evaluating(self), torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
+        # These flags are the process's: of several threads one codes on a GPU at a time.
+        alone = nullcontext() if self.device.type == "cpu" else _ON_A_GPU
+        with alone, evaluating(self), torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
             yield
 
 

@@ -52,8 +52,7 @@ def test_what_a_call_raises_ends_it(more: int) -> None:
     with pytest.raises(ValueError, match="one"), Behind(call) as later:
         for n in range(2 + more):
             later(n)
-    assert made[:2] == [0, 1]
-    assert len(made) <= 5
+    assert made == [0, 1]
 
 
 def test_an_error_of_the_block_is_the_one_that_is_raised() -> None:

@@ -140,11 +140,8 @@ class EntropyBottleneck(nn.Module):
         code = ReadWhatIsThere(section, device) if partial else Read(section)
         with exact_kernels(device.type):
             levels = self.prior.visit(None, [(1, *size) for size in wanted], self._watched(code, wanted), quality)
-        if isinstance(code, ReadWhatIsThere):
-            if not code.passes:
-                raise BitstreamError("the file is cut before anything of its image")
-        elif len(wanted) == len(sizes):
-            code.strings.end()
+        if len(wanted) == len(sizes):
+            code.end()
         return levels
 
     def exact_levels(self, y: Sequence[Tensor], quality: Tensor | None = None) -> list[Tensor]:

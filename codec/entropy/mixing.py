@@ -57,7 +57,7 @@ class AdaptiveMixing:
     ) -> None:
         self.model = model
         self.size, self.order = size, order
-        self.state = _nothing_learned(size)
+        self.margin, self.state = 0, None
         self.register = started(data or b"")
         self.written: list[bytes] = []
         self.check = Check()
@@ -114,7 +114,10 @@ class AdaptiveMixing:
         means, scales, weights = (
             np.ascontiguousarray(part.cpu().numpy(), np.int32) for part in self.model.integers(mixture)
         )
-        around = neighbours(plane, self.size, self.order)
+        if self.state is None:  # of an image's planes the first lies on the coarsest grid
+            self.margin = plane.step
+            self.state = _nothing_learned(self.size, self.margin)
+        around = neighbours(plane, self.size, self.order, self.margin)
         columns = mixture.means.shape[-1]
         return code_plane(
             decoding, values, columns, means, scales, weights, around, self.state, TABLES, self.register, data, told
@@ -146,7 +149,7 @@ class Check:
         self.register[3] = 0
 
 
-def _nothing_learned(size: tuple[int, int, int]) -> State:
+def _nothing_learned(size: tuple[int, int, int], margin: int) -> State:
     by_certainty = np.zeros((CLASSES, DECISIONS * CERTAINTIES, INPUTS))
     by_width = np.zeros((CLASSES, WIDTHS * WIDTHS, INPUTS))
     for weights in (by_certainty, by_width):
@@ -155,8 +158,8 @@ def _nothing_learned(size: tuple[int, int, int]) -> State:
     width[:, 0] = USUAL_ERROR
     buckets = min(_MOST_BUCKETS, 1 << (_BUCKETS_A_PIXEL * math.prod(size) - 1).bit_length())
     return State(
-        pixels=np.full(stored_size(size), UNKNOWN, np.int16),
-        errors=np.full(stored_size(size), UNKNOWN, np.int16),
+        pixels=np.full(stored_size(size, margin), UNKNOWN, np.int16),
+        errors=np.full(stored_size(size, margin), UNKNOWN, np.int16),
         shift_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
         width_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
         pixel_moments=np.zeros((CLASSES, PIXELS, PIXELS + 1), np.float32),
@@ -192,7 +195,7 @@ def _code_one_pixel() -> None:
         np.empty(DECISIONS, np.uint32),
         np.empty(2 * _BYTES_A_PIXEL, np.uint8),
     )
-    register, around, state = started(), neighbours(plane, size, (0,)), _nothing_learned(size)
+    register, around, state = started(), neighbours(plane, size, (0,), 1), _nothing_learned(size, 1)
     means, weights = VALUES // 2 * FRACTIONS * one, WEIGHT_TOTAL * one
     timer.start()
     try:

@@ -38,7 +38,8 @@ _LARGEST_ERROR = 4.0
 USUAL_ERROR = 0.7  # |error| / deviation, on average, of a mixture that is right
 _LARGEST_SHIFT, _NARROWEST, _WIDEST = 3.0, 0.2, 5.0
 _SOLVED_EVERY = 64
-_RIDGE, _KEPT, _SMALLEST_PIVOT, _ONE = np.float32(1), np.float32(0.98), np.float32(1e-9), np.float32(1)
+_RIDGE, _KEPT, _ONE = np.float32(1), np.float32(0.98), np.float32(1)
+_SMALLEST_PIVOT = np.float32(0.5)  # without rounding none would be below the ridge
 _FLOOR = 2e-6  # of the probability, for every value
 _LARGEST_LOGIT = 12.0
 _LEARNING_RATE = 0.012
@@ -536,7 +537,8 @@ def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray
     """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
 
     `moments`, float32 `[N, N + 1]`, has the products of the regressors on its diagonal and right of it, `ridge` is
-    added to those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch.
+    added to those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch. A
+    regressor that rounding has made one of the others is left out: its solution is 0.
     """
     last = moments.shape[1] - 1
     for i in range(count):
@@ -549,7 +551,12 @@ def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray
     for k in range(count):
         row = factor[k]
         first = k // 8 * 8
-        scale = _ONE / np.sqrt(max(row[k], _SMALLEST_PIVOT))
+        if not row[k] > _SMALLEST_PIVOT:  # which would be true of nan
+            for j in range(count - first):
+                row[first + j] = 0.0
+            row[k], solution[k] = _ONE, 0.0
+            continue
+        scale = _ONE / np.sqrt(row[k])
         for j in range(count - first):
             row[first + j] *= scale
         solution[k] *= scale

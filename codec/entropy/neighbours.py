@@ -7,8 +7,6 @@ import numpy as np
 from codec.entropy.mixing_kernel import POSITIONS, Neighbours
 from codec.entropy.mixture import Plane
 
-MARGIN = 64  # the largest step of a plane; nothing farther is looked at
-
 _Offset = tuple[int, int]  # rows down, columns to the right
 
 _BEHIND: tuple[_Offset, ...] = ((0, -1), (-1, 0), (-1, -1), (-1, 1))
@@ -21,16 +19,19 @@ _NEAREST: tuple[_Offset, ...] = ((0, -1), (-1, -1), (0, -1), (-1, 0))
 _ACROSS: tuple[_Offset, ...] = ((-1, 0), (-1, 1), (0, 1), (1, 0))
 
 
-def stored_size(size: tuple[int, int, int]) -> int:
-    """How many elements an image `[C, H, W]` takes with its margin."""
+def stored_size(size: tuple[int, int, int], margin: int) -> int:
+    """How many elements an image `[C, H, W]` takes with a margin on all sides."""
     channels, height, width = size
-    return channels * (height + 2 * MARGIN) * (width + 2 * MARGIN)
+    return channels * (height + 2 * margin) * (width + 2 * margin)
 
 
-def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int]) -> Neighbours:
-    """Those of a plane of an image `[C, H, W]` whose channels are coded in `order`."""
-    width = size[2] + 2 * MARGIN
-    area = (size[1] + 2 * MARGIN) * width
+def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int], margin: int) -> Neighbours:
+    """Those of a plane of an image `[C, H, W]` whose channels are coded in `order`.
+
+    Nothing farther is looked at than `margin`, the largest step of its planes.
+    """
+    width = size[2] + 2 * margin
+    area = (size[1] + 2 * margin) * width
 
     def distance(channel: int, offset: _Offset, step: int = 1) -> int:
         return (channel - plane.channel) * area + (offset[0] * width + offset[1]) * step
@@ -52,7 +53,7 @@ def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int]) -
     return Neighbours(
         class_=plane.kind * POSITIONS + plane.position,
         position=plane.position,
-        start=own * area + (plane.top + MARGIN) * width + plane.left + MARGIN,
+        start=own * area + (plane.top + margin) * width + plane.left + margin,
         down=step * width,
         right=step,
         here=np.array([*here, 0, 0][:2], np.int64),

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from codec.bitstream import BitstreamError, StringReader
+from codec.bitstream import CHECKSUM_BYTES, BitstreamError, StringReader
 from codec.entropy.trace import observed
 from codec.networks.exact import whole
 
@@ -110,28 +110,44 @@ class Read:
         string = self.strings.next()
         return observed(part, distribution.told, lambda: distribution.decode(string))
 
+    def end(self) -> None:
+        """Raises BitstreamError if anything is left."""
+        self.strings.end()
+
 
 class ReadWhatIsThere(Read):
     """As Read, of a section whose end may be missing: the symbols of passes that are not whole there are 0.
 
-    `passes` is how many are.
+    Raises BitstreamError where not even the first is.
     """
 
     def __init__(self, section: bytes, device: torch.device) -> None:
         super().__init__(section)
         self.device = device
-        self.passes, self.cut = 0, False
+        self.cut, self.empty = False, True
 
     def __call__(self, part: str, distribution: Distribution, levels: None) -> Tensor:
         if not self.cut:
             try:
                 decoded = super().__call__(part, distribution, levels)
-            except BitstreamError:
+            except BitstreamError as error:
+                if self.empty:
+                    raise BitstreamError("the file is cut before anything of its image") from error
                 self.cut = True
             else:
-                self.passes += 1
+                self.empty = False
                 return decoded
         return torch.zeros(distribution.shape, device=self.device)
+
+    def end(self) -> None:
+        """Raises BitstreamError if nothing is missing but what the checksum of the file says."""
+        if not self.cut:
+            try:
+                self.strings.end(CHECKSUM_BYTES - 1)
+            except BitstreamError as error:
+                raise BitstreamError(
+                    "the file is damaged, not cut: its checksum does not match its bytes"
+                ) from error
 
 
 class Watched:

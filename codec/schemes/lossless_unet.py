@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from codec.behind import Behind
@@ -222,6 +223,13 @@ class LosslessUNet(LearnedCodec):
         if checksum(image) != expected:
             raise BitstreamError("the decoded pixels are not those that were encoded: their checksum differs")
         return image.div_(255)
+
+    def check_size(self, height: int, width: int) -> None:
+        super().check_size(height, width)
+        margin, limit = 2**self.levels, Image.MAX_IMAGE_PIXELS
+        # What is known of the pixels is kept with a margin: of a long and thin image mostly that.
+        if limit is not None and (height + 2 * margin) * (width + 2 * margin) > 4 * limit:
+            raise ValueError(f"{width}×{height} pixels, and {margin} around them, are more than four times {limit}")
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         if len(sections[1]) < _HEAD.size:

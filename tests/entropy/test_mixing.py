@@ -263,6 +263,35 @@ def test_least_squares_are_those_of_the_normal_equations() -> None:
     assert solution[:6] == pytest.approx(np.linalg.solve(x.T @ x + 0.5 * np.eye(6), x.T @ y), abs=1e-5)
 
 
+def test_regressors_that_are_others_again_are_left_out() -> None:
+    """As on stripes and letters: large, and equal, so that their moments' rounding is larger than the ridge."""
+    x = np.repeat(1000 * noise(64, 2).numpy(), 4, axis=1)
+    moments, solution = np.zeros((8, 9), np.float32), np.zeros(8, np.float32)
+    moments[:, :8], moments[:, -1] = np.triu(x.T @ x), x.T @ (x[:, 0] + x[:, 4])
+    solve(moments, 8, np.float32(1), np.zeros((8, 8), np.float32), solution)
+    assert x @ solution == pytest.approx(x[:, 0] + x[:, 4], abs=1)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3])
+@pytest.mark.parametrize("spread", [0.0, 30.0])
+def test_stripes_of_two_colours_come_back(period: int, spread: float) -> None:
+    stripes = torch.tensor([[255, 0, 0], [0, 0, 0]], dtype=torch.uint8)[torch.arange(72) // period % 2].T
+    image = stripes[:, None].expand(3, 72, 72).contiguous()
+    pixels = AdaptiveMixing(LogisticMixture(), tuple(image.shape), ORDER)
+    reader_mixtures = []
+    for plane, (rows, columns) in planes(72, 72):
+        values = image[plane.channel, rows, columns].float()
+        mixture = mixture_of(values, spread)._replace(log_scales=torch.full((1, 3, 36, 36), -2.5))
+        pixels.write(mixture, values[None], plane)
+        reader_mixtures.append((mixture, values, plane))
+    for learned in (pixels.state.shift, pixels.state.width, pixels.state.pixel_shift):
+        assert np.isfinite(learned).all()
+    reader = AdaptiveMixing(LogisticMixture(), tuple(image.shape), ORDER, pixels.finish())
+    for mixture, values, plane in reader_mixtures:
+        assert torch.equal(reader.read(mixture, plane)[0], values)
+    reader.end()
+
+
 # ---- what was written is read again
 
 
