@@ -6,8 +6,19 @@ from codec.cli.console import say
 from codec.pretrained import PretrainedModel, Weights, pretrained_models
 from codec.text_table import text_table
 
-HEADS = ("model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB")
-NUMBERS = ("bpp", "PSNR (dB)", "MB")
+HEADS = (
+    "model",
+    "quality",
+    "scheme",
+    "images",
+    "bpp",
+    "PSNR (dB)",
+    "measured on",
+    "MB",
+    "parameters",
+    "kMAC/pixel",
+)
+NUMBERS = ("bpp", "PSNR (dB)", "MB", "parameters", "kMAC/pixel")
 
 
 def models(_: argparse.Namespace) -> int:
@@ -29,7 +40,8 @@ def described(models: list[PretrainedModel]) -> str:
     about = [f"{model.name}: {model.weights[0].description}" for model in models]
     at = "" if default.own_quality is None else f", at quality {default.own_quality:g}"
     star = f"* is what compress takes if none is named{at}."
-    return "\n".join([text_table(HEADS, rows, right=NUMBERS), "", star, *about])
+    work = "kMAC/pixel: thousands of multiply-adds of networks and transforms, to encode / to decode."
+    return "\n".join([text_table(HEADS, rows, right=NUMBERS), "", star, work, *about])
 
 
 def _row(weights: Weights, default: bool) -> tuple[str, ...]:
@@ -47,6 +59,8 @@ def _row(weights: Weights, default: bool) -> tuple[str, ...]:
         quality,
         data_set,
         f"{weights.size / 1e6:.2f}",
+        f"{weights.parameters / 1e6:.2f} M",
+        f"{weights.encode_macs / 1e3:.1f} / {weights.decode_macs / 1e3:.1f}",
     )
 
 

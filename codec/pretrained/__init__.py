@@ -34,7 +34,8 @@ class Weights:
     `accepts`: the lowest and highest quality that these weights can write at, and `own_quality` the one that they
     do where none is named, if there is a choice; else None.
     `sha256` and `size`, in bytes, are of the .safetensors; `fingerprint`, in hex, is in the header of every file
-    that these weights write.
+    that these weights write. `parameters` are counted one by one; `encode_macs` and `decode_macs` are multiply-adds
+    a pixel of an image of 768×512 at `own_quality`: `experiments.release.complexity` says what counts.
 
     `training` holds the texts `data`, `run` (the folder's name), `command`, `time`, `hardware`, `commit` and the
     numbers `epochs`, of the whole training, `epoch` and `steps`, after which these weights, its best, were taken,
@@ -58,6 +59,9 @@ class Weights:
     fingerprint: str
     sha256: str
     size: int
+    parameters: int
+    encode_macs: int
+    decode_macs: int
     training: dict[str, Any]
     measured: dict[str, list[Point]]
     per_image: dict[str, dict[str, dict[str, float | str]]]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from codec import pretrained
 from codec.checkpoint import load_codec, round_to_half, save_weights
@@ -37,6 +38,7 @@ from codec.training.paths import checkout
 from codec.training.run_folder import hardware
 from experiments.arguments import number
 from experiments.compose import composed
+from experiments.release.complexity import as_large_as_kodak, complexity
 from experiments.release.model_card import card
 from experiments.release.provenance import description_and_source, plain_config, training
 
@@ -112,6 +114,7 @@ def export(
             fingerprint=codec.fingerprint().hex(),
             sha256=file_sha256(file),
             size=file.stat().st_size,
+            **complexity(codec, as_large_as_kodak(first_sample(codec)))._asdict(),
             training=trained,
             measured=measured,
             per_image=per_image,
@@ -205,10 +208,14 @@ def measured_point(codec: LearnedCodec, images: ImageDataModule, quality: float 
     }
 
 
+def first_sample(codec: LearnedCodec, crop: int | None = None) -> Tensor:
+    """The first test image of the samples, uint8 `[C, H, W]`, or its middle square of side `crop`."""
+    return next(iter(images_of("samples", codec.image_channels, crop).test_dataloader())).image
+
+
 def write_golden(codec: LearnedCodec, weights: Weights, folder: Path) -> None:
     """A file that these weights wrote, and as PNG what it decodes to: both must stay."""
-    (first, *_) = images_of("samples", codec.image_channels, GOLDEN_CROP).test_dataloader()
-    data = codec.encode(first.image)
+    data = codec.encode(first_sample(codec, GOLDEN_CROP))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{weights.stem}.qnt").write_bytes(data)
     write_image(folder / f"{weights.stem}.png", codec.decode(data))

@@ -35,6 +35,8 @@ def card(model: PretrainedModel) -> str:
             "codec decompress photo.qnt decoded.png\n```",
             "## Measured",
             _measured(model),
+            "## Complexity",
+            _complexity(model),
             "## Training",
             *(_training(weights) for weights in model.weights),
             "## Limits",
@@ -75,6 +77,21 @@ def _measured(model: PretrainedModel) -> str:
         f"{table}\n\nMeans over the images, of whole files and decoded 8-bit images, which `python evaluate.py "
         f"pretrained={model.name}{quality} data={rows[0][0]}{grey}` repeats. "
         f"Measured on {hardware}{timed}."
+    )
+
+
+def _complexity(model: PretrainedModel) -> str:
+    table = _table(
+        ("file", "parameters", "encode kMAC/pixel", "decode kMAC/pixel"),
+        [
+            (f"`{w.path.name}`", f"{w.parameters:,}", f"{w.encode_macs / 1e3:.1f}", f"{w.decode_macs / 1e3:.1f}")
+            for w in model.weights
+        ],
+    )
+    return (
+        f"{table}\n\nkMAC: thousands of multiply-adds, of convolutions and matrix products, as "
+        "torch.utils.flop_counter counts them in encoding and decoding an image of 768×512 with no options. Not "
+        "counted: the entropy coder, standard codecs, and work on single values, such as activations."
     )
 
 

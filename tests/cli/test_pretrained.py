@@ -194,7 +194,8 @@ def test_models_are_listed_with_what_they_reach(run) -> None:
     status, out, err = run("models")
     assert (status, err) == (0, "")
     rows = [re.split(r"\s{2,}", line) for line in out.split("\n\n")[0].splitlines()]
-    assert rows[0] == ["model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB"]
+    heads = ["model", "quality", "scheme", "images", "bpp", "PSNR (dB)", "measured on", "MB"]
+    assert rows[0] == [*heads, "parameters", "kMAC/pixel"]
     assert [row[:4] for row in rows[1:]] == [
         ["several", "1", "conv_autoencoder", "colour"],
         ["several*", "2", "conv_autoencoder", "colour"],
@@ -203,6 +204,7 @@ def test_models_are_listed_with_what_they_reach(run) -> None:
         ["variable", "0–100", "conv_autoencoder", "colour"],
     ]
     assert rows[-2][4:7] == ["0.20–0.50", "30.00–34.00", "bsd300"]
+    assert rows[-2][8:] == ["1.23 M", "4.5 / 67.0"]
 
 
 def test_models_of_the_package_are_listed_without_torch(here: Path) -> None:

@@ -81,6 +81,9 @@ def test_it_is_measured_at_every_quality_named(package: Path, ranged: Weights) -
     card = (package / "ranged.md").read_text()
     for text in (f"{high['bpp']:.4f}", f"{low['psnr']:.2f}", ranged.sha256):
         assert text in card
+    count = sum(parameter.numel() for parameter in load_pretrained("ranged").parameters())
+    macs = f"{ranged.encode_macs / 1e3:.1f} | {ranged.decode_macs / 1e3:.1f}"
+    assert f"| `ranged.safetensors` | {count:,} | {macs} |" in card
     for text in ("Grey only", "a moment here", "in grey", "data.channels=1", "quality=N", "--quality 40"):
         assert text in card
 

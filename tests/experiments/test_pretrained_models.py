@@ -18,6 +18,7 @@ from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
 from codec.measure import measure
 from codec.pretrained import PretrainedModel, Weights
+from experiments.release.complexity import complexity
 from experiments.release.export import CROP, GOLDEN, MAX_BYTES, MAX_TOTAL_BYTES, images_of, write_golden
 from experiments.release.model_card import card
 
@@ -77,6 +78,18 @@ def test_parameters_take_two_bytes(weights: Weights, codec: LearnedCodec) -> Non
     everything = sum(t.numel() * t.element_size() for t in codec.state_dict().values())
     saved = everything - 2 * sum(parameter.numel() for parameter in codec.parameters())
     assert saved < weights.size < saved + 100_000  # names and shapes take the rest
+
+
+def test_its_multiplications_are_those_of_its_description(weights: Weights, codec: LearnedCodec) -> None:
+    (first, *_) = images_of("samples", weights.image_channels, CROP).test_dataloader()
+    found = complexity(codec, first.image)
+    assert found.parameters == weights.parameters
+    # Networks that look beyond the image's edges, and z, are of a few more positions.
+    assert found.decode_macs == pytest.approx(weights.decode_macs, rel=0.002)
+    if codec.efforts is None:
+        assert found.encode_macs == pytest.approx(weights.encode_macs, rel=0.002)
+    else:  # the encoder's look through the decoder costs the same, divided by fewer pixels
+        assert found.encode_macs >= weights.encode_macs > 0
 
 
 def test_two_photographs_repeat_their_figures(weights: Weights, codec: LearnedCodec) -> None:

@@ -1,0 +1,43 @@
+"""How large a codec is, and how much its networks multiply: what a model card calls complexity."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.learned_codec import LearnedCodec
+
+
+class Complexity(NamedTuple):
+    """`parameters` are counted one by one; the other two are multiply-adds a pixel."""
+
+    parameters: int
+    encode_macs: int
+    decode_macs: int
+
+
+def complexity(codec: LearnedCodec, image: Tensor) -> Complexity:
+    """Of the codec as it is set, by a file of `image`, uint8 `[C, H, W]`.
+
+    Counted are convolutions and matrix products, backward ones too where encoding takes them. Not counted are the
+    entropy coder and standard codecs, in which PyTorch has no part, and work on single values: activations,
+    normalisations, lifting steps of a wavelet. What a file takes whatever its size, as learning what levels are
+    worth from a corner of the image, makes small images dearer. In a grey image, or one of a single colour, a
+    lossless codec has less to do.
+    """
+    parameters = sum(parameter.numel() for parameter in codec.parameters())
+    with FlopCounterMode(display=False) as encoding:
+        data = codec.encode(image)
+    with FlopCounterMode(display=False) as decoding:
+        codec.decode(data)
+    pixels = image.shape[1] * image.shape[2]
+    counters = (encoding, decoding)
+    return Complexity(parameters, *(round(counter.get_total_flops() / 2 / pixels) for counter in counters))
+
+
+def as_large_as_kodak(photograph: Tensor) -> Tensor:
+    """768×512 pixels of `photograph`, uint8 `[C, H, W]`, which mirrored beyond its edges is no smaller."""
+    height, width = photograph.shape[-2:]
+    beyond = (0, max(0, 768 - width), 0, max(0, 512 - height))
+    return F.pad(photograph.float(), beyond, mode="reflect")[:, :512, :768].byte()
