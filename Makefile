@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock test test-slurm fuzz lint docs demo bench bench-size dashboard report clean tables table-conv table-quantized table-diffusion \
+.PHONY: help setup lock test test-gpu test-slurm fuzz lint docs demo bench bench-size dashboard report clean tables table-conv table-quantized table-diffusion \
 	table-comcnn table-lossless table-kinds table-priors table-detail table-baselines figures
 
 help:  ## this list
@@ -29,6 +29,9 @@ lock:  ## write requirements.lock for what pyproject.toml asks for, with hashes;
 
 test: lint  ## lint, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+test-gpu: $(READY)  ## the tests that need a GPU; where there is none, they are listed as not run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -rs
 
 test-slurm: $(READY)  ## sweeps on a private SLURM, which is installed from Debian's packages where that can be done
 	@sh tests/slurm/install.sh

@@ -201,6 +201,13 @@ def wait_for(there: Callable[[], Any], process: subprocess.Popen | Fork, log: Pa
     return found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture(scope="session")
 def photographs() -> list[Tensor]:
     """Packaged photographs, uint8 `[3, H, W]`: 451×300, 600×400 and 640×427 pixels."""

@@ -14,7 +14,6 @@ from sweeping import TINY, TRAIN
 from codec.errors import ConfigError, UserError
 from codec.training.assembly import check_cuda_graph, training_parts
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 STEPS = (
     *(option for option in TINY if option not in ("epochs=1", "strategy.accelerator=cpu")),
     *("trainer.log_every_n_steps=1", "epochs=3", "strategy=gpu"),
@@ -39,7 +38,7 @@ def test_steps_are_recorded_on_one_gpu_that_takes_one_for_every_batch(
             check_cuda_graph(config, trainer)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("prior", ["factorized", "hyperprior", "channel_context"])
 def test_recorded_steps_teach_what_steps_teach(prior: str, tmp_path: Path) -> None:
     losses = []
@@ -53,7 +52,7 @@ def test_recorded_steps_teach_what_steps_teach(prior: str, tmp_path: Path) -> No
     assert losses[1][0] != losses[1][-1]
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_what_cannot_be_recorded_is_told(tmp_path: Path) -> None:
     others = (option for option in STEPS if not option.startswith("model."))
     options = ("model=comcnn_reccnn", "model.layers=4", "strategy.cuda_graph=true")
