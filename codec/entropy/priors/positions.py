@@ -48,6 +48,8 @@ def pick(
 
 def put(coded: Tensor, known: Tensor, picked: slice | Tensor, there: Sequence[Offset]) -> None:
     """Writes symbols `[B, c, N]` where `pick` takes them from."""
+    if coded.untyped_storage().data_ptr() == known.untyped_storage().data_ptr():
+        return  # a view, of one row or column, that `pick` took and nobody changed
     size = known.shape[-2:]
     first = 0
     for row, column in there:
