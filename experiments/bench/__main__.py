@@ -94,10 +94,19 @@ def parts_of(codec: ImageCodec, now: Callable[[], float] | None = None) -> Itera
     places: list[tuple[Any, str, str]] = [(tables.CodingTables, "current_tables", "tables")]
     places += [
         (EntropyBottleneck, name, "quantiser")
-        for name in ("compress", "choose_and_compress", "choose", "decompress")
+        for name in (
+            "compress_levels",
+            "choose_and_compress",
+            "choose",
+            "compress",
+            "decompress_levels",
+            "decompress",
+        )
     ]
     if isinstance(codec, LearnedCodec):
-        places += [(codec, name, "network") for name in ("compress", "decompress")]
+        places += [
+            (codec, name, "network") for name in ("compress", "_exact_levels", "_compressed", "decompress", "draw")
+        ]
         places += [(bottleneck.prior, "visit", "prior") for bottleneck in codec.bottlenecks()]
     for one in (codec, *vars(codec).values()):
         if isinstance(one, ImageCodec):  # JPEG inside a scheme is that scheme's coder
