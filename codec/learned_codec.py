@@ -282,10 +282,8 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def _check_part(self, crop: Crop | None, scale: int) -> None:
         if scale != 1 and scale not in self.scales:
-            allowed = (
-                f"allowed are 1, {', '.join(map(str, self.scales))}" if self.scales else "its files have one only"
-            )
-            raise ArgumentError("scale", scale, f"{allowed} with this codec")
+            allowed = f"allowed are 1, {', '.join(map(str, self.scales))} with this model"
+            raise ArgumentError("scale", scale, allowed if self.scales else "this model decodes at full size only")
         if scale != 1 and crop is not None:
             raise ArgumentError("scale", scale, "allowed is 1 together with a crop")
 

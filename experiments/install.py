@@ -21,7 +21,7 @@ FROM_TORCH_INDEX = ("torch", "torchvision")
 OF_CUDA = ("nvidia-", "cuda-", "triton")
 # GB to download and on disk, of Python 3.11 on Linux x86-64, those without CUDA by the sizes of the wheels; minutes
 # as reckoned for 100 Mbit/s and 2 cores to unpack.
-COST = {"cuda": (3.2, 6.1, 8), "cpu": (0.4, 1.5, 2)}
+COST = {"cuda": (3.3, 6.5, 8), "cpu": (0.5, 1.7, 2)}
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def announce(kind: str) -> None:
     )
     if kind == "cuda" and not has_gpu():
         print(
-            "no NVIDIA GPU is here: make setup TORCH_INDEX=URL takes torch without CUDA, 0.4 GB in all, from an "
+            "no NVIDIA GPU is here: make setup TORCH_INDEX=URL takes torch without CUDA, 0.5 GB in all, from an "
             "index of PyTorch's wheels for CPUs; its installation page names one",
             flush=True,
         )
