@@ -159,7 +159,7 @@ def test_a_cut_file_without_any_image_is_refused(length: int, said: str, pyramid
 def test_scales_that_a_codec_does_not_have_are_refused(pyramid) -> None:
     codec, data = pyramid
     for scale in (0, 3, 16):
-        with pytest.raises(ArgumentError, match=rf"scale={scale}: allowed are 1, 2, 4, 8 with this codec"):
+        with pytest.raises(ArgumentError, match=rf"scale={scale}: allowed are 1, 2, 4, 8 with this model"):
             codec.decode(data, scale=scale)
     with pytest.raises(ArgumentError, match="scale=2: allowed is 1 together with a crop"):
         codec.decode(data, Crop(0, 0, 1, 1), scale=2)
