@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_codec
+from PIL import Image
 from torch import Tensor
 
 from codec.checkpoint import save_weights
 from experiments.bench import large_images
+
+
+@pytest.fixture(autouse=True)
+def limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process of its own sets is put back where a test runs it in this one."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope="module")
