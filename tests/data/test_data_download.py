@@ -5,6 +5,7 @@ import hashlib
 import io
 import tarfile
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from codec.data.archive import ArchiveSource
 from codec.data.bsd300 import Bsd300Source
 from codec.data.download import DownloadError, download, extract_tar
 from codec.data.kodak import KodakSource
@@ -250,3 +252,95 @@ def test_raise_downloads_from_the_addresses_of_its_list_on_the_host_given(server
     source.prepare()
     assert [path.name for path in source.images("train")] == ["r1t.png"]
     assert (tmp_path / "r1t.TIF").read_bytes() == tiff.getvalue()
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def published_set():
+    """As such archives are: images in a folder, beside what is none of the set."""
+    files = {f"valid/{name}.png": small_image("PNG") for name in ("b", "a", "c")}
+    return files | {"__MACOSX/valid/._a.png": b"a resource fork", "valid/a.txt": b"", "small/a.jpg": b""}
+
+
+def archive_source(server, root, **options):
+    return ArchiveSource(str(root), f"{server.url}/set.zip", count=3, download=True, **options)
+
+
+def test_an_archived_set_downloads_unpacks_and_verifies_itself_once(server, tmp_path, capsys):
+    server.files["/set.zip"] = data = zipped(published_set())
+    server.cuts = 1
+    sha256 = hashlib.sha256(data).hexdigest()
+    source = archive_source(server, tmp_path / "set", sha256=sha256, size=len(data), image_size=[8, 8])
+    source.prepare()
+    requests = len(server.requests)
+    source.prepare()
+    assert len(server.requests) == requests
+    assert [path.name for path in source.images("test")] == names(tmp_path / "set") == ["a.png", "b.png", "c.png"]
+    assert not capsys.readouterr().out.count("sha256")
+
+
+def test_the_checksum_of_an_archive_without_a_published_one_is_told_to_pin(server, tmp_path, capsys):
+    server.files["/set.zip"] = data = zipped(published_set())
+    archive_source(server, tmp_path).prepare()
+    assert f"set sha256: {hashlib.sha256(data).hexdigest()}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("missing", r"holds 2 images called \*\.png, not 3"),
+        ("twice", r"holds 3 images called \*\.png, not 3"),
+        ("damaged", r"b\.png: "),
+        ("other size", r"b\.png has 9×7 pixels, not 8×8"),
+        ("cut", "is no whole zip archive"),
+        ("no archive", "is no whole zip archive"),
+    ],
+)
+def test_a_faulty_archive_is_one_line_and_leaves_nothing_behind(server, tmp_path, fault, line):
+    files = published_set()
+    if fault == "missing":
+        del files["valid/b.png"]
+    elif fault == "twice":
+        files["train/b.png"] = files["valid/b.png"]
+    elif fault == "damaged":
+        files["valid/b.png"] = files["valid/b.png"][:40]
+    elif fault == "other size":
+        buffer = io.BytesIO()
+        Image.new("RGB", (9, 7)).save(buffer, "PNG")
+        files["valid/b.png"] = buffer.getvalue()
+    data = zipped(files)
+    server.files["/set.zip"] = {"cut": data[:-30], "no archive": b"an error page"}.get(fault, data)
+    with pytest.raises(DownloadError, match=line) as raised:
+        archive_source(server, tmp_path, image_size=[8, 8]).prepare()
+    assert "\n" not in str(raised.value)
+    assert names(tmp_path) == []
+
+
+def test_an_archived_set_that_was_unpacked_by_hand_is_taken_where_it_lies(server, tmp_path):
+    source = archive_source(server, tmp_path / "set")
+    for name, data in published_set().items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(data)
+    source.prepare()
+    assert server.requests == []
+    assert [path.name for path in source.images("test")] == ["a.png", "b.png", "c.png"]
+    with pytest.raises(SourceError, match="testing only"):
+        source.images("train")
+    (tmp_path / "set/valid/b.png").unlink()
+    source.download = False
+    with pytest.raises(SourceError, match=r"2 images called \*\.png in it, not 3: unpack http.*set download: true"):
+        source.prepare()
+
+
+def test_an_archived_set_that_was_moved_in_part_is_completed(server, tmp_path):
+    server.files["/set.zip"] = zipped(published_set())
+    archive_source(server, tmp_path).prepare()
+    (tmp_path / "b.png").unlink()
+    archive_source(server, tmp_path).prepare()
+    assert names(tmp_path) == ["a.png", "b.png", "c.png"]
