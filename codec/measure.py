@@ -5,7 +5,7 @@ what else the file had, these figures say nothing.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from codec.data.image_file import NamedImage, write_image
+from codec.further_metrics import Metric
 from codec.image_codec import ImageCodec
-from codec.metrics import Lpips, image_quality
+from codec.metrics import image_quality
 from codec.whole_file import whole_file
 
 Row = dict[str, float | str]
@@ -30,12 +31,13 @@ class Measured(NamedTuple):
 
 
 @torch.no_grad()
-def measure(codec: ImageCodec, item: NamedImage, lpips: Lpips | None = None) -> Measured:
+def measure(codec: ImageCodec, item: NamedImage, further: Mapping[str, Metric] | None = None) -> Measured:
     """Encodes the image, decodes those bytes, and compares.
 
-    The row has name, bytes, bpp, bpsp, ratio, mse, psnr, ssim, ms_ssim, encode_ms, decode_ms; lpips if it is given;
-    estimated_bpp if the codec has an estimate; and the codec's `extra_columns`. SSIM, MS-SSIM and LPIPS are absent
-    of images too small for them. Raises RuntimeError where a lossless codec does not give the image back.
+    The row has name, bytes, bpp, bpsp, ratio, mse, psnr, ssim, ms_ssim, encode_ms, decode_ms; what `further`
+    measures, by name; estimated_bpp if the codec has an estimate; and the codec's `extra_columns`. SSIM, MS-SSIM
+    and further metrics are absent of images too small for them. Raises RuntimeError where a lossless codec does not
+    give the image back.
     """
     image = item.image
     started = _clock(image.device)
@@ -47,7 +49,7 @@ def measure(codec: ImageCodec, item: NamedImage, lpips: Lpips | None = None) -> 
     if codec.lossless and not torch.equal(decoded, image):
         raise RuntimeError(f"{item.name}: its file decodes to another image, but this codec is lossless")
     pixels = image.shape[1] * image.shape[2]
-    distance = None if lpips is None else lpips(decoded, image)
+    values = {name: metric(decoded, image) for name, metric in (further or {}).items()}
     estimate = codec.estimated_bits(image)
     row = {
         "name": item.name,
@@ -56,7 +58,7 @@ def measure(codec: ImageCodec, item: NamedImage, lpips: Lpips | None = None) -> 
         "bpsp": 8 * len(data) / image.numel(),
         "ratio": image.numel() / len(data),
         **image_quality(decoded, image),
-        **({} if distance is None else {"lpips": distance}),
+        **{name: value for name, value in values.items() if value is not None},
         "encode_ms": 1000 * (encoded - started),
         "decode_ms": 1000 * (finished - encoded),
         **({} if estimate is None else {"estimated_bpp": estimate / pixels}),
@@ -68,7 +70,7 @@ def measure(codec: ImageCodec, item: NamedImage, lpips: Lpips | None = None) -> 
 def evaluate(
     codec: ImageCodec,
     items: Iterable[NamedImage],
-    lpips: Lpips | None = None,
+    further: Mapping[str, Metric] | None = None,
     skipped: dict[str, str] | None = None,
 ) -> Iterator[Measured]:
     """Measures image after image, as they are asked for.
@@ -80,7 +82,7 @@ def evaluate(
         try:
             if n == 0:
                 warm_up(codec, item.image)
-            measured = measure(codec, item, lpips)
+            measured = measure(codec, item, further)
         except (MemoryError, RuntimeError) as error:
             if skipped is None or not is_out_of_memory(error):
                 raise

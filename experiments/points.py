@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from codec.further_metrics import METRICS
 from codec.training.paths import checkout
 from codec.whole_file import whole_file
 
@@ -19,7 +20,7 @@ POINTS = RESULTS / "points.csv"
 TEXTS = ("codec", "setting", "dataset", "hardware", "commit", "command")
 COLUMNS = (
     *("codec", "setting", "dataset", "images", "bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips"),
-    *("encode_ms", "decode_ms", "train_minutes", "hardware", "commit", "command"),
+    *(*METRICS, "encode_ms", "decode_ms", "train_minutes", "hardware", "commit", "command"),
 )
 
 # MS-SSIM is drawn and compared in dB, as the field does: near 1, where all codecs are, its own scale shows nothing.
@@ -28,6 +29,11 @@ LABELS = {
     "ssim": "SSIM",
     "ms_ssim_db": "MS-SSIM (dB)",
     "lpips": "LPIPS, lower is better",
+    "dists": "DISTS, lower is better",
+    "psnr_y": "PSNR of luma (dB)",
+    "psnr_hvs_m": "PSNR-HVS-M (dB)",
+    "ciede2000": "CIEDE2000, lower is better",
+    "ssimulacra2": "SSIMULACRA 2",
 }
 
 Point = dict[str, Any]
@@ -74,10 +80,12 @@ def record(points: Iterable[Point], file: Path, planned: Collection[PointKey] = 
     ]
     kept = {_key(row): row for row in [*there, *points]}
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    measured = {column for row in kept.values() for column in row}
+    columns = [column for column in COLUMNS if column not in METRICS or column in measured]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in sorted(kept.values(), key=lambda row: (row["dataset"], row["codec"], row["bpp"])):
-        writer.writerow({column: _cell(row[column]) for column in COLUMNS if column in row})
+        writer.writerow({column: _cell(row[column]) for column in columns if column in row})
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as out:
         out.write(text.getvalue().encode())

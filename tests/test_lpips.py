@@ -20,8 +20,8 @@ from weights_server import write_weights
 
 from codec.baselines import Jpeg
 from codec.data.image_file import NamedImage
+from codec.further_metrics import LPIPS_NETWORKS, Lpips
 from codec.measure import measure
-from codec.metrics import LPIPS_NETWORKS, Lpips
 
 pytest_plugins = "weights_server"
 
@@ -127,14 +127,14 @@ def test_a_row_has_it_where_it_is_set_and_the_image_is_large_enough(lpips, photo
     codec = Jpeg(50)
     assert "lpips" not in measure(codec, NamedImage("a", photograph)).row
     expected = lpips(codec.decode(codec.encode(photograph)), photograph)
-    assert measure(codec, NamedImage("a", photograph), lpips).row["lpips"] == expected > 0
-    assert "lpips" not in measure(codec, NamedImage("a", photograph[:, :16]), lpips).row
+    assert measure(codec, NamedImage("a", photograph), {"lpips": lpips}).row["lpips"] == expected > 0
+    assert "lpips" not in measure(codec, NamedImage("a", photograph[:, :16]), {"lpips": lpips}).row
 
 
 def test_it_is_no_part_of_a_codecs_weights_or_fingerprint(lpips, photograph):
     codec = make_codec("conv_baseline", overrides=("model.widths=[8,8]", "model.latent_channels=4"))
     before = set(codec.state_dict()), sum(1 for _ in codec.parameters()), codec.fingerprint()
-    measure(codec, NamedImage("a", photograph[:, :64, :64]), lpips)
+    measure(codec, NamedImage("a", photograph[:, :64, :64]), {"lpips": lpips})
     assert (set(codec.state_dict()), sum(1 for _ in codec.parameters()), codec.fingerprint()) == before
     assert not isinstance(lpips, nn.Module)
 

@@ -69,10 +69,10 @@ def test_images_are_measured_one_by_one_as_they_are_asked_for(items: list[NamedI
 def test_an_image_that_does_not_fit_into_memory_is_left_out_where_that_can_be_told(
     items: list[NamedImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scarce(codec: ImageCodec, item: NamedImage, lpips: None) -> measuring.Measured:
+    def scarce(codec: ImageCodec, item: NamedImage, further: dict) -> measuring.Measured:
         if item.name == "1.png":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return measure(codec, item, lpips)
+        return measure(codec, item, further)
 
     monkeypatch.setattr(measuring, "measure", scarce)
     skipped = {}

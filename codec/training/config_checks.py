@@ -30,6 +30,7 @@ from codec.checks import (
 from codec.data.folder import FolderSource
 from codec.data.source import SourceError
 from codec.errors import ArgumentError, ConfigError, UserError
+from codec.further_metrics import check_metrics
 from codec.training.config import Builder
 from codec.training.wandb_names import asked_wandb_mode
 
@@ -84,6 +85,7 @@ def check_evaluation(config: DictConfig) -> None:
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("device", lambda: check_device(config.device))
+        build.attempt("metrics", lambda: check_metrics(config.metrics))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
         build.faults += _wrong_kinds(config, but=build.faults)
 

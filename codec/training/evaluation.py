@@ -1,7 +1,7 @@
 """An evaluation in a run's folder: every test image measured, the loggers told, the results written."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ from codec.checks import check_device
 from codec.data.dataset import WholeImages
 from codec.data.image_file import ImageFileError, NamedImage
 from codec.errors import ArgumentError, ConfigError
+from codec.further_metrics import Metric
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.measure import Row, evaluate, keep_files
-from codec.metrics import Lpips
 from codec.training.faults import raise_if_lost
 from codec.training.loggers import RunLogger, rate_distortion_point
 from codec.training.measured_rows import MeasuredRows, forget_rows
@@ -59,7 +59,7 @@ def evaluate_into(
     step: int = 0,
     limit: int | float | None = None,
     save_files: bool = False,
-    lpips: Lpips | None = None,
+    further: Mapping[str, Metric] | None = None,
 ) -> dict[str, Any]:
     """Measures every test image, tells `loggers`, then writes `folder`/per_image.csv and results.json.
 
@@ -69,8 +69,8 @@ def evaluate_into(
     does not fit into memory; results.json then has `skipped`, why by name. Raises ConfigError if none is left.
     `about` is written with the means, which `loggers` get as `test/*` at `step`; W&B also gets a table of the
     images, with thumbnails, and one with this rate–distortion point. `limit` is that many images, or a fraction of
-    them; with `save_files` the folder also gets the files and what they decode to; `lpips` is measured too, if
-    given. Returns what results.json holds.
+    them; with `save_files` the folder also gets the files and what they decode to; `further` metrics are measured
+    too, by name. Returns what results.json holds.
     """
     device = torch.device(device)
     about = {**about, "hardware": hardware(device)}
@@ -80,7 +80,7 @@ def evaluate_into(
         codec.to(device).eval()
     data.prepare_data()
     data.setup("test")
-    rows, thumbnails, skipped = _measured(folder, codec, data, about, device, limit, save_files, lpips, pairs)
+    rows, thumbnails, skipped = _measured(folder, codec, data, about, device, limit, save_files, further, pairs)
     if skipped:
         about["skipped"] = skipped
     results = results_of(rows, about)
@@ -107,7 +107,7 @@ def _measured(
     device: torch.device,
     limit: int | float | None,
     save_files: bool,
-    lpips: Lpips | None,
+    further: Mapping[str, Metric] | None,
     pairs: int,
 ) -> tuple[list[Row], dict[str, Tensor], dict[str, str]]:
     """All rows, the first `pairs` thumbnails by name, and why images have no row; some are of an earlier start."""
@@ -128,7 +128,7 @@ def _measured(
     bar = track(loader, "measuring", total=len(missing), disable=not missing or not sys.stdout.isatty())
     skipped: dict[str, str] = {}
     try:
-        for measured in evaluate(codec, _readable(bar, device, skipped), lpips, skipped):
+        for measured in evaluate(codec, _readable(bar, device, skipped), further, skipped):
             name = measured.row["name"]
             if save_files:
                 keep_files(folder, measured, codec.suffix)

@@ -7,9 +7,9 @@ from omegaconf import DictConfig
 
 from codec.checkpoint import load_codec, load_pretrained
 from codec.errors import ConfigError
+from codec.further_metrics import Lpips, further_metrics
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
-from codec.metrics import Lpips
 from codec.training.config import Builder
 from codec.training.evaluation import choose_device, evaluate_into
 from codec.training.faults import quieten
@@ -40,7 +40,9 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         if codec is not None and config.effort is not None:
             build.attempt("effort", lambda: set_effort(codec, config.effort))
         device = build.attempt("device", lambda: choose_device(config.device))
-        lpips = None if config.lpips is None else build.attempt("lpips", lambda: Lpips(config.lpips))
+        further = build.attempt("metrics", lambda: further_metrics(config.metrics)) or {}
+        if config.lpips is not None:
+            further["lpips"] = build.attempt("lpips", lambda: Lpips(config.lpips))
         if isinstance(codec, LearnedCodec) and codec.image_channels < config.data.channels:
             build.faults.append(
                 ConfigError("data.channels", config.data.channels, "this codec is greyscale, add data.channels=1")
@@ -61,7 +63,7 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
         if config.effort is not None:
             about["effort"] = config.effort
         results = evaluate_into(
-            run.path, codec, data, about, device, loggers, save_files=config.save_files, lpips=lpips
+            run.path, codec, data, about, device, loggers, save_files=config.save_files, further=further
         )
         print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
         print(where_to_look(loggers) or "")

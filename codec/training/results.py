@@ -16,8 +16,11 @@ CONVENTIONS = (
     "mse (on [0, 1]), psnr (dB), ssim, ms_ssim: torchmetrics on 8-bit images, per image, then the mean; images "
     "decoded without loss are left out of the mean "
     "psnr and counted as lossless. psnr_of_mean_mse: of the mean of the images' mse. lpips: torchmetrics, by the "
-    "network that config.yaml names, lower is better. paper_pixel_ratio: values of the image over values of the "
-    "latent alone, paper_memory_ratio: twice that, as its paper counts bytes; ratio is that of the files."
+    "network that config.yaml names, lower is better. dists: torchmetrics, at the image's own size, lower is "
+    "better. psnr_y: of luma, BT.601. psnr_hvs_m: of luma, by psnr_hvsm. ciede2000: mean of the pixels, read as "
+    "sRGB, lower is better. ssimulacra2: by its port to NumPy. paper_pixel_ratio: values of the image over "
+    "values of the latent alone, paper_memory_ratio: twice that, as its paper counts bytes; ratio is that of the "
+    "files."
 )
 
 # What a table shows of the columns, and how.
@@ -31,6 +34,11 @@ COLUMNS = {
     "ssim": "{:.4f}",
     "ms_ssim": "{:.4f}",
     "lpips": "{:.4f}",
+    "dists": "{:.4f}",
+    "psnr_y": "{:.2f}",
+    "psnr_hvs_m": "{:.2f}",
+    "ciede2000": "{:.3f}",
+    "ssimulacra2": "{:.2f}",
     "encode_ms": "{:.1f}",
     "decode_ms": "{:.1f}",
     "paper_pixel_ratio": "{:.2f}",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files", "expected")
+# A folder from before they were there is still found.
+_NOT_IDENTITY_UNLESS_SET = ("metrics", "target_bpp")
 _NOT_IDENTITY_BELOW = {
     "data": ("num_workers", "cache", "codings_folder"),
     "callbacks": ("progress", "panel", "timer"),
@@ -56,6 +58,7 @@ class RunFolder:
         if not re.fullmatch(r"[\w.,=+-]+", name):
             raise ConfigError("name", name, "allowed are letters, digits and any of . , = + - _")
         identity = {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
+        identity = {k: v for k, v in identity.items() if v or k not in _NOT_IDENTITY_UNLESS_SET}
         for group, keys in _NOT_IDENTITY_BELOW.items():
             if isinstance(identity.get(group), dict):
                 identity[group] = {k: v for k, v in identity[group].items() if k not in keys}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from codec.further_metrics import METRICS
 from codec.training.results import COLUMNS, left_out, shown
 from experiments.points import Point, curves_of, point, quality_of
 from experiments.tables.bd_rate import bd_table
@@ -22,7 +23,7 @@ from experiments.tables.pages import notes_on
 from experiments.tables.plan import Evaluation, Plan, Training
 
 PAPER_FIGURES = Path(__file__).resolve().parents[1] / "data/paper_figures.csv"
-_SHOWN = ("bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", "encode_ms", "decode_ms")
+_SHOWN = ("bpp", "bpsp", "ratio", "psnr", "ssim", "ms_ssim", "lpips", *METRICS, "encode_ms", "decode_ms")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.points import record
+from experiments.points import PACKAGED, curves_of, lossy, quality_of, read_points, record
 from experiments.published import read_published
-from experiments.tables.bd_rate import bd_psnr, bd_rate, bd_table, main
+from experiments.tables.bd_rate import QUALITIES, bd_psnr, bd_rate, bd_table, main
 from experiments.tables.pages import JPEG_BORN_NOTE
 
 # Two curves of H.264 streams, in kbit/s and dB, and two of H.265 streams, from the README of FAU-LMS/bjontegaard.
@@ -221,3 +221,28 @@ def test_the_command_reads_points_and_published_curves(tmp_path: Path, capsys) -
     with pytest.raises(SystemExit):
         main([*command, "bsd300", "--anchor", "jpeg", "--published", "vtm"])
     assert "--published curves are of kodak" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dataset", ["kodak", "bsd300"])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_every_codec_that_was_measured_has_the_deltas_that_the_package_bjontegaard_finds(
+    dataset: str, quality: str
+) -> None:
+    bjontegaard = pytest.importorskip("bjontegaard", reason="the extra dev brings it")
+    curves = curves_of(read_points(PACKAGED), dataset)
+    pairs = {name: [(p["bpp"], quality_of(p, quality)) for p in lossy(points)] for name, points in curves.items()}
+    anchor = pairs.pop("jpeg")
+    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
+    compared = 0
+    for test in pairs.values():
+        try:
+            ours = bd_rate(anchor, test).percent, bd_psnr(anchor, test).gain
+        except ValueError:  # too few points, or no quality that both have
+            continue
+        theirs = [
+            delta(*zip(*sorted(anchor), strict=True), *zip(*sorted(test), strict=True), **options)
+            for delta in (bjontegaard.bd_rate, bjontegaard.bd_psnr)
+        ]
+        assert ours == pytest.approx(theirs, abs=1e-9)
+        compared += 1
+    assert compared >= 5
