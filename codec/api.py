@@ -4,7 +4,6 @@ The command `codec` and Pillow's plugin are made of the same parts. torch is imp
 not before.
 """
 
-import copy
 import threading
 import warnings
 from collections import deque
@@ -177,8 +176,7 @@ class Codec:
             quality = None  # the only one of these weights
         if quality is None and effort is None:
             return self
-        self.learned.fingerprint()  # which the copy has then
-        learned = copy.copy(self.learned)
+        learned = self.learned.copied()
         set_to(learned, quality, effort)
         return Codec(learned, self.weights)
 

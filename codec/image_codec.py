@@ -1,8 +1,10 @@
 """ImageCodec: anything with `encode(image) -> bytes` and `decode(bytes) -> image`."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -63,6 +65,10 @@ class ImageCodec(ABC):
                 raise ArgumentError(name, value, "this codec's decoder has no such option")
             check_within(name, value, self.decode_options[name])
             setattr(self, name, value)
+
+    def copied(self) -> Self:
+        """Another with a quality, an effort and a decoding of its own, and the same weights."""
+        return copy.copy(self)
 
     def check_size(self, height: int, width: int) -> None:  # noqa: B027
         """Raises ValueError where an image of so many pixels has no file in this format. Here: all have one."""

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,10 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         super().set_quality(quality)
         if self.qualities == QUALITIES:
             self.quality = EntropyBottleneck.coded_quality(quality)
+
+    def copied(self) -> Self:
+        self.fingerprint()  # which the copy has then
+        return super().copied()
 
     # ---- what a scheme writes
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from codec.data.image_file import NamedImage, write_image
+from codec.errors import EncodeError
 from codec.further_metrics import Metric
 from codec.image_codec import ImageCodec
 from codec.metrics import image_quality
+from codec.search import encode_to
 from codec.whole_file import whole_file
 
 Row = dict[str, float | str]
@@ -31,8 +33,17 @@ class Measured(NamedTuple):
 
 
 @torch.no_grad()
-def measure(codec: ImageCodec, item: NamedImage, further: Mapping[str, Metric] | None = None) -> Measured:
+def measure(
+    codec: ImageCodec,
+    item: NamedImage,
+    further: Mapping[str, Metric] | None = None,
+    target_bpp: float | None = None,
+) -> Measured:
     """Encodes the image, decodes those bytes, and compares.
+
+    With `target_bpp`, above 0, the file is the largest that is no larger, of all qualities of the codec: the row
+    has the `quality` that was found, too, and encode_ms is the time of the search. Raises EncodeError where none
+    is as small.
 
     The row has name, bytes, bpp, bpsp, ratio, mse, psnr, ssim, ms_ssim, encode_ms, decode_ms; what `further`
     measures, by name; estimated_bpp if the codec has an estimate; and the codec's `extra_columns`. SSIM, MS-SSIM
@@ -41,7 +52,12 @@ def measure(codec: ImageCodec, item: NamedImage, further: Mapping[str, Metric] |
     """
     image = item.image
     started = _clock(image.device)
-    data = codec.encode(image)
+    if target_bpp is None:
+        data = codec.encode(image)
+    else:
+        data, quality, _ = encode_to(codec, image, bpp=target_bpp)
+        codec = codec.copied()
+        codec.set_quality(quality)
     encoded = _clock(image.device)
     decoded = codec.decode(data)
     finished = _clock(decoded.device)
@@ -53,6 +69,7 @@ def measure(codec: ImageCodec, item: NamedImage, further: Mapping[str, Metric] |
     estimate = codec.estimated_bits(image)
     row = {
         "name": item.name,
+        **({} if target_bpp is None else {"quality": codec.quality}),
         "bytes": len(data),
         "bpp": 8 * len(data) / pixels,
         "bpsp": 8 * len(data) / image.numel(),
@@ -72,17 +89,23 @@ def evaluate(
     items: Iterable[NamedImage],
     further: Mapping[str, Metric] | None = None,
     skipped: dict[str, str] | None = None,
+    target_bpp: float | None = None,
 ) -> Iterator[Measured]:
     """Measures image after image, as they are asked for.
 
-    Where `skipped` is given, an image that does not fit into memory is left out, and `skipped` then says so by its
-    name; without, the error is raised.
+    Where `skipped` is given, an image that does not fit into memory, or has no file as small as `target_bpp`, is
+    left out, and `skipped` then says so by its name; without, the error is raised.
     """
     for n, item in enumerate(items):
         try:
             if n == 0:
                 warm_up(codec, item.image)
-            measured = measure(codec, item, further)
+            measured = measure(codec, item, further, target_bpp)
+        except EncodeError as error:
+            if skipped is None:
+                raise
+            skipped[item.name] = str(error)
+            continue
         except (MemoryError, RuntimeError) as error:
             if skipped is None or not is_out_of_memory(error):
                 raise

@@ -3,18 +3,15 @@
 The format knows nothing of it: what is written is the file of some quality that the codec has.
 """
 
-import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from codec import metrics
 from codec.checks import check_integer, check_positive
 from codec.errors import ArgumentError, EncodeError
+from codec.image_codec import ImageCodec
 from codec.metadata import Metadata
-
-if TYPE_CHECKING:
-    from codec.learned_codec import LearnedCodec
 
 
 class Found(NamedTuple):
@@ -26,7 +23,7 @@ class Found(NamedTuple):
 
 
 def encode_to(
-    codec: "LearnedCodec",
+    codec: ImageCodec,
     image: Tensor,
     metadata: Metadata | None = None,
     *,
@@ -43,7 +40,7 @@ def encode_to(
     for `psnr` decodes too, as the number of qualities has bits: 8 of a variable rate.
 
     `codec` is left as it is, so that several threads may search with one. Raises ArgumentError if not one target is
-    given, or the codec writes at one rate only; EncodeError if no quality that was tried reaches it.
+    given, or the codec has no list of qualities to search; EncodeError if no quality that was tried reaches it.
     """
     given = [key for key, value in (("max_bytes", max_bytes), ("bpp", bpp), ("psnr", psnr)) if value is not None]
     if len(given) != 1:
@@ -54,15 +51,15 @@ def encode_to(
         check_positive(given[0], psnr if bpp is None else bpp)
     grid = codec.quality_grid
     if grid is None:
-        raise ArgumentError(given[0], "this codec writes at one rate only")
+        why = "this codec writes at one rate only" if codec.qualities is None else "its qualities have no end"
+        raise ArgumentError(given[0], why)
     pixels = image.shape[1] * image.shape[2]
-    codec.fingerprint()  # which the copy has then
-    own = copy.copy(codec)  # with a quality of its own, and the same weights
+    own = codec.copied()
     found, low, high = None, 0, len(grid)
     while low < high:
         middle = (low + high) // 2
         own.set_quality(grid[middle])
-        data = own.encode(image, metadata)
+        data = own.encode(image) if metadata is None else own.encode(image, metadata)
         reached = None if psnr is None else metrics.psnr(own.decode(data).to(image.device), image)
         trial = Found(data, own.quality, reached)
         if psnr is not None:

@@ -1,5 +1,6 @@
 """Measuring: one row an image, by whichever way it is asked for."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from torch.utils.data import DataLoader
 
 from codec import measure as measuring
 from codec.baselines import Jpeg, Png
+from codec.checkpoint import load_pretrained
 from codec.data.image_file import NamedImage, read_image
+from codec.errors import EncodeError
 from codec.image_codec import ImageCodec
 from codec.measure import evaluate, is_out_of_memory, keep_files, measure
 from codec.metrics import mean_of_rows
@@ -69,10 +72,10 @@ def test_images_are_measured_one_by_one_as_they_are_asked_for(items: list[NamedI
 def test_an_image_that_does_not_fit_into_memory_is_left_out_where_that_can_be_told(
     items: list[NamedImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scarce(codec: ImageCodec, item: NamedImage, further: dict) -> measuring.Measured:
+    def scarce(codec: ImageCodec, item: NamedImage, *options: object) -> measuring.Measured:
         if item.name == "1.png":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return measure(codec, item, further)
+        return measure(codec, item, *options)
 
     monkeypatch.setattr(measuring, "measure", scarce)
     skipped = {}
@@ -82,3 +85,35 @@ def test_an_image_that_does_not_fit_into_memory_is_left_out_where_that_can_be_to
         list(evaluate(Png(), items))
     assert is_out_of_memory(torch.OutOfMemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+@pytest.mark.parametrize("target", [0.4, 1.0])
+def test_at_a_target_the_best_quality_below_it_is_measured(photograph: Tensor, target: float) -> None:
+    codec = Jpeg(50)
+    measured = measure(codec, NamedImage("a", photograph), target_bpp=target)
+    quality = measured.row["quality"]
+    better = 8 * len(Jpeg(quality + 1).encode(photograph)) / photograph[0].numel()
+    assert measured.row["bpp"] <= target < better
+    assert measured.data == Jpeg(quality).encode(photograph)
+    assert codec.quality == 50
+
+
+def test_a_learned_codec_at_a_target_is_measured_with_the_estimate_of_that_quality(photograph: Tensor) -> None:
+    codec = load_pretrained("diffusion_wavelet")
+    image = photograph[:, :96, :96]
+    row = measure(codec, NamedImage("a", image), target_bpp=2.0).row
+    codec.set_quality(row["quality"])
+    alone = measure(codec, NamedImage("a", image)).row
+    same = ("bytes", "psnr", "estimated_bpp")
+    assert [row[key] for key in same] == [alone[key] for key in same]
+
+
+def test_an_image_without_a_file_as_small_is_left_out_and_told(photograph: Tensor) -> None:
+    noise = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    items = [NamedImage("noise", noise), NamedImage("photograph", photograph)]
+    skipped: dict[str, str] = {}
+    rows = [measured.row["name"] for measured in evaluate(Jpeg(50), items, None, skipped, target_bpp=0.5)]
+    assert rows == ["photograph"]
+    assert re.fullmatch(r"\d\.\d+ bpp even at quality 1: 0\.5 bpp is out of reach", skipped["noise"])
+    with pytest.raises(EncodeError):
+        list(evaluate(Jpeg(50), items, target_bpp=0.5))

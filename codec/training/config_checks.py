@@ -85,9 +85,20 @@ def check_evaluation(config: DictConfig) -> None:
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("device", lambda: check_device(config.device))
+        build.attempt("target_bpp", lambda: _check_target(config))
         build.attempt("metrics", lambda: check_metrics(config.metrics))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
         build.faults += _wrong_kinds(config, but=build.faults)
+
+
+def _check_target(config: DictConfig) -> None:
+    if config.target_bpp is None:
+        return
+    check_positive("target_bpp", config.target_bpp)
+    if config.quality is not None:
+        raise ConfigError(
+            "target_bpp", config.target_bpp, f"quality={config.quality} is given too: name one of them"
+        )
 
 
 def check_parts(config: DictConfig) -> None:

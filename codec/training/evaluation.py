@@ -60,13 +60,15 @@ def evaluate_into(
     limit: int | float | None = None,
     save_files: bool = False,
     further: Mapping[str, Metric] | None = None,
+    target_bpp: float | None = None,
 ) -> dict[str, Any]:
     """Measures every test image, tells `loggers`, then writes `folder`/per_image.csv and results.json.
 
     The latter says that all is done: it comes after the upload to W&B, whose run is finished here. Until then, each
     image's row is kept in per_image.jsonl as it comes; a measurement that was cut short goes on after the last one.
-    An image that the codec has no file for is named before, and left out, as is one that cannot be read any more or
-    does not fit into memory; results.json then has `skipped`, why by name. Raises ConfigError if none is left.
+    An image that the codec has no file for is named before, and left out, as is one that cannot be read any more,
+    does not fit into memory, or has no file as small as `target_bpp`, see `measure`; results.json then has
+    `skipped`, why by name. Raises ConfigError if none is left.
     `about` is written with the means, which `loggers` get as `test/*` at `step`; W&B also gets a table of the
     images, with thumbnails, and one with this rate–distortion point. `limit` is that many images, or a fraction of
     them; with `save_files` the folder also gets the files and what they decode to; `further` metrics are measured
@@ -80,7 +82,9 @@ def evaluate_into(
         codec.to(device).eval()
     data.prepare_data()
     data.setup("test")
-    rows, thumbnails, skipped = _measured(folder, codec, data, about, device, limit, save_files, further, pairs)
+    rows, thumbnails, skipped = _measured(
+        folder, codec, data, about, device, limit, save_files, further, target_bpp, pairs
+    )
     if skipped:
         about["skipped"] = skipped
     results = results_of(rows, about)
@@ -108,6 +112,7 @@ def _measured(
     limit: int | float | None,
     save_files: bool,
     further: Mapping[str, Metric] | None,
+    target_bpp: float | None,
     pairs: int,
 ) -> tuple[list[Row], dict[str, Tensor], dict[str, str]]:
     """All rows, the first `pairs` thumbnails by name, and why images have no row; some are of an earlier start."""
@@ -128,7 +133,7 @@ def _measured(
     bar = track(loader, "measuring", total=len(missing), disable=not missing or not sys.stdout.isatty())
     skipped: dict[str, str] = {}
     try:
-        for measured in evaluate(codec, _readable(bar, device, skipped), further, skipped):
+        for measured in evaluate(codec, _readable(bar, device, skipped), further, skipped, target_bpp):
             name = measured.row["name"]
             if save_files:
                 keep_files(folder, measured, codec.suffix)

@@ -37,6 +37,8 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
             build.attempt("steps", lambda: set_steps(codec, config.steps))
         if codec is not None and config.quality is not None and config.pretrained is None:
             build.attempt("quality", lambda: set_quality(codec, config.quality))
+        if codec is not None and config.target_bpp is not None:
+            build.attempt("target_bpp", lambda: check_target(codec, config.target_bpp))
         if codec is not None and config.effort is not None:
             build.attempt("effort", lambda: set_effort(codec, config.effort))
         device = build.attempt("device", lambda: choose_device(config.device))
@@ -62,8 +64,18 @@ def measure_named(config: DictConfig, run: RunFolder, record: Recorder) -> dict[
             about["weights"] = codec.fingerprint().hex()
         if config.effort is not None:
             about["effort"] = config.effort
+        if config.target_bpp is not None:
+            about["target_bpp"] = config.target_bpp
         results = evaluate_into(
-            run.path, codec, data, about, device, loggers, save_files=config.save_files, further=further
+            run.path,
+            codec,
+            data,
+            about,
+            device,
+            loggers,
+            save_files=config.save_files,
+            further=further,
+            target_bpp=config.target_bpp,
         )
         print(f"\n{table({run.path.name: results})}\n\nresults: {run.path}")
         print(where_to_look(loggers) or "")
@@ -100,6 +112,17 @@ def set_quality(codec: ImageCodec, quality: float) -> None:
     codec.set_quality(quality)
     if codec.quality != quality:
         raise ConfigError("quality", quality, f"a file holds {codec.quality:g}, the nearest that it can")
+
+
+def check_target(codec: ImageCodec, target_bpp: float) -> None:
+    """Refuses to search where a codec has no list of qualities."""
+    if codec.quality_grid is None:
+        raise ConfigError(
+            "target_bpp",
+            target_bpp,
+            "only what writes at many qualities takes it: a run of model=comcnn_reccnn or "
+            "bottleneck.variable_rate=true, pretrained=NAME of one, and jpeg, webp, avif, jpegxl",
+        )
 
 
 def set_effort(codec: ImageCodec, effort: int) -> None:

@@ -25,6 +25,7 @@ CONVENTIONS = (
 
 # What a table shows of the columns, and how.
 COLUMNS = {
+    "quality": "{:.1f}",
     "bpp": "{:.4f}",
     "bpsp": "{:.4f}",
     "estimated_bpp": "{:.4f}",

@@ -225,6 +225,19 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
         (["model=jpeg", "data=samples", "device=tpu"], r"error: device=tpu: allowed are auto, cpu"),
         (["model=jpeg", "data=kodak", "data.test.root=nowhere", "device=tpu"], r"error: device=tpu: "),
         (
+            ["model=jpeg", "data=samples", "metrics=[psnr_z]"],
+            r"error: metrics=psnr_z: allowed are psnr_y, ciede2000",
+        ),
+        (["model=jpeg", "data=samples", "target_bpp=0"], r"error: target_bpp=0: allowed are numbers above 0"),
+        (
+            ["pretrained=diffusion_wavelet", "quality=30", "data=samples", "target_bpp=1"],
+            r"error: target_bpp=1: quality=30 is given too: name one of them",
+        ),
+        (
+            ["model=png", "data=samples", "target_bpp=1"],
+            r"error: target_bpp=1: only what writes at many qualities takes it: .* and jpeg, webp, avif, jpegxl$",
+        ),
+        (
             ["model=jpeg", "data=samples", "quality=30"],
             r"error: quality=30: only a run of .* or bottleneck",
         ),

@@ -1,5 +1,6 @@
 """The end of a measurement: every logger is told, W&B has it all, and only then results.json says: done."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from conftest import ROOT
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger
+from omegaconf import open_dict
 from torch import Tensor
 from wandb_files import read_back, run_without_key
 
@@ -97,6 +99,36 @@ def test_files_of_another_effort_are_not_taken_for_those_that_were_measured(
             assert read_results(evaluation_folder(config).path / "results.json") == measured[effort]
     assert [results.get("effort") for results in measured.values()] == [None, 0, 1]
     assert measured[None]["bpp"] == measured[1]["bpp"] < measured[0]["bpp"]
+
+
+def test_a_target_has_a_folder_and_a_quality_for_each_image_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders, measured = set(), []
+    overrides = ("pretrained=diffusion_wavelet", "data=samples", "data.limit=2", "data.eval_crop=64", "device=cpu")
+    for target in (0.6, 1.2):
+        with composed("evaluate", [*overrides, f"target_bpp={target}"]) as config:
+            measured.append(evaluate(config))
+            folders.add(folder := evaluation_folder(config).path)
+        rows = list(csv.DictReader((folder / "per_image.csv").read_text().splitlines()))
+        assert all(float(row["bpp"]) <= target for row in rows)
+        assert len({row["quality"] for row in rows}) == 2
+        assert measured[-1]["target_bpp"] == target
+        assert measured[-1]["quality"] == sum(float(row["quality"]) for row in rows) / 2
+    assert len(folders) == 2
+    assert measured[0]["quality"] < measured[1]["quality"]
+
+
+def test_what_is_not_asked_for_changes_no_folders_name() -> None:
+    with composed("evaluate", ONE_IMAGE) as config:
+        plain = evaluation_folder(config).path
+        with open_dict(config):
+            del config["metrics"], config["target_bpp"]
+        assert evaluation_folder(config).path == plain
+    for asked in ("metrics=[psnr_y]", "target_bpp=0.5"):
+        with composed("evaluate", [*ONE_IMAGE, asked]) as config:
+            assert evaluation_folder(config).path != plain
 
 
 def test_an_interrupt_while_it_codes_is_an_interrupt_and_not_a_failure(tmp_path: Path) -> None:

@@ -35,12 +35,12 @@ class Stopped:
     def __init__(self, after: int | None = None, fault: Callable[[], BaseException] = KeyboardInterrupt) -> None:
         self.after, self.fault, self.names = after, fault, []
 
-    def __call__(self, codec: ImageCodec, item: NamedImage, further: dict) -> Measured:
+    def __call__(self, codec: ImageCodec, item: NamedImage, *options: object) -> Measured:
         if len(self.names) == self.after:
             self.after = None
             raise self.fault()
         self.names.append(item.name)
-        return measure(codec, item, further)
+        return measure(codec, item, *options)
 
 
 def evaluated(photos: Path, run: Path, stopped: Stopped | None = None, **options: Any) -> dict[str, Any]:
