@@ -64,6 +64,46 @@ def test_its_pixels_are_those_of_the_codec(file: Path, data: bytes) -> None:
         assert image.size == (10, 6)
 
 
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file of a model that decodes at fractions of its sides."""
+    path = picture(tmp_path_factory.mktemp("pictures") / "b.png", size=(250, 130))
+    return codec.load("diffusion_wavelet", quality=20).encode(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "scale"), [((250, 130), 1), ((130, 60), 1), ((125, 65), 2), ((60, 30), 4), ((20, 10), 8), ((0, 0), 8)]
+)
+def test_a_draft_is_decoded_at_the_smallest_scale_that_is_no_smaller(
+    scaled: bytes, asked: tuple, scale: int
+) -> None:
+    expected = codec.decode(scaled, "numpy", scale=scale)
+    with Image.open(io.BytesIO(scaled)) as image:
+        told = image.draft(None, asked)
+        assert told == (None if scale == 1 else ("RGB", (0, 0, 250 / scale, 130 / scale)))
+        assert image.size == (expected.shape[1], expected.shape[0])
+        assert np.array_equal(np.array(image), expected)
+        assert image.draft(None, (1, 1)) is None  # its pixels are there already
+
+
+def test_a_thumbnail_is_made_of_a_draft(scaled: bytes) -> None:
+    with Image.open(io.BytesIO(scaled)) as image:
+        image.thumbnail((30, 30))
+        assert image.size == (30, 16)
+        quarter = codec.decode(scaled, scale=2)
+    quarter = quarter.resize((30, 16), Image.Resampling.BICUBIC, box=(0, 0, 250 / 2, 130 / 2), reducing_gap=2.0)
+    assert np.array_equal(np.array(image), np.array(quarter))
+
+
+def test_of_a_model_without_scales_a_draft_is_the_whole_image(file: Path) -> None:
+    assert codec.open(file).scales == ()
+    with Image.open(file) as image:
+        assert image.draft("L", (5, 3)) is None
+        assert (image.size, image.mode) == (SIZE, "RGB")
+    with Image.open(foreign("foreign.qnt")) as image, pytest.raises(OSError, match="those of no pretrained"):
+        image.draft(None, (2, 2))
+
+
 def test_a_grey_file_is_grey(here: Path) -> None:
     grey = Image.open(picture("grey.png", mode="L"))
     grey.save("grey.qnt", model=MODEL)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from codec import api
-from codec.api import Decoders
 from codec.cli.console import UsageError
+from codec.decoders import Decoders
 from codec.errors import ArgumentError
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from PIL import Image
 
 from codec import bitstream
-from codec.api import CodedImage
 from codec.bitstream import BitstreamError, MetadataError
 from codec.cli.console import (
     STANDARD,
@@ -26,6 +25,7 @@ from codec.cli.console import (
 from codec.cli.paths import Job, Plan, check_target
 from codec.cli.trace import tracer
 from codec.cli.workers import each
+from codec.coded_image import CodedImage
 from codec.data.image_list import printable
 from codec.whole_file import whole_file
 

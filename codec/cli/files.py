@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from codec import pretrained
-from codec.api import Codec, CodedImage, Compressed, side_by_side
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
 from codec.cli.decoding import decoders_of, device_of, limit_pixels
 from codec.cli.parts import crop_of
@@ -16,10 +15,13 @@ from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.progress import progress_of
 from codec.cli.targets import prepare, target_of
 from codec.cli.workers import each
+from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.errors import EncodeError
+from codec.loaded_codec import Codec, Compressed
 from codec.metadata import Metadata
+from codec.side_by_side import side_by_side
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once

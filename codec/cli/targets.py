@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from codec import pretrained
-from codec.api import set_to
 from codec.cli.console import UsageError
 from codec.errors import ArgumentError
+from codec.loaded_codec import set_to
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded
     from codec.learned_codec import LearnedCodec

@@ -1,0 +1,157 @@
+"""A file that is opened: what its header says at once, and its pixels when they are asked for."""
+
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from PIL import Image
+
+from codec import bitstream, pretrained
+from codec.bitstream import BitstreamError, MetadataError
+from codec.checks import check_choice, check_integer
+from codec.decoders import DECODERS
+from codec.errors import ArgumentError
+from codec.metadata import Metadata
+from codec.pretrained import Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from codec.loaded_codec import Codec
+
+    Decoded = Image.Image | np.ndarray | Tensor
+
+File = bytes | str | Path | BinaryIO
+Kind = Literal["pillow", "numpy", "torch"]
+KINDS: tuple[Kind, ...] = ("pillow", "numpy", "torch")
+
+
+class CodedImage:
+    """A file that is opened and not decoded: its header says all of this.
+
+    `width`, `height` in pixels; `channels`, 1 or 3; `size`, (width, height), and `mode`, L or RGB, as Pillow has
+    them; `bytes`: of the whole file.
+    """
+
+    def __init__(self, source: File, partial: bool = False) -> None:
+        self.data, self._partial = _read(source), partial
+        header, self._sections = bitstream.unpack(self.data, partial)
+        self.width, self.height, self.channels = header.width, header.height, header.channels
+        self.size = header.width, header.height
+        self.mode = "L" if header.channels == 1 else "RGB"
+        self.bytes = len(self.data)
+        self._fingerprint = header.fingerprint
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The pretrained weights that wrote the file; None: another codec's did."""
+        return pretrained.written_by(self._fingerprint)
+
+    @property
+    def bpp(self) -> float:
+        """Bits per pixel, of the whole file."""
+        return 8 * self.bytes / (self.width * self.height)
+
+    @property
+    def model(self) -> str | None:
+        """The name of the pretrained model that wrote the file; None: another codec did."""
+        return None if self.weights is None else self.weights.name
+
+    @property
+    def quality(self) -> float | None:
+        """What a pretrained model wrote it at; None: that has one rate, or `model` is None."""
+        if self.weights is None or not self.weights.accepts:
+            return None if self.weights is None else self.weights.quality
+        (first,) = self._sections[0][:1] or (0,)  # an empty one is refused as it is decoded
+        return first if self.weights.scheme == "comcnn_reccnn" else first / bitstream.QUALITY_UNIT
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """What `scale` may be besides 1, rising; empty: the model decodes at full size only.
+
+        The codec that wrote the file is loaded to know. Raises BitstreamError if none of those that are known did.
+        """
+        return tuple(DECODERS.of(self.data, self._partial).scales)
+
+    @property
+    def metadata(self) -> Metadata:
+        """ICC profile, EXIF and XMP of the upright image; nothing where they are `damaged`."""
+        return self._metadata or Metadata()
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the metadata cannot be read, without which the image is decoded nonetheless."""
+        return self._metadata is None
+
+    @cached_property
+    def cut(self) -> bool:
+        """Whether its end is missing, which is opened as `partial` only."""
+        try:
+            bitstream.unpack(self.data)
+        except BitstreamError:
+            return True
+        return False
+
+    @cached_property
+    def _metadata(self) -> Metadata | None:
+        if self.cut:
+            return Metadata()
+        try:
+            return bitstream.metadata_of(self.data)
+        except MetadataError:
+            return None
+
+    def decode(
+        self,
+        to: Kind = "pillow",
+        codec: "Codec | None" = None,
+        *,
+        crop: "tuple[int, int, int, int] | None" = None,
+        scale: int = 1,
+    ) -> "Decoded":
+        """The image, see `Codec.decode`; None takes the pretrained or registered codec that wrote the file."""
+        check_choice("to", to, KINDS)
+        learned = DECODERS.of(self.data, self._partial) if codec is None else codec.learned
+        from codec.windows import Crop
+
+        check_integer("scale", scale, 1)
+        part = None
+        if crop is not None:
+            if len(crop) != 4:
+                raise ArgumentError("crop", crop, "allowed are four integers: x, y, width, height")
+            for number in crop:
+                check_integer("crop", number, 0)
+            part = Crop(*crop)
+        image = learned.decode(self.data, part, scale, self._partial).cpu()
+        if to == "torch":
+            return image
+        from codec.data.image_file import pillow_image
+
+        picture = pillow_image(image)
+        if to == "numpy":
+            import numpy as np
+
+            return np.array(picture)
+        if self.damaged:
+            warnings.warn("the file's metadata is damaged and left out", stacklevel=3)
+        picture.info |= info_of(self.metadata)
+        return picture
+
+    def __repr__(self) -> str:
+        of = f" by {self.weights.label}" if self.weights else ""
+        return f"<CodedImage {self.width}×{self.height} {self.mode}{of}, {self.bytes:,} bytes>"
+
+
+def info_of(metadata: Metadata) -> dict[str, bytes]:
+    """Metadata as Pillow has it in an image's `info`."""
+    exif = metadata.exif and b"Exif\0\0" + metadata.exif
+    named = {"icc_profile": metadata.icc, "exif": exif, "xmp": metadata.xmp}
+    return {key: value for key, value in named.items() if value}
+
+
+def _read(source: File) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()

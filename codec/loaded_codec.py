@@ -1,0 +1,207 @@
+"""Codec: what `codec.load` gives, images of every kind to files and back."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from PIL import Image
+
+from codec.coded_image import CodedImage, File, Kind
+from codec.errors import ArgumentError, EncodeError
+from codec.metadata import Metadata
+from codec.pretrained import Weights
+from codec.side_by_side import each
+
+if TYPE_CHECKING:
+    from codec.coded_image import Decoded
+    from codec.data.image_file import Picture
+    from codec.learned_codec import LearnedCodec
+
+    ImageLike = Decoded | str | Path | BinaryIO
+
+
+class Compressed(NamedTuple):
+    """A complete file, what it was made of, its quality, if there is a choice, and its PSNR in dB, if searched."""
+
+    data: bytes
+    picture: "Picture"
+    quality: float | None
+    psnr: float | None
+
+
+class Codec:
+    """Images to files and back, with one model; `codec.load` makes it.
+
+    `name`: that of the pretrained model, or None. `learned`: the LearnedCodec itself, a LightningModule.
+    """
+
+    def __init__(self, learned: "LearnedCodec", weights: Weights | None = None) -> None:
+        self.learned = learned
+        self.weights = weights
+        self.name = None if weights is None else weights.name
+
+    @property
+    def quality(self) -> float | None:
+        """What files are written at where none is named; None: there is one rate."""
+        own = None if self.weights is None else self.weights.quality
+        return self.learned.quality if own is None else own
+
+    @property
+    def qualities(self) -> range | tuple[float, float] | None:
+        """What a quality may be: integers, or all numbers from the first to the last; None: there is one rate."""
+        return self.learned.qualities
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every image comes back exactly."""
+        return self.learned.lossless
+
+    def encode(
+        self,
+        image: "ImageLike",
+        *,
+        quality: float | None = None,
+        bpp: float | None = None,
+        max_bytes: int | None = None,
+        psnr: float | None = None,
+        effort: int | None = None,
+        metadata: Metadata | None = None,
+    ) -> bytes:
+        """The complete file for an image.
+
+        `image`: of Pillow, of any mode but F and I; an array, uint8 `[H, W]` or `[H, W, 3]`; a tensor, uint8
+        `[1, H, W]` or `[3, H, W]`; or an image file, by its path or opened. It is turned upright, its ICC profile,
+        EXIF and XMP are kept; `metadata` is kept instead, and `Metadata()` keeps nothing. What else it has, a lossy
+        codec leaves out with a warning: transparency is laid over white, 16 bits are cut to 8.
+
+        `quality`: one of `qualities`, for this file alone. Or what the file must reach, for which the best quality
+        is searched, in about 8 encodes: `bpp`, above 0, bits per pixel at most; `max_bytes`, from 1, at most;
+        `psnr`, above 0, dB at least. `effort`, 0 to 9: how much work goes into a smaller file.
+
+        Raises ImageFileError for a file that cannot be read, LossyInputError where a lossless codec would lose
+        something, EncodeError for an array that is no image, or a target out of reach, ArgumentError for numbers
+        that are not allowed; all of them are ValueErrors of one line.
+
+        >>> import codec
+        >>> from PIL import Image
+        >>> image = Image.radial_gradient("L").resize((64, 48))
+        >>> data = codec.load("comcnn_reccnn").encode(image, max_bytes=500)
+        >>> len(data) <= 500
+        True
+        """
+        target = {"bpp": bpp, "max_bytes": max_bytes, "psnr": psnr}
+        target = {key: value for key, value in target.items() if value is not None}
+        if quality is not None and target:
+            raise ArgumentError("quality", quality, f"{' and '.join(target)} given too: name one of them")
+        done = self.at(quality, effort).compress(image, metadata, **target)
+        if done.picture.dropped:
+            warnings.warn("; ".join(done.picture.dropped), stacklevel=2)
+        return done.data
+
+    def compress(self, image: "ImageLike", metadata: Metadata | None = None, **target: float) -> Compressed:
+        """As `encode`, which warns of what `picture.dropped` says; `target` is what `search.encode_to` takes."""
+        from codec.data.image_file import check_all_kept
+        from codec.search import Found, encode_to
+
+        picture = _picture(image, channels=1 if self.learned.image_channels == 1 else None)
+        if self.lossless:
+            check_all_kept(picture, image)
+        try:
+            self.learned.check_size(*picture.image.shape[1:])
+        except ValueError as error:
+            raise EncodeError(str(error)) from None
+        kept = picture.metadata if metadata is None else metadata
+        if target:
+            found = encode_to(self.learned, picture.image, kept, **target)
+        else:
+            found = Found(self.learned.encode(picture.image, kept), self.learned.quality)
+        return Compressed(found.data, picture, found.quality, found.psnr)
+
+    def decode(
+        self,
+        data: File,
+        to: Kind = "pillow",
+        *,
+        crop: "tuple[int, int, int, int] | None" = None,
+        scale: int = 1,
+        partial: bool = False,
+    ) -> "Decoded":
+        """The image in a file that this codec wrote: its bytes, its path, or opened.
+
+        Of `crop`, (x, y, width, height) in pixels of the image, no more is decoded than lies around it; `scale` 2,
+        4 or 8 gives the image at that fraction of its sides, sooner, of models that can; `partial` takes a file
+        whose end is missing, too, and gives as much of the image as is there.
+
+        `to`: "pillow" gives an image of mode L or RGB, with metadata in its `info`; "numpy" uint8 `[H, W]` or
+        `[H, W, 3]`; "torch" uint8 `[1, H, W]` or `[3, H, W]`, on the CPU. Raises BitstreamError, a ValueError of
+        one line, if the file is damaged, or another codec's.
+        """
+        return CodedImage(data, partial).decode(to, self, crop=crop, scale=scale)
+
+    def encode_batch(self, images: "Iterable[ImageLike]", jobs: int = 1, **options: float) -> list[bytes]:
+        """The files of several images, of whichever sizes: `[N, 3, H, W]`, `[N, H, W, 3]`, a list, a generator.
+
+        `jobs`, from 1, of them at a time, by threads. `options` and what is raised: see `encode`.
+        """
+        return each(lambda image: self.encode(image, **options), images, jobs)
+
+    def decode_batch(self, files: Iterable[File], to: Kind = "pillow", jobs: int = 1) -> "list[Decoded]":
+        """The images in several files; `jobs`: see `encode_batch`, the rest: see `decode`."""
+        return each(lambda data: self.decode(data, to), files, jobs)
+
+    def at(self, quality: float | None = None, effort: int | None = None) -> "Codec":
+        """The same weights at another quality or effort, None being those in use. Raises ArgumentError."""
+        if self.weights is not None and quality == self.weights.quality:
+            quality = None  # the only one of these weights
+        if quality is None and effort is None:
+            return self
+        learned = self.learned.copied()
+        set_to(learned, quality, effort)
+        return Codec(learned, self.weights)
+
+    def __repr__(self) -> str:
+        at = "" if self.quality is None else f", quality={self.quality:g}"
+        return f"<Codec {self.name or self.learned.fingerprint().hex()}{at}, {self.learned.device}>"
+
+
+def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | None = None) -> None:
+    """Sets quality and effort, None leaving what is set. Raises ArgumentError, also where no file holds it."""
+    if quality is not None:
+        if learned.qualities is None:
+            raise ArgumentError("quality", quality, "the codec of this checkpoint has one quality only")
+        quality = int(quality) if float(quality).is_integer() else float(quality)
+        learned.set_quality(quality)
+        if learned.quality != quality:
+            lowest, second, *_, highest = learned.quality_grid
+            allowed = f"allowed are {lowest:g} to {highest:g} in steps of {second - lowest:g}"
+            raise ArgumentError("quality", quality, allowed)
+    if effort is not None:
+        learned.set_effort(effort)
+
+
+def _picture(image: "ImageLike", channels: int | None) -> "Picture":
+    """What is coded of an image, see `Codec.encode`; `channels`: 1 makes it grey."""
+    import numpy as np
+    import torch
+
+    from codec.data.image_file import picture_of, read_picture
+
+    if isinstance(image, str | Path) or hasattr(image, "read"):
+        return read_picture(image, channels)
+    if isinstance(image, Image.Image):
+        return picture_of(image, channels)
+    if isinstance(image, torch.Tensor):
+        right, pixels = image.ndim == 3 and image.shape[0] in (1, 3), image
+    elif isinstance(image, np.ndarray):
+        right, pixels = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3)), image
+    else:
+        raise EncodeError(f"{type(image).__name__}: allowed are images, arrays, tensors, paths and opened files")
+    if not right or image.dtype not in (torch.uint8, np.uint8) or 0 in image.shape:
+        raise EncodeError(
+            f"{image.dtype} {list(image.shape)}: allowed are arrays, uint8 [H, W] or [H, W, 3], and tensors, "
+            "uint8 [1, H, W] or [3, H, W]"
+        )
+    if isinstance(pixels, torch.Tensor):
+        pixels = pixels.cpu().permute(1, 2, 0).numpy()
+    return picture_of(Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), channels)

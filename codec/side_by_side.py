@@ -1,0 +1,49 @@
+"""Several images coded at a time, by threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from codec.checks import check_integer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@contextmanager
+def side_by_side(workers: int) -> Iterator[None]:
+    """Prepares what all threads share, so that none changes it under another, and divides the cores among them."""
+    if workers < 2:
+        yield
+        return
+    import torch
+
+    from codec.entropy.coder import default_coder
+
+    default_coder()  # may compile, for which it turns standard output away
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        # What every encode and decode sets, and puts back where it was.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def each(one: Callable[[T], R], items: Iterable[T], jobs: int) -> list[R]:
+    """What `one` makes of every item, `jobs` of them at a time. Raises ArgumentError unless `jobs` is from 1."""
+    check_integer("jobs", jobs, 1)
+    if jobs == 1:
+        return [one(item) for item in items]
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    done: list[R] = []
+    waiting: deque[Future[R]] = deque()
+    with side_by_side(jobs), ThreadPoolExecutor(jobs) as pool:
+        for item in items:  # of which few are to be in memory at once
+            waiting.append(pool.submit(one, item))
+            if len(waiting) > 2 * jobs:
+                done.append(waiting.popleft().result())
+        return done + [future.result() for future in waiting]
