@@ -19,7 +19,11 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     folders = [path] if path.exists() else paths_called(glob.escape(str(path)))
     if len(folders) > 1:
-        raise CheckpointError(f"{path} could be any of {', '.join(folder.name for folder in folders)}")
+        newest, *others = sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+        raise CheckpointError(
+            f"{path} fits {len(folders)} runs of different configs: give the whole name of one, {newest}, the "
+            f"newest, or {', '.join(folder.name for folder in others)}"
+        )
     for folder in folders:
         if folder.is_file():
             return folder

@@ -65,7 +65,7 @@ class CodedImage:
         if self.weights is None or not self.weights.accepts:
             return None if self.weights is None else self.weights.quality
         (first,) = self._sections[0][:1] or (0,)  # an empty one is refused as it is decoded
-        return first if self.weights.scheme == "comcnn_reccnn" else first / bitstream.QUALITY_UNIT
+        return first * self.weights.step
 
     @property
     def scales(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """A run's folder by its name, with and without the hash."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,11 @@ def test_a_checkpoint_is_that_of_the_one_folder_that_is_meant() -> None:
     for name, folder in {"a": "a", "b": "b-89abcdef", "[x]": "[x]-00000000"}.items():
         assert find_checkpoint(f"runs/{name}") == Path("runs", folder, "checkpoints/best.ckpt")
     Path("runs/b-00000000").mkdir()
-    with pytest.raises(CheckpointError, match="runs/b could be any of b-00000000, b-89abcdef"):
-        find_checkpoint("runs/b")
+    for newest, other in (("b-00000000", "b-89abcdef"), ("b-89abcdef", "b-00000000")):
+        os.utime(f"runs/{newest}", (2e9, 2e9))
+        os.utime(f"runs/{other}", (1e9, 1e9))
+        with pytest.raises(CheckpointError, match=f"whole name of one, runs/{newest}, the newest, or {other}$"):
+            find_checkpoint("runs/b")
     with pytest.raises(CheckpointError, match=r"no checkpoint at runs/\*:"):
         find_checkpoint("runs/*")  # a name is no pattern
 

@@ -22,7 +22,7 @@ from codec.cli.console import (
     say,
     write_output,
 )
-from codec.cli.paths import Job, Plan, check_target
+from codec.cli.paths import Job, Plan, check_folder_of, check_target
 from codec.cli.trace import tracer
 from codec.cli.workers import each
 from codec.coded_image import CodedImage
@@ -60,6 +60,7 @@ def extract(options: argparse.Namespace) -> int:
     kind = stream_of(section)
     target = STANDARD if options.output == STANDARD else _target(options, kind)
     if isinstance(target, Path):
+        check_folder_of(Path(options.output))
         check_target(target, options.force)
 
     def one(job: Job) -> str:

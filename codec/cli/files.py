@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from codec import pretrained
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
 from codec.cli.decoding import decoders_of, device_of, limit_pixels
 from codec.cli.parts import crop_of
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.progress import progress_of
-from codec.cli.targets import prepare, target_of
+from codec.cli.targets import chosen, prepare, target_of
 from codec.cli.workers import each
 from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
@@ -38,7 +37,7 @@ def compress(options: argparse.Namespace) -> int:
     """Images → files, with a pretrained model or the codec of a checkpoint."""
     if options.checkpoint and options.model:
         raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
-    weights = None if options.checkpoint else pretrained.choose(options.model, options.quality)
+    weights = None if options.checkpoint else chosen(options.model, options.quality)
     target = target_of(options, weights)
     plan = _planned(options, SUFFIX)
     if not plan.jobs:

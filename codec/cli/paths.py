@@ -52,6 +52,8 @@ def planned(
     several = len(inputs) > 1 or (isinstance(inputs[0], Path) and os.path.isdir(inputs[0]))  # noqa: PTH112
     into_folder = output != STANDARD and (several or Path(output).is_dir() or output.endswith(("/", os.sep)))
     _check_output(output, suffix, several, into_folder)
+    if output != STANDARD:
+        check_folder_of(Path(output))
     if STANDARD in (*inputs, output):
         if several or into_folder:
             raise UsageError("- is standard input or output: it takes one file, and goes to one that is named")
@@ -90,6 +92,15 @@ def distinct(names: list[tuple[Path, str]], suffix: str) -> list[Path]:
             return chosen
 
 
+def check_folder_of(output: Path) -> None:
+    """Raises UsageError if the folder that an output, a file or a folder, is to lie in is not there."""
+    folder = output.parent
+    if _lowest_there(output).is_dir() and not os.path.lexists(folder):
+        raise UsageError(
+            f"{output}: there is no folder {folder}: correct its name, or make it with mkdir -p {folder}"
+        )
+
+
 def check_target(target: Path, force: bool) -> None:
     """Raises UsageError if nothing can or may be written there. A link there is replaced, not what it names."""
     if os.path.lexists(target):
@@ -98,11 +109,16 @@ def check_target(target: Path, force: bool) -> None:
         if not force:
             what = "exists already" if target.exists() else "is a link to what is not there"
             raise UsageError(f"{target} {what}: --force overwrites it")
-    folder = next(parent for parent in target.parents if os.path.lexists(parent))
+    folder = _lowest_there(target)
     if not folder.is_dir():
         raise UsageError(f"{target}: {folder} is no folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{target}: {folder} is not writable")
+
+
+def _lowest_there(path: Path) -> Path:
+    """The deepest folder, or what stands in its place, of those that `path` names."""
+    return next(parent for parent in path.parents if os.path.lexists(parent))
 
 
 def _check_output(output: str, suffix: str, several: bool, into_folder: bool) -> None:

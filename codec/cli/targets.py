@@ -56,6 +56,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def chosen(model: str | None, quality: float | None) -> "Weights":
+    """The pretrained weights of `--model`, None being the default one, for `--quality`. Raises UsageError."""
+    try:
+        return pretrained.choose(model, quality)
+    except ArgumentError as error:
+        raise UsageError(f"--quality {error.value:g}: {error.allowed}") from error
+
+
 def target_of(options: argparse.Namespace, weights: "Weights | None") -> dict[str, float]:
     """What is to be searched for, as `encode_to` takes it; empty if nothing is.
 

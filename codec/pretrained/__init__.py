@@ -16,7 +16,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from codec.errors import CheckpointError
+from codec.bitstream import QUALITY_UNIT
+from codec.errors import ArgumentError, CheckpointError
 
 FOLDER = Path(__file__).parent
 
@@ -71,6 +72,11 @@ class Weights:
         return stem(self.name, self.quality)
 
     @property
+    def step(self) -> float:
+        """How far apart the qualities are that these weights accept."""
+        return 1 if self.scheme == "comcnn_reccnn" else 1 / QUALITY_UNIT
+
+    @property
     def label(self) -> str:
         """The name and, of a model with several rates, which one: "two_rates, quality 2"."""
         return self.name if self.quality is None else f"{self.name}, quality {self.quality}"
@@ -97,15 +103,22 @@ class PretrainedModel:
         return None if first.quality is None else (first.quality, last.quality)
 
     def at(self, quality: float | None = None) -> Weights:
-        """The weights for a quality; None: the middle one's. Raises CheckpointError if there are none."""
+        """The weights for a quality; None: the middle one's.
+
+        Raises CheckpointError if there are none, ArgumentError if it lies between two that a file can hold.
+        """
         if quality is None:
             return self.weights[(len(self.weights) - 1) // 2]
         if self.ends is None:
             raise CheckpointError(f"quality {quality}: the model {self.name} has one quality only, name none")
         lowest, highest = self.ends
         for weights in self.weights:
-            # Between two whole ones, it is for the codec to say whether it has that quality.
-            if lowest <= quality <= highest if weights.accepts else quality == weights.quality:
+            if weights.accepts and lowest <= quality <= highest:
+                if quality % weights.step:
+                    allowed = f"allowed are {lowest} to {highest} in steps of {weights.step:g}"
+                    raise ArgumentError("quality", quality, allowed)
+                return weights
+            if quality == weights.quality:
                 return weights
         raise CheckpointError(f"quality {quality}: the model {self.name} has {lowest} to {highest}")
 
@@ -134,7 +147,7 @@ def pretrained_models() -> list[PretrainedModel]:
 def choose(name: str | None = None, quality: float | None = None) -> Weights:
     """The weights of the model called `name`, None being the default one, for `quality`, None being its own.
 
-    Raises CheckpointError that says what there is.
+    Raises CheckpointError that says what there is, ArgumentError for a quality that no file can hold.
     """
     models = {model.name: model for model in pretrained_models()}
     if not models:

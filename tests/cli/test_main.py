@@ -41,10 +41,10 @@ def test_an_image_goes_to_a_file_and_comes_back_as_the_codec_decodes_it(run, cod
 
 def test_many_inputs_go_to_a_folder_that_is_made(run) -> None:
     pictures("a.png", "b.jpg", "c.webp")
-    status, out, err = run("compress", "a.png", "b.jpg", "c.webp", "made/for them")
+    status, out, err = run("compress", "a.png", "b.jpg", "c.webp", "made for them")
     assert (status, err) == (0, "")
     assert [line.split("]")[0] for line in out.splitlines()] == ["[1/3", "[2/3", "[3/3"]
-    assert files("made") == ["for them/a.qnt", "for them/b.qnt", "for them/c.qnt"]
+    assert files("made for them") == ["a.qnt", "b.qnt", "c.qnt"]
 
 
 def test_a_folder_keeps_its_sub_folders_there_and_back(run) -> None:
@@ -70,10 +70,13 @@ def test_a_slash_at_the_end_means_a_folder(run) -> None:
     assert files("out") == ["a.qnt"]
 
 
-def test_a_file_goes_into_a_folder_that_is_made(run) -> None:
+@pytest.mark.parametrize("output", ["ouptut/a.qnt", "ouptut/deep/", "ouptut/deep/a.qnt"])
+def test_a_misspelt_folder_is_told_and_not_made(output: str, run) -> None:
     picture("a.png")
-    assert run("compress", "a.png", "new/deep/a.qnt")[0] == 0
-    assert files("new") == ["deep/a.qnt"]
+    status, _, err = run("compress", "a.png", output)
+    assert status == 2
+    assert f"{Path(output)}: there is no folder {Path(output).parent}: correct its name, or make it" in err
+    assert files(".") == ["a.png"]
 
 
 @pytest.mark.parametrize("name", ["two words", "ünï-çødé 图像", "-dash", "new\nline", "100%{}", "dot.dot"])

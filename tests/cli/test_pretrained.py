@@ -112,7 +112,7 @@ def test_of_a_variable_rate_every_half_is_a_quality_and_the_middle_one_its_own(r
         assert bitstream.unpack(Path("a.qnt").read_bytes())[1][0][0] == in_halves
     status, _, err = run("compress", "a.png", "b.qnt", "--model", "variable", "--quality", 30.3)
     assert (status, err) == (2, "codec: error: --quality 30.3: allowed are 0 to 100 in steps of 0.5\n")
-    with pytest.raises(ArgumentError, match=r"quality=30\.3: a file holds 30\.5, the nearest that it can"):
+    with pytest.raises(ArgumentError, match=r"^quality=30\.3: allowed are 0 to 100 in steps of 0\.5$"):
         load_pretrained("variable", 30.3)
     assert load_pretrained("variable", 30.5).quality == 30.5
 

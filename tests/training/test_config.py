@@ -247,7 +247,7 @@ def test_all_faults_are_told_together(monkeypatch, capsys, tmp_path) -> None:
         ),
         (
             ["pretrained=diffusion_wavelet", "data=samples", "quality=30.3"],
-            r"error: .*quality=30\.3: a file holds 30\.5, the nearest that it can",
+            r"error: .*quality=30\.3: allowed are 0 to 100 in steps of 0\.5",
         ),
         (
             ["pretrained=diffusion_wavelet", "data=samples", "effort=10"],
