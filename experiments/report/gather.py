@@ -3,21 +3,24 @@
 import csv
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codec.run_names import without_hash
 from codec.sweeps.record import FILE as SWEEP_FILE
 from codec.sweeps.record import Sweep
 from codec.training.csv_metrics import FILES, read_logged
 from codec.training.results import read_results
 from experiments.points import LABELS, Point, curves_of, quality_of
 from experiments.published import DATASET, read_published
-from experiments.run_folders import named
 
 OUTCOMES = ("val_loss", "bpp", "psnr", "ms_ssim", "train_minutes")
 _DIGITS = 6
-_PLACES = ("name", "runs", "resume", "test", "logger", "more_epochs")  # overrides that change no result
+_PLACES = ("runs", "resume", "test", "logger", "more_epochs")  # overrides that change no result
+_WHAT = ("name", "run", "pretrained", "model", "data")  # which codec and which images, not how
+_WHICH_IMAGES = ("data.limit", "data.resize", "data.eval_crop", "data.channels")
 Run = dict[str, Any]
 
 
@@ -38,22 +41,31 @@ def curve_points(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def run_points(runs: Iterable[Run]) -> list[dict[str, Any]]:
-    """A point for each run that was tested; its data set is the one that its command names."""
-    return [
-        _shown({**run["results"], "codec": run["name"], "dataset": run["dataset"], "kind": "run"})
+    """A point for each run that was tested, by rising bpp: those of one codec on one data set are a curve."""
+    points = [
+        _shown({**run["results"], **{key: run[key] for key in ("codec", "setting", "dataset")}, "kind": "run"})
         for run in runs
         if "bpp" in run["results"]
     ]
+    return sorted(points, key=lambda point: point["bpp"])
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """The runs in a folder, tested or not: `name`, `folder`, `overrides`, `dataset`, `results`.
+    """The runs in a folder, tested or not: `codec`, `setting`, `dataset`, `name`, `folder`, `overrides`, `results`.
 
+    `codec`: the name that was given to it; else of an evaluation the run, pretrained model or standard codec that
+    it measured, of a training its folder's name without the hash. `setting`: its other overrides; `dataset`: the
+    images that its command names. `name` is `codec`, and where several share it also what tells them apart.
     `results` of a run that was not tested is its lowest `val_loss`, if it has one. Raises CheckpointError where
     results are damaged.
     """
-    folders = sorted(file.parent for file in folder.glob("*/config.yaml"))
-    return [_run(name, path) for name, path in named(folders).items()]
+    runs = [_run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
+    of_codec: dict[str, list[Run]] = {}
+    for run in runs:
+        of_codec.setdefault(run["codec"], []).append(run)
+    for same in of_codec.values():
+        _name_apart(same)
+    return runs
 
 
 def per_image(runs: Iterable[Run]) -> list[dict[str, Any]]:
@@ -99,13 +111,42 @@ def _axes(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [*(axis for axis in axes if len(set(map(str, axis["values"]))) > 1), *outcomes]
 
 
-def _run(name: str, folder: Path) -> Run:
-    overrides = _overrides(folder / "provenance/commands.txt")
+def _run(folder: Path) -> Run:
+    given = _overrides(folder / "provenance/commands.txt")
     file = folder / "results.json"
     results = read_results(file) if file.is_file() else _validated(folder)
-    data = overrides.get("data")
-    dataset = "runs" if data is None else f"runs, data={data}"
-    return {"name": name, "folder": folder, "overrides": overrides, "dataset": dataset, "results": results}
+    own = without_hash(folder.name)
+    codec = given.get("name") or (_measured_codec(given) if "val_loss" not in results else None) or own
+    images = [f"{key}={given[key]}" for key in ("data", *_WHICH_IMAGES) if key in given]
+    setting = " ".join(f"{key}={value}" for key, value in given.items() if key not in (*_WHAT, *_WHICH_IMAGES))
+    return {
+        "codec": codec,
+        "setting": setting,
+        "dataset": ", ".join(["runs", *images]),
+        "folder": folder,
+        "overrides": {key: value for key, value in given.items() if key != "name"},
+        "results": results,
+    }
+
+
+def _measured_codec(given: dict[str, str]) -> str | None:
+    """What an evaluation was of: a run by its folder's name, a pretrained model, a standard codec."""
+    run = Path(given.get("run", ""))
+    of_run = without_hash((run.parents[1] if run.suffix == ".ckpt" and len(run.parts) > 2 else run).name)
+    return of_run or given.get("pretrained") or given.get("model")
+
+
+def _name_apart(runs: Sequence[Run]) -> None:
+    """Gives runs of one codec their `name`: with the overrides that are not alike, and the hash where all are."""
+    keys = dict.fromkeys(key for run in runs for key in run["overrides"])
+    apart = [key for key in keys if len({run["overrides"].get(key) for run in runs}) > 1]
+    for run in runs:
+        told = [f"{key}={run['overrides'][key]}" for key in apart if key in run["overrides"]]
+        run["name"] = ", ".join([run["codec"], *told])
+    counts = Counter(run["name"] for run in runs)
+    for run in runs:
+        if counts[run["name"]] > 1:
+            run["name"] += f", {run['folder'].name}"
 
 
 def _validated(folder: Path) -> dict[str, float]:
@@ -120,7 +161,8 @@ def _overrides(file: Path) -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     words = shlex.split(lines[-1]) if lines else []
     pairs = (word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    return {key: value for key, value in pairs if key.partition(".")[0] not in _PLACES}
+    given = {key: value for key, value in pairs if key.partition(".")[0] not in _PLACES}
+    return {key: value for key, value in given.items() if not key.startswith(("hydra.", "hydra/"))}
 
 
 def _shown(point: Point) -> dict[str, Any]:

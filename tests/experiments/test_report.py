@@ -102,6 +102,51 @@ def test_runs_are_points_and_tables_too(runs: Path) -> None:
     assert gather.read_runs(runs / "none") == []
 
 
+def test_evaluations_of_one_codec_are_a_curve_and_are_named_by_what_differs(here: Path) -> None:
+    rows = [{"name": "a.png", "bytes": 100, "bpp": 0.5, "psnr": 30.0, "mse": 1e-3}]
+    for n, (folder, options) in enumerate(
+        [
+            ("jpeg_kodak", "model=jpeg model.quality=20 data=kodak"),
+            ("jpeg_kodak", "model=jpeg model.quality=50 data=kodak"),
+            ("jpeg_kodak", "model=jpeg data=kodak data.limit=3"),
+            ("wavelet-q20_on_kodak", "pretrained=wavelet quality=20 data=kodak"),
+            ("wavelet-q50_on_kodak", "pretrained=wavelet quality=50 data=kodak"),
+            ("best_on_kodak", "run=runs/first-00112233/checkpoints/best.ckpt data=kodak"),
+            ("mine", "run=runs/first-00112233 data=kodak name=mine"),
+        ]
+    ):
+        run(here / "runs", f"{folder}-0000000{n}", f"python evaluate.py {options}", rows)
+    read = gather.read_runs(here / "runs")
+    curves = {}
+    for point in gather.run_points(read):
+        curves.setdefault((point["codec"], point["dataset"]), []).append(point["setting"])
+    assert curves == {
+        ("jpeg", "runs, data=kodak"): ["model.quality=20", "model.quality=50"],
+        ("jpeg", "runs, data=kodak, data.limit=3"): [""],
+        ("wavelet", "runs, data=kodak"): ["quality=20", "quality=50"],
+        ("first", "runs, data=kodak"): [""],
+        ("mine", "runs, data=kodak"): [""],
+    }
+    assert sorted(table["name"] for table in gather.per_image(read)) == [
+        *("first", "jpeg, data.limit=3", "jpeg, model.quality=20", "jpeg, model.quality=50", "mine"),
+        *("wavelet, quality=20", "wavelet, quality=50"),
+    ]
+
+
+def test_trainings_of_one_name_are_a_curve_and_those_of_one_command_are_told_by_their_folders(here: Path) -> None:
+    rows = [{"name": "a.png", "bytes": 100, "bpp": 0.5, "psnr": 30.0, "mse": 1e-3}]
+    for n, rate in enumerate(("0.1", "0.2", "0.2")):
+        command = f"python train.py model=conv_baseline loss.rate_weight={rate} name=swept"
+        run(here / "runs", f"swept-0000000{n}", command, rows, val_loss=0.1)
+    read = gather.read_runs(here / "runs")
+    assert {point["codec"] for point in gather.run_points(read)} == {"swept"}
+    assert [run["name"] for run in read] == [
+        "swept, loss.rate_weight=0.1",
+        "swept, loss.rate_weight=0.2, swept-00000001",
+        "swept, loss.rate_weight=0.2, swept-00000002",
+    ]
+
+
 def test_a_standard_codec_comes_as_near_as_it_can(photograph: Tensor) -> None:
     image = crop(photograph, 32, 48)
     sizes = [len(Jpeg(quality).encode(image)) for quality in Jpeg.qualities]
