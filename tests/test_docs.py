@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)[^)\s#]+")
 PARTS = [path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml")]
 
 
@@ -24,6 +25,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def text(page: Path) -> str:
     return re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))
+
+
+def test_links_between_pages_lead_somewhere_in_the_repository_too() -> None:
+    links = [
+        (page, link) for page in (ROOT / "docs").rglob("*.md") for link in LINK.findall(page.read_text("utf-8"))
+    ]
+    assert len(links) > 50
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
 
 
 def test_every_page_is_in_the_menu(site: Path) -> None:

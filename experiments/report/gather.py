@@ -65,7 +65,7 @@ def read_runs(folder: Path) -> list[Run]:
         of_codec.setdefault(run["codec"], []).append(run)
     for same in of_codec.values():
         _name_apart(same)
-    return runs
+    return sorted(runs, key=lambda run: run["name"])
 
 
 def per_image(runs: Iterable[Run]) -> list[dict[str, Any]]:
