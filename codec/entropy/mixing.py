@@ -21,7 +21,6 @@ from codec.entropy.mixing_kernel import (
     ERRORS,
     INPUTS,
     LEAST,
-    MIXTURES,
     PIXELS,
     PROBABILITY_BITS,
     SEEN_BITS,
@@ -153,7 +152,7 @@ def _nothing_learned(size: tuple[int, int, int], margin: int) -> State:
     by_certainty = np.zeros((CLASSES, DECISIONS * CERTAINTIES, INPUTS))
     by_width = np.zeros((CLASSES, WIDTHS * WIDTHS, INPUTS))
     for weights in (by_certainty, by_width):
-        weights[..., :MIXTURES] = 0.8 / MIXTURES
+        weights[..., 0] = 0.8
     width = np.zeros((CLASSES, ERRORS), np.float32)
     width[:, 0] = USUAL_ERROR
     buckets = min(_MOST_BUCKETS, 1 << (_BUCKETS_A_PIXEL * math.prod(size) - 1).bit_length())

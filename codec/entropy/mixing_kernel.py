@@ -4,9 +4,8 @@ For every pixel the networks' mixture of logistics is first corrected by what th
 that forget, and are solved anew every few pixels, say by how many deviations the mean is off and how wide the
 errors are (least squares on what is decoded: Meyer and Tischer, "Glicbawls", 2001). The pixel's value, less the
 first channel's, is then coded in up to nine binary decisions, most significant first. Where the corrected mixture
-is sure of one, how often it was wrong when as sure is all that is asked. Else the mixtures, as they were and
-corrected, and counts of what came before in the same context each say a probability; their logits are weighted by
-two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
+is sure of one, how often it was wrong when as sure is all that is asked. Else it and counts of what came before in
+the same context each say a probability; their logits are weighted by two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
 "Adaptive weighing of context models for lossless data compression", 2005).
 
 Floats are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
@@ -28,8 +27,8 @@ CLASSES = KINDS * POSITIONS
 ERRORS, PIXELS = 16, 32
 VALUES = 256
 DECISIONS = 9  # of a difference from -256 to 255
-MIXTURES, CONTEXTS = 2, 5
-INPUTS = MIXTURES + CONTEXTS + 1
+CONTEXTS = 4
+INPUTS = 1 + CONTEXTS + 1  # the corrected mixture, counts, and a constant
 CERTAINTIES, WIDTHS = 5, 16
 
 UNKNOWN = -32768
@@ -45,7 +44,7 @@ _LARGEST_LOGIT = 12.0
 _LEARNING_RATE = 0.012
 _BIAS = 0.3
 # From this logit on a decision is sure; how sure, in halves, and of 2^24, how often that was wrong.
-SURE = 5.0
+SURE = 4.0
 SURE_STEPS, MISSED_BITS = 16, 24
 _MISSED_SHIFT = 7  # a sure decision changes that share by 2^-7
 _CERTAIN = (0.7, 1.5, 3.0, 6.0)
@@ -87,7 +86,6 @@ class Neighbours(NamedTuple):
     origins: np.ndarray  # int64 [P]
     nearest: int
     nearest_in_first: int
-    across: int
 
 
 class State(NamedTuple):
@@ -156,7 +154,7 @@ def code_plane(
     here, errors_at, pixels_at, origins_of = (
         neighbours.here, neighbours.errors, neighbours.pixels, neighbours.origins
     )  # fmt: skip
-    nearest, nearest_in_first, across = neighbours.nearest, neighbours.nearest_in_first, neighbours.across
+    nearest, nearest_in_first = neighbours.nearest, neighbours.nearest_in_first
     known, off_by, counts = state.pixels, state.errors, state.counts
     shift_moments, shift = state.shift_moments[class_], state.shift[class_]
     width_moments, width = state.width_moments[class_], state.width[class_]
@@ -170,11 +168,9 @@ def code_plane(
     pixels = np.zeros((_SOLVED_EVERY, PIXELS), np.float32)
     missing, missing_size = np.zeros(_SOLVED_EVERY, np.float32), np.zeros(_SOLVED_EVERY, np.float32)
     factor = np.zeros((PIXELS, PIXELS), np.float32)
-    centres, slopes, shares = (
-        np.zeros(MIXTURES * components), np.zeros(MIXTURES * components), np.zeros(MIXTURES * components)
-    )  # fmt: skip
+    centres, slopes, shares = np.zeros(components), np.zeros(components), np.zeros(components)
     contexts, buckets = np.zeros(CONTEXTS, np.int64), np.zeros(CONTEXTS, np.int64)
-    inputs, ends, origins = np.zeros(INPUTS), np.zeros(3 * MIXTURES), np.zeros(POSITIONS)
+    inputs, origins = np.zeros(INPUTS), np.zeros(POSITIONS)
     inputs[INPUTS - 1] = _BIAS
     float_ = np.zeros(1)
     bits = float_.view(np.int64)
@@ -186,7 +182,7 @@ def code_plane(
             at = start
         mean, square = 0.0, 0.0
         for k in range(components):
-            shares[k] = shares[components + k] = weights[n, k] * (1 / 1024)
+            shares[k] = weights[n, k] * (1 / 1024)
             centres[k], slopes[k] = means[n, k] * (1 / 16), rates[scales[n, k]]
             mean += shares[k] * centres[k]
         for k in range(components):
@@ -216,21 +212,20 @@ def code_plane(
         wider = min(max(size / USUAL_ERROR, _NARROWEST), _WIDEST)
         centre, narrower = mean + better * deviation, 1.0 / wider
         for k in range(components):
-            centres[components + k] = centre + (centres[k] - mean) * wider
-            slopes[components + k] = slopes[k] * narrower
+            centres[k] = centre + (centres[k] - mean) * wider
+            slopes[k] *= narrower
 
         first = int(known[at + here[0]]) if position > 0 else 0
         second = int(known[at + here[1]]) if position > 1 else 0
         _fill_contexts(
-            contexts, position, first, second,
-            _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first]), _or_none(known[at + across]),
+            contexts, position, first, second, _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first]),
             centre,
         )  # fmt: skip
         row, place = _step_of(log_deviation + 0.5), _step_of(ln(wider, logarithms, float_, bits) + 2.0)
         decoded, made = _code_value(
-            decoding, int(values[n]), first, components, centres, slopes, shares, contexts, counts, by_certainty,
-            by_width, (row * WIDTHS + place) * INPUTS, missed, buckets, inputs, ends, register, data, told, made,
-            tail, logarithms, logits, steps, float_, bits,
+            decoding, int(values[n]), first, centres, slopes, shares, contexts, counts, by_certainty, by_width,
+            (row * WIDTHS + place) * INPUTS, missed, buckets, inputs, register, data, told, made, tail, logarithms,
+            logits, steps, float_, bits,
         )  # fmt: skip
         values[n] = known[at] = decoded
         error = min(max((decoded - mean) * unit, -_LARGEST_ERROR), _LARGEST_ERROR)
@@ -336,7 +331,6 @@ def _fill_contexts(
     second: int,
     nearest: int,
     nearest_in_first: int,
-    across: int,
     centre: float,
 ) -> None:
     """What the pixel's value is counted under: its position and each time something else that is known.
@@ -346,10 +340,9 @@ def _fill_contexts(
     """
     difference = second - first + VALUES if position > 1 else 0
     contexts[0] = (position * VALUES + first) * VALUES + second
-    contexts[1] = ((position * VALUES + first) * (VALUES + 1) + nearest) * (VALUES + 1) + across
-    contexts[2] = position * 2 * VALUES + difference
-    contexts[3] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - nearest_in_first + 2 * VALUES
-    contexts[4] = (position * 4 + 1) * VALUES + int(min(max(centre - first, -256.0), 512.0))
+    contexts[1] = position * 2 * VALUES + difference
+    contexts[2] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - nearest_in_first + 2 * VALUES
+    contexts[3] = (position * 4 + 1) * VALUES + int(min(max(centre - first, -256.0), 512.0))
 
 
 @_compiled
@@ -357,7 +350,6 @@ def _code_value(
     decoding: bool,
     value: int,
     origin: int,
-    components: int,
     centres: np.ndarray,
     slopes: np.ndarray,
     shares: np.ndarray,
@@ -369,7 +361,6 @@ def _code_value(
     missed: np.ndarray,
     buckets: np.ndarray,
     inputs: np.ndarray,
-    ends: np.ndarray,
     register: np.ndarray,
     data: np.ndarray,
     told: np.ndarray,
@@ -381,13 +372,13 @@ def _code_value(
     float_: np.ndarray,
     bits: np.ndarray,
 ) -> tuple[int, int]:
-    """The value, which is at least `low` and below `high`, and how many decisions were made in all.
+    """The value, and how many decisions were made in all.
 
-    `ends` has what lies below `low`, of either mixture, what lies below `high` and what lies below the middle.
+    The value is at least `low` and below `high`; `under` and `over` are what the mixture has below these.
     """
     low, high = origin - VALUES, origin + VALUES
-    ends[1], ends[3] = 0.0, 1.0
-    start, prefix, is_filled, is_current = low, 0, False, False
+    under, over = 0.0, 1.0
+    start, prefix, is_filled = low, 0, False
     for decision in range(DECISIONS):
         within = decision % 3
         if within == 0:
@@ -401,9 +392,9 @@ def _code_value(
             high = middle
             continue
         wanted = 1 if value >= middle else 0
-        above, below = (min(high, VALUES) - middle) * _FLOOR, (middle - max(low, 0)) * _FLOOR
-        total = _mass_below(components, 2 * components, middle, shares, centres, slopes, tail)
-        logit = _logit(ends[3] - total, total - ends[1], above, below, logarithms, float_, bits)
+        below = _mass_below(middle, shares, centres, slopes, tail)
+        least_above, least_below = (min(high, VALUES) - middle) * _FLOOR, (middle - max(low, 0)) * _FLOOR
+        logit = _logit(over - below, below - under, least_above, least_below, logarithms, float_, bits)
         size = abs(logit)
         if size > SURE:
             step = min(int((size - SURE) * 2.0), SURE_STEPS - 1)
@@ -414,25 +405,18 @@ def _code_value(
                 missed[step] -= missed[step] >> _MISSED_SHIFT
             else:
                 missed[step] += ((1 << MISSED_BITS) - missed[step]) >> _MISSED_SHIFT
-            is_current = False
         else:
-            if not is_current:  # what the mixture as it was says has not been asked for a while
-                ends[0] = _mass_below(0, components, low, shares, centres, slopes, tail) if low > 0 else 0.0
-                ends[2] = _mass_below(0, components, high, shares, centres, slopes, tail) if high < VALUES else 1.0
-                is_current = True
-            ends[4] = _mass_below(0, components, middle, shares, centres, slopes, tail)
-            inputs[0] = _logit(ends[2] - ends[4], ends[4] - ends[0], above, below, logarithms, float_, bits)
-            inputs[1] = logit
             if not is_filled:
                 is_filled = True
                 for k in range(CONTEXTS):
                     buckets[k] = 8 * _bucket(contexts[k] * 2 * VALUES + prefix, counts.shape[1] // 8)
             node = (1 << within) + ((low - start) >> (DECISIONS - decision))
+            inputs[0] = logit
             for k in range(CONTEXTS):
                 count = int(counts[k, buckets[k] + node])
                 says = logits[count >> (SHARE_BITS + SEEN_BITS - LOGIT_BITS)]
                 often = count & _SEEN
-                inputs[MIXTURES + k] = says if often > 1 else 0.5 * says if often == 1 else 0.0
+                inputs[1 + k] = says if often > 1 else 0.5 * says if often == 1 else 0.0
             certainty = 0
             for limit in _CERTAIN:
                 certainty += 1 if size >= limit else 0
@@ -458,31 +442,27 @@ def _code_value(
                 share, often = count >> SEEN_BITS, count & _SEEN
                 share += ((bit << SHARE_BITS) - share) * steps[often] >> 16
                 counts[k, buckets[k] + node] = share << SEEN_BITS | min(often + 1, _MOST_SEEN)
-            ends[2 - 2 * bit] = ends[4]
-        ends[3 - 2 * bit] = total
         if len(told):
             told[made] = 2 * ones + bit
         made += 1
         if bit:
-            low = middle
+            low, under = middle, below
         else:
-            high = middle
+            high, over = middle, below
     return low, made
 
 
 @_compiled
 def _mass_below(
-    first: int,
-    behind: int,
     value: int,
     shares: np.ndarray,
     centres: np.ndarray,
     slopes: np.ndarray,
     tail: np.ndarray,
 ) -> float:
-    """What the logistics from `first` on and before `behind` have below `value`."""
+    """What the mixture has below `value`."""
     total = 0.0
-    for k in range(first, behind):
+    for k in range(len(shares)):
         total += shares[k] * logistic((value - 0.5 - centres[k]) * slopes[k], tail)
     return total
 

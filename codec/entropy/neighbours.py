@@ -14,9 +14,8 @@ _CROSS: tuple[_Offset, ...] = ((0, -1), (-1, 0), (0, 1), (1, 0))
 _DIAGONAL: tuple[_Offset, ...] = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 # On the grid of twice the resolution, by phase; phase 0, the first plane, has none there.
 _BETWEEN = ((), _DIAGONAL, _CROSS, _DIAGONAL + _CROSS)
-# Of each phase the nearest one that is known, and the one across it.
+# Of each phase the nearest one that is known.
 _NEAREST: tuple[_Offset, ...] = ((0, -1), (-1, -1), (0, -1), (-1, 0))
-_ACROSS: tuple[_Offset, ...] = ((-1, 0), (-1, 1), (0, 1), (1, 0))
 
 
 def stored_size(size: tuple[int, int, int], margin: int) -> int:
@@ -62,5 +61,4 @@ def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int], m
         origins=np.array([place for _, place in pixels], np.int64),
         nearest=distance(own, nearest, reach),
         nearest_in_first=distance(order[0], nearest, reach),
-        across=distance(own, _ACROSS[plane.phase], reach),
     )
