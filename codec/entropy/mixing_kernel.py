@@ -41,7 +41,7 @@ _RIDGE, _KEPT, _ONE = np.float32(1), np.float32(0.98), np.float32(1)
 _SMALLEST_PIVOT = np.float32(0.5)  # without rounding none would be below the ridge
 _FLOOR = 2e-6  # of the probability, for every value
 _LARGEST_LOGIT = 12.0
-_LEARNING_RATE = 0.012
+_LEARNING_RATE = 0.018
 _BIAS = 0.3
 # From this logit on a decision is sure; how sure, in halves, and of 2^24, how often that was wrong.
 SURE = 4.0
