@@ -131,13 +131,19 @@ def whole(x: Tensor, unit: float = 1.0) -> Tensor:
     return _Whole.apply(x, unit)
 
 
-def exact(weight: Tensor, bias: Tensor | None, reach: int) -> tuple[Tensor, Tensor | None]:
+def exact(
+    weight: Tensor, bias: Tensor | None, reach: int, most_steps: int | None = None
+) -> tuple[Tensor, Tensor | None]:
     """`weight` `[O, I, h, w]` and `bias` `[O]`, rounded so that all sums over integers |x| ≤ `reach` are exact.
 
-    Each output channel has its own power of two, the smallest that leaves |bias| + Σ|weight|·reach below 2^24 of
-    it. Raises ValueError if a weight or bias is not finite, or is 2^20 or larger.
+    Each output channel has its own power of two as a step, the smallest of which |bias| + Σ|weight|·reach is less
+    than 2^24, and, if `most_steps` is given, no weight more than so many. Raises ValueError if a weight or bias is
+    not finite, or is 2^20 or larger.
     """
-    return _rounded(weight, bias, _magnitude(weight).sum((1, 2, 3)), weight[0].numel(), reach, (-1, 1, 1, 1))
+    magnitude, coarsest = _magnitude(weight), None
+    if most_steps is not None:
+        coarsest = torch.frexp(magnitude.amax((1, 2, 3)).double() / WEIGHT_STEPS / most_steps)[1]
+    return _rounded(weight, bias, magnitude.sum((1, 2, 3)), weight[0].numel(), reach, (-1, 1, 1, 1), coarsest)
 
 
 def exact_transposed(weight: Tensor, bias: Tensor | None, reach: int, stride: int) -> tuple[Tensor, Tensor | None]:
@@ -162,14 +168,23 @@ def _magnitude(weight: Tensor) -> Tensor:
 
 
 def _rounded(
-    weight: Tensor, bias: Tensor | None, magnitude: Tensor, terms: int, reach: int, shape: tuple[int, ...]
+    weight: Tensor,
+    bias: Tensor | None,
+    magnitude: Tensor,
+    terms: int,
+    reach: int,
+    shape: tuple[int, ...],
+    coarsest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
+    """`coarsest`, if given: exponents of the steps, which are not to be smaller."""
     _check_terms(terms, reach)
     largest = magnitude.double() / WEIGHT_STEPS * reach
     if bias is not None:
         largest = largest + _magnitude(bias).double() / WEIGHT_STEPS
     # Rounding may add half a step a term: half of the range is kept for that.
     exponent = torch.frexp(largest)[1] + 1 - _FLOAT32_BITS
+    if coarsest is not None:
+        exponent = torch.maximum(exponent, coarsest)
     step = torch.ldexp(torch.ones_like(largest), exponent).float().to(weight.device)
     rounded = (weight / step.view(shape)).round() * step.view(shape)
     return rounded, None if bias is None else (bias / step).round() * step

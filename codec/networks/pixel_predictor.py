@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.networks.blocks import zero_
+from codec.networks.eight_bit import EightBitConv2d
 from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, codes, integers_of
 
 # Pixels enter the networks as integers around zero.
@@ -72,13 +73,16 @@ class PixelPredictor(nn.Module):
         inputs = planes * image_channels
         colours = [n % image_channels for n in range(inputs)]
         self.first = _DifferenceConv2d(colours, width, bias=True, brightness=_BRIGHTNESS)
-        self.from_features = zero_(ExactConv2d(features, width, 1))
+        self.from_features = zero_(EightBitConv2d(features, width, 1))
         self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
         self.linear = nn.ModuleList(
             _DifferenceConv2d([*colours, *self.order[:n]], 1 + gates, bias=False) for n in range(image_channels)
         )
-        self.join = nn.ModuleList(ExactConv2d(width + n, width, 3, padding=1) for n in range(image_channels))
-        self.heads = nn.ModuleList(ExactConv2d(width, 3 * components + gates, 1) for _ in range(image_channels))
+        self.join = nn.ModuleList(EightBitConv2d(width, width, 3, padding=1) for _ in range(image_channels))
+        self.errors = nn.ModuleList(
+            ExactConv2d(n, width, 3, padding=1, bias=False, reach=MID_GREY) for n in range(1, image_channels)
+        )
+        self.heads = nn.ModuleList(EightBitConv2d(width, 3 * components + gates, 1) for _ in range(image_channels))
         self._start_simple(taps, image_channels)
 
     def forward(
@@ -103,12 +107,15 @@ class PixelPredictor(nn.Module):
         h = codes(self.first(known) + self.from_features(features))
         for block in self.blocks:
             h = block(h)
-        linear_inputs, joined = known, h
+        linear_inputs, errors = known, known[:, :0, 1:-1, 1:-1]
         order = self.order[:channels]
         for n, channel in enumerate(order):
             with torch.autocast(known.device.type, enabled=False):
                 linear = self.linear[n](linear_inputs)
-            p = self.heads[n](codes(self.join[n](joined))).float() / CODE_UNIT
+            joined = self.join[n](h)
+            if n:
+                joined = joined + self.errors[n - 1](errors)
+            p = self.heads[n](codes(joined)).float() / CODE_UNIT
             predicted = MID_GREY + linear[:, :1] + self._gated(p[:, 3 * self.components :], linear[:, 1:])
             logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
             parameters = (logits, predicted + _MEAN_UNIT * corrections, log_scales)
@@ -117,7 +124,7 @@ class PixelPredictor(nn.Module):
             if n + 1 < len(order):
                 there = fit(target[:, None], known.shape[-2] - 2, known.shape[-1] - 2)
                 error = ((there - predicted.detach()) * _ERROR_STEPS).round().clamp(-MID_GREY, MID_GREY - 1)
-                joined = torch.cat([joined, error.to(joined.dtype)], 1)
+                errors = torch.cat([errors, error], 1)
                 beyond = F.pad(there - MID_GREY, (1, 1, 1, 1), mode="replicate")
                 linear_inputs = torch.cat([linear_inputs, beyond], 1)
 
@@ -183,8 +190,8 @@ class _DifferenceConv2d(ExactConv2d):
 class _Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.a = ExactConv2d(width, width, 3, padding=1)
-        self.b = ExactConv2d(width, width, 3, padding=1)
+        self.a = EightBitConv2d(width, width, 3, padding=1)
+        self.b = EightBitConv2d(width, width, 3, padding=1)
         zero_(self.b)
 
     def forward(self, h: Tensor) -> Tensor:
