@@ -5,8 +5,9 @@ that forget, and are solved anew every few pixels, say by how many deviations th
 errors are (least squares on what is decoded: Meyer and Tischer, "Glicbawls", 2001). The pixel's value, less the
 first channel's, is then coded in up to nine binary decisions, most significant first. Where the corrected mixture
 is sure of one, how often it was wrong when as sure is all that is asked. Else it and counts of what came before in
-the same context each say a probability; their logits are weighted by two sets of weights, which learn from every decision, and what the coder is told is the mean of both (Mahoney,
-"Adaptive weighing of context models for lossless data compression", 2005).
+the same context each say a probability; their logits are weighted by two sets of weights, which learn from every
+decision, and what the coder is told is the mean of both (Mahoney, "Adaptive weighing of context models for lossless
+data compression", 2005).
 
 Floats are added, multiplied, divided and rooted one by one, in one order: IEEE 754 says to the last bit what comes
 of that. numba compiles it so, without fused or reordered operations, unless it is told `fastmath`. Regressors and
@@ -217,10 +218,8 @@ def code_plane(
 
         first = int(known[at + here[0]]) if position > 0 else 0
         second = int(known[at + here[1]]) if position > 1 else 0
-        _fill_contexts(
-            contexts, position, first, second, _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first]),
-            centre,
-        )  # fmt: skip
+        near, near_in_first = _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first])
+        _fill_contexts(contexts, position, first, second, near, near_in_first, centre)
         row, place = _step_of(log_deviation + 0.5), _step_of(ln(wider, logarithms, float_, bits) + 2.0)
         decoded, made = _code_value(
             decoding, int(values[n]), first, centres, slopes, shares, contexts, counts, by_certainty, by_width,

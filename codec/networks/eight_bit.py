@@ -1,74 +1,117 @@
 """EightBitConv2d: an exact convolution of codes whose weights are bytes, which some CPUs add four times as fast."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from codec.networks.exact import CODE_MAX, ExactConv2d, exact
+from codec.networks.exact import CODE_MAX, ExactConv2d, codes, exact
 
 LARGEST_STEPS = 127
 
 
-class EightBitConv2d(ExactConv2d):
-    """An ExactConv2d of codes, 0…255, whose weights are at most 127 of their output channel's steps.
+class _Packed(NamedTuple):
+    """A weight as oneDNN wants it, and what it was made of."""
 
-    Outside training the sums are the same on all machines. Where oneDNN adds products of bytes without loss (on
-    x86 with VNNI), without gradients, it is given bytes; everywhere else floats are convolved, which are those sums
-    too, if not as fast.
+    weight: Tensor  # float32 [O, I, h, w]
+    bytes_: Tensor  # int8, in an order of oneDNN's own
+    steps: Tensor  # float32 [O]: what a channel's bytes count
+
+
+class EightBitConv2d(ExactConv2d):
+    """An ExactConv2d of codes, 0…255, of stride 1, whose weights are at most 127 of their output channel's steps.
+
+    Outside training its sums are the same on all machines. Where oneDNN adds products of bytes without loss (on x86
+    with VNNI), and no gradients are wanted, it is given bytes; everywhere else floats are convolved: the same sums,
+    not as fast.
     """
 
-    _packed: tuple[Tensor, Tensor, Tensor] | None = None
+    _packed: _Packed | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` `[B, I, H, W]`, of any type that holds codes."""
+        """`x` `[B, I, H, W]`, codes, float or uint8 as `coded` gives them."""
         weight, bias = self._weights()
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu" or not bytes_are_exact():
-            return self._conv_forward(x, weight, bias)
-        if self._packed is None or self._packed[0] is not weight:
-            self._packed = weight, *_pack(weight)
-        return _convolve(x, *self._packed[1:], bias, self.padding)
+        if self._takes_bytes(x):
+            return _convolved(_bytes_of(x), self._pack(weight), bias, self.padding, torch.float32)
+        return self._conv_forward(x, weight, bias)
+
+    def coded(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """`codes` of what `forward` gives, plus `added`, codes `[B, O, H, W]`: uint8 where bytes are convolved.
+
+        `added`, if uint8, may be written over.
+        """
+        if not self._takes_bytes(x):
+            y = self(x)
+            return codes(y if added is None else added + y)
+        weight, bias = self._weights()
+        added = None if added is None else _bytes_of(added)
+        return _convolved(_bytes_of(x), self._pack(weight), bias, self.padding, torch.uint8, added)
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         return exact(*self.as_is(), CODE_MAX, LARGEST_STEPS)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # what is packed for this machine cannot be copied
+        return {**self.__dict__, "_packed": None}  # what oneDNN packed cannot be copied
 
+    def _takes_bytes(self, x: Tensor) -> bool:
+        wanted = not self.training and not torch.is_grad_enabled() and x.device.type == "cpu"
+        return wanted and torch.backends.mkldnn.enabled and _bytes_are_exact()
 
-def bytes_are_exact() -> bool:
-    """Whether sums of products of bytes are what they should be here, and oneDNN is to be used at all."""
-    return torch.backends.mkldnn.enabled and _largest_sums_are_right()
+    def _pack(self, weight: Tensor) -> _Packed:
+        if self._packed is None or self._packed.weight is not weight:
+            self._packed = _packed(weight)
+        return self._packed
 
 
 @functools.cache
-def _largest_sums_are_right() -> bool:
-    """CPUs without VNNI add two products in 16 bits, and lose what is beyond; oneDNN does not say so."""
-    x = torch.full((1, 64, 9, 9), float(CODE_MAX))
-    x[..., ::2, 1::3] = 1
-    weight = torch.full((32, 64, 3, 3), float(LARGEST_STEPS))
-    weight[::3] *= -1
+def _bytes_are_exact() -> bool:
+    """Tried with large sums: CPUs without VNNI add two products in 16 bits, and nothing says what is lost."""
+    generator = torch.Generator().manual_seed(0)
+    x = CODE_MAX * torch.randint(0, 2, (1, 32, 9, 9), generator=generator)
+    weight = LARGEST_STEPS * torch.randint(-1, 2, (32, 32, 3, 3), generator=generator).float() / 4096
+    weight[0], bias = LARGEST_STEPS / 4096, torch.full((32,), 0.5)
+    sums = torch.nn.functional.conv2d(x.float(), weight, bias, padding=1)
+    x, bytes_ = _bytes_of(x), _packed(weight)
     try:
-        sums = _convolve(x, *_pack(weight / 8), torch.full((32,), 0.125), (1, 1))
+        found = _convolved(x, bytes_, bias, (1, 1), torch.float32)
+        coded = _convolved(x, bytes_, bias, (1, 1), torch.uint8)
+        added = _convolved(x, bytes_, bias, (1, 1), torch.uint8, x.clone())
     except (AttributeError, RuntimeError):  # not in this torch, or not on this machine
         return False
-    return torch.equal(sums, F.conv2d(x, weight / 8, torch.full((32,), 0.125), padding=1))
+    return (
+        torch.equal(found, sums)
+        and torch.equal(coded.float(), codes(sums))
+        and torch.equal(added.float(), codes(x + sums))
+    )
 
 
-def _pack(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What oneDNN wants of a weight `[O, I, h, w]`: its bytes in an order of its own, and each channel's step."""
+def _bytes_of(x: Tensor) -> Tensor:
+    return x.to(torch.uint8, memory_format=torch.channels_last)
+
+
+def _packed(weight: Tensor) -> _Packed:
     # The smallest power of two that is enough: the weights are multiples of it, as they are of their own step.
     mantissa, exponent = torch.frexp(weight.abs().amax((1, 2, 3)) / LARGEST_STEPS)
     steps = torch.ldexp(torch.ones_like(mantissa), exponent - (mantissa == 0.5).int())
     whole = (weight / steps.view(-1, 1, 1, 1)).to(torch.int8)
-    return torch.ops.onednn.qconv_prepack(whole, steps, 1.0, 0, [1, 1], [0, 0], [1, 1], 1, None), steps
+    return _Packed(
+        weight, torch.ops.onednn.qconv_prepack(whole, steps, 1.0, 0, [1, 1], [0, 0], [1, 1], 1, None), steps
+    )
 
 
-def _convolve(x: Tensor, packed: Tensor, steps: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    zeros = torch.zeros(len(steps), dtype=torch.int32)
-    return torch.ops.onednn.qconv2d_pointwise(
-        x.to(torch.uint8), 1.0, 0, packed, steps, zeros, bias, [1, 1], padding, [1, 1], 1, 1.0, 0, torch.float32,
-        "none", [], "",
-    )  # fmt: skip
+def _convolved(
+    x: Tensor,
+    packed: _Packed,
+    bias: Tensor | None,
+    padding: tuple[int, ...],
+    kind: torch.dtype,
+    added: Tensor | None = None,
+) -> Tensor:
+    """Sums as they are (float32), or rounded and clamped (uint8), then plus `added`, which is written over."""
+    zeros = torch.zeros(len(packed.steps), dtype=torch.int32)
+    given = (x, 1.0, 0, packed.bytes_, packed.steps, zeros)
+    shape = (bias, [1, 1], padding, [1, 1], 1, 1.0, 0, kind)
+    if added is None:
+        return torch.ops.onednn.qconv2d_pointwise(*given, *shape, "none", [], "")
+    return torch.ops.onednn.qconv2d_pointwise.binary(*given, added, *shape, 1.0, 0, "sum", 1.0, "none", [], "")

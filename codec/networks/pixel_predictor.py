@@ -112,10 +112,8 @@ class PixelPredictor(nn.Module):
         for n, channel in enumerate(order):
             with torch.autocast(known.device.type, enabled=False):
                 linear = self.linear[n](linear_inputs)
-            joined = self.join[n](h)
-            if n:
-                joined = joined + self.errors[n - 1](errors)
-            p = self.heads[n](codes(joined)).float() / CODE_UNIT
+            joined = codes(self.join[n](h) + self.errors[n - 1](errors)) if n else self.join[n].coded(h)
+            p = self.heads[n](joined).float() / CODE_UNIT
             predicted = MID_GREY + linear[:, :1] + self._gated(p[:, 3 * self.components :], linear[:, 1:])
             logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
             parameters = (logits, predicted + _MEAN_UNIT * corrections, log_scales)
@@ -195,7 +193,7 @@ class _Block(nn.Module):
         zero_(self.b)
 
     def forward(self, h: Tensor) -> Tensor:
-        return codes(h + self.b(codes(self.a(h))))
+        return self.b.coded(self.a.coded(h), h)
 
 
 def fit(plane: Tensor, height: int, width: int) -> Tensor:

@@ -1,10 +1,12 @@
 """How large a codec is, and how much its networks multiply: what a model card calls complexity."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from codec.learned_codec import LearnedCodec
 
@@ -27,13 +29,24 @@ def complexity(codec: LearnedCodec, image: Tensor) -> Complexity:
     lossless codec has less to do.
     """
     parameters = sum(parameter.numel() for parameter in codec.parameters())
-    with FlopCounterMode(display=False) as encoding:
+    with FlopCounterMode(display=False, custom_mapping=_of_bytes()) as encoding:
         data = codec.encode(image)
-    with FlopCounterMode(display=False) as decoding:
+    with FlopCounterMode(display=False, custom_mapping=_of_bytes()) as decoding:
         codec.decode(data)
     pixels = image.shape[1] * image.shape[2]
     counters = (encoding, decoding)
     return Complexity(parameters, *(round(counter.get_total_flops() / 2 / pixels) for counter in counters))
+
+
+def _of_bytes() -> dict[Any, Callable[..., int]]:
+    """The formula of convolutions of bytes (see codec.networks.eight_bit), which PyTorch's counter lacks."""
+
+    def flops(x: list[int], *others: Any, out_shape: list[int]) -> int:
+        _scale, _zero, weight, *_ = others
+        return conv_flop_count(x, weight, out_shape)
+
+    convolution = getattr(torch.ops.onednn, "qconv2d_pointwise", None)
+    return {} if convolution is None else {convolution: flops}
 
 
 def as_large_as_kodak(photograph: Tensor) -> Tensor:
