@@ -20,9 +20,10 @@ from rich.progress import track
 from torch import Tensor
 
 from codec.baselines import JpegXL, Png, WebP
-from codec.checkpoint import load_pretrained
+from codec.checkpoint import build_codec, load_pretrained
 from codec.checks import check_integer
 from codec.image_codec import ImageCodec
+from codec.learned_codec import LearnedCodec
 from codec.training.faults import user_errors
 from codec.training.run_folder import hardware
 from codec.whole_file import whole_file
@@ -88,11 +89,13 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     check_integer("--images", options.images, 1, 24)
     check_integer("--size", options.size, 32, 512)
+    model = load_pretrained(MODEL)
     codecs = {
         "PNG": Png(),
         "WebP": WebP(100, lossless=True),
+        "the networks alone": with_adaptation(model, "none"),
         "JPEG XL, effort 9": JpegXL(None, effort=9),
-        f"`{MODEL}`": load_pretrained(MODEL),
+        f"`{MODEL}`": model,
     }
     kodak = [picture_of(image, options.size) for image in images_of("kodak", "test")]
     chosen = kodak[:: len(kodak) // options.images][: options.images]
@@ -103,6 +106,13 @@ def main(arguments: Sequence[str]) -> None:
     with whole_file(options.out) as out:
         out.write(page(rows, list(codecs), len(chosen), options.size, arguments).encode())
     print(options.out)
+
+
+def with_adaptation(codec: LearnedCodec, adaptation: str) -> LearnedCodec:
+    """A lossless codec with the same networks."""
+    other = build_codec({**codec.model_config, "adaptation": adaptation})
+    other.load_state_dict(codec.state_dict())
+    return other.eval()
 
 
 def picture_of(image: Tensor, side: int) -> Image.Image:
@@ -141,7 +151,8 @@ def page(
         "# Lossless, by kind of picture",
         "",
         f"Bits a sample of whole files, {images} Kodak images, of each the middle {side}×{side}; all came back",
-        "exactly; in brackets, the last codec against the one before it.",
+        "exactly; in brackets, the last codec against the one before it. The networks alone: the last codec with",
+        "`adaptation: none`: nothing is learned while an image is coded.",
         f"`{command}`, {hardware(torch.device('cpu'))}.",
         "",
         f"| picture | {' | '.join(codecs)} |",
