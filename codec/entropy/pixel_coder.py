@@ -1,5 +1,9 @@
 """What codes the pixels of an image under the networks' mixtures."""
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Protocol
 
 from torch import Tensor
@@ -8,6 +12,10 @@ from codec.entropy.digits import CountedDigits, Digits
 from codec.entropy.mixture import Mixture, Plane
 
 ADAPTATIONS = ("none", "mixing")
+
+# The planes of some pixels, in coding order: their distributions, and the pixels, which a decoder writes there
+# before it asks for the next.
+Visit = Iterator[tuple[Mixture, Tensor, Plane]]
 
 
 class PixelCoder(Protocol):
@@ -40,3 +48,29 @@ def pixel_coder(adaptation: str, counted: bool = False) -> type[PixelCoder]:
     from codec.entropy.mixing import AdaptiveMixing  # numba takes a second to import
 
     return AdaptiveMixing
+
+
+def in_turns(visits: Iterable[Visit]) -> Visit:
+    """The first plane of each, then the second of each, and so on."""
+    waiting = deque(visits)
+    while waiting:
+        visit = waiting.popleft()
+        if (plane := next(visit, None)) is not None:
+            waiting.append(visit)
+            yield plane
+
+
+def read_in_turns(visits: Iterable[Visit], read: Callable[[Mixture, Plane], Tensor]) -> None:
+    """Writes what `read` gives for the planes, in the order of `in_turns`.
+
+    It is called in one other thread, beside which the distributions of the next visit's plane are found.
+    """
+    with ThreadPoolExecutor(1) as beside:
+        waiting = deque((visit, None, None) for visit in visits)
+        while waiting:
+            visit, target, pixels = waiting.popleft()
+            if target is not None:
+                target.copy_(pixels.result())
+            if (asked := next(visit, None)) is not None:
+                mixture, target, plane = asked
+                waiting.append((visit, target, beside.submit(copy_context().run, read, mixture, plane)))

@@ -1,6 +1,6 @@
 """PixelPredictor: the distributions of one plane of pixels, from pixels that are known already."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -86,18 +86,13 @@ class PixelPredictor(nn.Module):
         self._start_simple(taps, image_channels)
 
     def forward(
-        self,
-        known: Tensor,
-        features: Tensor,
-        plane: Tensor,
-        code: Callable[[tuple[Tensor, ...], Tensor, int], None],
-        channels: int | None = None,
-    ) -> None:
-        """Calls `code(parameters, channel, n)` for the n-th channel of `plane` `[B, C, h, w]` in coding order.
+        self, known: Tensor, features: Tensor, plane: Tensor, channels: int | None = None
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor, int]]:
+        """Yields `(parameters, channel, n)` for the n-th channel of `plane` `[B, C, h, w]` in coding order.
 
         `known` `[B, n·C, H, W]` are the known planes, 0…255, and `features` `[B, F, H, W]` codes; h ≤ H, w ≤ W.
         `parameters` are those of codec.entropy.Mixture, `[B, K, h, w]` each; `channel` is `[B, h, w]` of `plane`;
-        by the time `code` returns, it must hold its pixels: a decoder writes them there. `channels` is how many are
+        when the next is asked for, it must hold its pixels: a decoder writes them there. `channels` is how many are
         visited; None: all.
         """
         height, width = plane.shape[-2:]
@@ -118,7 +113,7 @@ class PixelPredictor(nn.Module):
             logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
             parameters = (logits, predicted + _MEAN_UNIT * corrections, log_scales)
             target = plane[:, channel]
-            code(tuple(values[..., :height, :width] for values in parameters), target, n)
+            yield tuple(values[..., :height, :width] for values in parameters), target, n
             if n + 1 < len(order):
                 there = fit(target[:, None], known.shape[-2] - 2, known.shape[-1] - 2)
                 error = ((there - predicted.detach()) * _ERROR_STEPS).round().clamp(-MID_GREY, MID_GREY - 1)

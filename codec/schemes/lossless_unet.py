@@ -10,8 +10,9 @@ Letters: B images, C image channels, H × W pixels, N halvings to the core resol
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from codec.bitstream import BitstreamError, StringReader, pack_strings
 from codec.checks import check_choice, check_integer, check_positive
 from codec.entropy import EntropyBottleneck, LogisticMixture, Mixture
 from codec.entropy.mixture import Plane
-from codec.entropy.pixel_coder import ADAPTATIONS, PixelCoder, pixel_coder
+from codec.entropy.pixel_coder import ADAPTATIONS, PixelCoder, Visit, in_turns, pixel_coder, read_in_turns
 from codec.entropy.trace import observed
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
@@ -37,7 +38,7 @@ from codec.networks.samples import checksum, tiles, to_integers
 # Before the pixels: tile size, levels and which adaptation, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")
 
-Code = Callable[[Mixture, Tensor, Plane], None]
+_TOGETHER = 2  # tiles that are coded at a time
 
 
 class LosslessUNet(LearnedCodec):
@@ -55,8 +56,9 @@ class LosslessUNet(LearnedCodec):
     `adaptation` "none" codes with the networks' mixtures as they are. "mixing" learns from every pixel that has
     been coded, and mixes what it learned with the mixtures (see codec.entropy.mixing).
 
-    The image is cut into tiles of at most `tile` × `tile` pixels, coded one after the other: the networks' memory,
-    and the time per pixel, do not grow with the image.
+    The image is cut into tiles of at most `tile` × `tile` pixels: the networks' memory, and the time per pixel, do
+    not grow with the image. Two are coded at a time, plane by plane in turns, so that the networks see one while a
+    decoder reads pixels of the other.
 
     `depth` is N; `features`, `width` and `blocks` the U-Net's and the predictors' channels and residual blocks;
     `components` logistics a mixture; `gates` (see PixelPredictor). `shortcut` "dct" (`context` "none" only) has
@@ -164,8 +166,7 @@ class LosslessUNet(LearnedCodec):
 
     def _bits(self, image: Tensor) -> dict[str, Tensor]:
         (y_hat,), bits = self.bottleneck([self.g_a(image)])
-        planes: list[Tensor] = []
-        self._visit(image, y_hat, lambda mixture, pixels, _: planes.append(self.mixture.bits(mixture, pixels)))
+        planes = [self.mixture.bits(mixture, pixels) for mixture, pixels, _ in self._visit(image, y_hat)]
         return {"z": sum(bits.values()), "x": torch.stack(planes).sum(0)}
 
     def _file_bits(self, image: Tensor) -> dict[str, Tensor]:
@@ -210,14 +211,16 @@ class LosslessUNet(LearnedCodec):
         image = torch.zeros(1, self.image_channels, *size, device=self.device)
         pixels = self._pixel_coder(image, sections[1][_HEAD.size :])
 
-        def code(mixture: Mixture, target: Tensor, plane: Plane) -> None:
-            told, read = partial(self.mixture.told, mixture), partial(pixels.read, mixture, plane)
-            target.copy_(observed("x", told, read))
+        def read(mixture: Mixture, plane: Plane) -> Tensor:
+            return observed("x", partial(self.mixture.told, mixture), partial(pixels.read, mixture, plane))
+
+        def visit(tile: Tensor, corner: tuple[int, int]) -> Visit:
+            (z,) = self.bottleneck.decompress(latents.next(), [self._core_size(tile.shape[-2:])])
+            return self._visit(tile, z, channels, corner)
 
         with exact_kernels(self.device.type):
-            for tile, corner in tiles(image, self.tile):
-                (z,) = self.bottleneck.decompress(latents.next(), [self._core_size(tile.shape[-2:])])
-                self._visit(tile, z, code, channels, corner)
+            for together in _together(image, self.tile):
+                read_in_turns([visit(*tile) for tile in together], read)
         latents.end()
         pixels.end()
         if checksum(image) != expected:
@@ -257,8 +260,10 @@ class LosslessUNet(LearnedCodec):
         channels = self._channels_to_code(image)
         # An encoder has all pixels: while one plane is coded, the networks see the next ones.
         with exact_kernels(image.device.type), Behind(pixels.write) as write:
-            for tile, corner in tiles(image, self.tile):
-                self._visit(tile, coded(self.g_a(tile)), write, channels, corner)
+            for together in _together(image, self.tile):
+                visits = [self._visit(tile, coded(self.g_a(tile)), channels, at) for tile, at in together]
+                for mixture, target, plane in in_turns(visits):
+                    write(mixture, target, plane)
 
     def _core_size(self, size: tuple[int, int]) -> tuple[int, int]:
         height, width = (-(-side // 2**self.depth) for side in size)
@@ -276,28 +281,21 @@ class LosslessUNet(LearnedCodec):
         return y
 
     def _visit(
-        self,
-        tile: Tensor,
-        y_hat: Tensor,
-        code: Code,
-        channels: int | None = None,
-        corner: tuple[int, int] = (0, 0),
-    ) -> None:
-        """Calls `code(mixture, pixels, plane)` for all channels of all planes of a tile `[B, C, h, w]`, in order.
+        self, tile: Tensor, y_hat: Tensor, channels: int | None = None, corner: tuple[int, int] = (0, 0)
+    ) -> Visit:
+        """Yields `(mixture, pixels, plane)` for all channels of all planes of a tile `[B, C, h, w]`, in order.
 
-        The pixels, `[B, h', w']`, are views of the tile. An encoder reads them; a decoder writes them, which is
-        how what is known later on gets its pixels. With `channels` 1, all others are copies of the first. `corner`
-        is where the tile begins in its image.
+        The pixels, `[B, h', w']`, are views of the tile. An encoder reads them; a decoder writes them before it
+        goes on, which is how what is known later on gets its pixels. With `channels` 1, all others are copies of
+        the first. `corner` is where the tile begins in its image.
         """
         order = CODING_ORDER[self.image_channels]
 
         def predict(
             predictor: PixelPredictor, known: Tensor, features: Tensor, pixels: Tensor, first: Plane
-        ) -> None:
-            def code_channel(parameters: tuple[Tensor, ...], target: Tensor, n: int) -> None:
-                code(Mixture(*parameters), target, first._replace(channel=order[n], position=n))
-
-            predictor(known, features, pixels, code_channel, channels)
+        ) -> Visit:
+            for parameters, target, n in predictor(known, features, pixels, channels):
+                yield Mixture(*parameters), target, first._replace(channel=order[n], position=n)
             for other in order[1:] if channels == 1 else ():
                 pixels[:, other].copy_(pixels[:, order[0]])
 
@@ -308,7 +306,8 @@ class LosslessUNet(LearnedCodec):
         features = self._features(z, tile.shape[-2:])
         step = 2**self.levels
         preview = self._preview(z, features[self.levels])
-        predict(self.base, preview, features[self.levels], tile[..., ::step, ::step], plane_at(0, 0, step, 0, 0))
+        base = tile[..., ::step, ::step]
+        yield from predict(self.base, preview, features[self.levels], base, plane_at(0, 0, step, 0, 0))
         for level in reversed(range(self.levels)):
             image = tile[..., :: 2**level, :: 2**level]
             known = [image[..., ::2, ::2]]
@@ -318,7 +317,7 @@ class LosslessUNet(LearnedCodec):
                 if pixels.numel():
                     predictor, kind = self.predictors[min(level, 1)][phase - 1], phase + (0 if level else 3)
                     first = plane_at(down << level, right << level, 2 << level, phase, kind)
-                    predict(predictor, torch.cat(known, 1), features[level + 1], pixels, first)
+                    yield from predict(predictor, torch.cat(known, 1), features[level + 1], pixels, first)
                 # Of a tile one pixel high or wide, some planes are empty.
                 known.append(fit(pixels, height, width) if pixels.numel() else known[0])
 
@@ -342,3 +341,9 @@ class LosslessUNet(LearnedCodec):
                 weight, _ = exact_transposed(weight, None, self.bottleneck.scale // 2, self.shortcut.block)
             preview = F.conv_transpose2d(z.float(), weight, stride=self.shortcut.block) + 127.5
         return codes(preview)[..., : features.shape[-2], : features.shape[-1]]
+
+
+def _together(image: Tensor, largest: int) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
+    every = tiles(image, largest)
+    while together := list(islice(every, _TOGETHER)):
+        yield together

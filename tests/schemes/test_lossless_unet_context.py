@@ -7,6 +7,7 @@ from torch import Tensor
 from unet_codecs import NONE, POLYPHASE, SMALL, lossless
 
 from codec import bitstream
+from codec.entropy.trace import Pass, traced
 from codec.losses import RateDistortionLoss
 from codec.networks.samples import to_integers
 from codec.schemes.lossless_unet import LosslessUNet
@@ -21,14 +22,10 @@ def codec(request: pytest.FixtureRequest) -> LosslessUNet:
 
 def seen(codec: LosslessUNet, image: Tensor, y_hat: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """(means, pixels) of every plane of `image` `[1, C, H, W]`, in coding order."""
-    found = []
     with torch.no_grad():
         if y_hat is None:
             (y_hat,), _ = codec.bottleneck([codec.g_a(image)])
-        codec._visit(
-            image, y_hat, lambda mixture, pixels, plane: found.append((mixture.means.clone(), pixels.clone()))
-        )
-    return found
+        return [(mixture.means.clone(), pixels.clone()) for mixture, pixels, _ in codec._visit(image, y_hat)]
 
 
 # ---- what is known when
@@ -56,16 +53,11 @@ def test_no_distribution_depends_on_pixels_coded_later(photograph: Tensor) -> No
 
 def mark(codec: LosslessUNet, image: Tensor, y_hat: Tensor, n: int) -> Tensor:
     """`image` with all pixels of its plane `n`, in coding order, inverted."""
-    marked, count = image.clone(), 0
-
-    def code(mixture, pixels, plane):
-        nonlocal count
-        if count == n:
-            pixels.copy_(255 - pixels)
-        count += 1
-
+    marked = image.clone()
     with torch.no_grad():
-        codec._visit(marked, y_hat, code)
+        for count, (_, pixels, _) in enumerate(codec._visit(marked, y_hat)):
+            if count == n:
+                pixels.copy_(255 - pixels)
     return marked
 
 
@@ -92,9 +84,22 @@ def test_pixels_of_one_tile_change_nothing_in_another(photograph: Tensor) -> Non
     strings = [
         [reader.next() for _ in range(4 * 13 * 3 * 2)] for reader in readers
     ]  # tiles, planes, channels, digits
-    a_tile = len(strings[0]) // 4
-    assert strings[0][:a_tile] != strings[1][:a_tile]
-    assert strings[0][a_tile:] == strings[1][a_tile:]
+    of_first = [n < len(strings[0]) // 2 and n // 2 % 2 == 0 for n in range(len(strings[0]))]  # two take turns
+    changed = [one != other for one, other in zip(*strings, strict=True)]
+    assert any(changed)
+    assert not any(change for change, first in zip(changed, of_first, strict=True) if not first)
+
+
+def test_a_trace_shows_the_planes_of_two_tiles_in_turns(photograph: Tensor) -> None:
+    codec, image = lossless(POLYPHASE, "model.tile=32", "model.adaptation=none"), crop(photograph, 32, 56)
+    shown: list[Pass] = []
+    data = codec.encode(image)
+    with traced(shown.append):
+        assert torch.equal(codec.decode(data), image)
+    sizes = [step.symbols for step in shown if step.part == "x"]
+    assert len(sizes) == 2 * 13 * 3
+    assert sizes[::2] == sizes[1::2]  # of two tiles 32×28
+    assert sum(sizes) == image.numel()
 
 
 def test_no_network_sees_more_than_a_tile(photograph: Tensor) -> None:
