@@ -34,7 +34,7 @@ from codec.entropy.mixing_kernel import (
     code_plane,
 )
 from codec.entropy.mixing_tables import MISSED, TABLES, ending, started
-from codec.entropy.mixture import FRACTIONS, WEIGHT_TOTAL, LogisticMixture, Mixture, Plane
+from codec.entropy.mixture import FRACTIONS, LogisticMixture, Mixture, Plane
 from codec.entropy.neighbours import neighbours, stored_size
 from codec.errors import EncodeError
 
@@ -110,8 +110,8 @@ class AdaptiveMixing:
         self, decoding: bool, values: np.ndarray, mixture: Mixture, plane: Plane, data: np.ndarray, told: np.ndarray
     ) -> int:
         # Arrays of another kind, or in another order, would be another type to compile.
-        means, scales, weights = (
-            np.ascontiguousarray(part.cpu().numpy(), np.int32) for part in self.model.integers(mixture)
+        means, scales, behind = (
+            np.ascontiguousarray(part.cpu().numpy(), np.int32) for part in self.model.rounded(mixture)
         )
         if self.state is None:  # of an image's planes the first lies on the coarsest grid
             self.margin = plane.step
@@ -119,7 +119,7 @@ class AdaptiveMixing:
         around = neighbours(plane, self.size, self.order, self.margin)
         columns = mixture.means.shape[-1]
         return code_plane(
-            decoding, values, columns, means, scales, weights, around, self.state, TABLES, self.register, data, told
+            decoding, values, columns, means, scales, behind, around, self.state, TABLES, self.register, data, told
         )
 
 
@@ -195,10 +195,10 @@ def _code_one_pixel() -> None:
         np.empty(2 * _BYTES_A_PIXEL, np.uint8),
     )
     register, around, state = started(), neighbours(plane, size, (0,), 1), _nothing_learned(size, 1)
-    means, weights = VALUES // 2 * FRACTIONS * one, WEIGHT_TOTAL * one
+    means = VALUES // 2 * FRACTIONS * one
     timer.start()
     try:
-        made = code_plane(False, values, 1, means, one, weights, around, state, TABLES, register, out, told)
+        made = code_plane(False, values, 1, means, one, one, around, state, TABLES, register, out, told)
         check_bits(started(), out, told[:made], False)
     finally:
         timer.cancel()

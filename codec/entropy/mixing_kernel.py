@@ -116,6 +116,7 @@ class Tables(NamedTuple):
     logarithms: np.ndarray  # ln(1 + n / 2^LN_BITS)
     rates: np.ndarray  # 1 / scale and
     variances: np.ndarray  # π²/3 scale², by the index of a scale
+    weights: np.ndarray  # e^(-n / 8)
     logits: np.ndarray  # ln(p / (1 - p)), by the first LOGIT_BITS bits of a share
     steps: np.ndarray  # int64: by which share, of 65536, a count learns, by how often it was seen
 
@@ -134,7 +135,7 @@ def code_plane(
     columns: int,
     means: np.ndarray,
     scales: np.ndarray,
-    weights: np.ndarray,
+    behind: np.ndarray,
     neighbours: Neighbours,
     state: State,
     tables: Tables,
@@ -144,7 +145,7 @@ def code_plane(
 ) -> int:
     """Codes a plane of `columns` columns: `values`, int16 `[N]`, row by row, which a decoder writes.
 
-    Its mixtures are codec.entropy.mixture.Integers as NumPy arrays `[N, K]`. `register` and `data` are the coder's
+    Its mixtures are codec.entropy.mixture.Rounded as NumPy arrays `[N, K]`. `register` and `data` are the coder's
     (see code_bit); an encoder's `data` has 18 bytes a pixel left. `told`, uint32, is empty or has room for
     DECISIONS a pixel: then it is given what the coder was told (see check_bits). Returns how many those are.
     """
@@ -162,6 +163,7 @@ def code_plane(
     pixel_moments, pixel_shift = state.pixel_moments[class_], state.pixel_shift[class_]
     by_certainty, by_width, missed = state.by_certainty[class_], state.by_width[class_], state.missed[class_]
     tail, logarithms, rates, variances = tables.tail, tables.logarithms, tables.rates, tables.variances
+    weights = tables.weights
     logits, steps = tables.logits, tables.steps
     used, seen = _padded(len(errors_at) + 2), _padded(len(pixels_at) + 2)
     errors = np.zeros((_SOLVED_EVERY, ERRORS), np.float32)
@@ -181,9 +183,13 @@ def code_plane(
             column = 0
             start += down
             at = start
-        mean, square = 0.0, 0.0
+        mean, square, total = 0.0, 0.0, 0.0
         for k in range(components):
-            shares[k] = weights[n, k] * (1 / 1024)
+            shares[k] = weights[behind[n, k]]
+            total += shares[k]
+        total = 1.0 / total
+        for k in range(components):
+            shares[k] *= total
             centres[k], slopes[k] = means[n, k] * (1 / 16), rates[scales[n, k]]
             mean += shares[k] * centres[k]
         for k in range(components):

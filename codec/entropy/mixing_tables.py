@@ -19,7 +19,7 @@ from codec.entropy.mixing_kernel import (
     TAIL_STEPS,
     Tables,
 )
-from codec.entropy.mixture import SCALES, SCALES_PER_E, SMALLEST_SCALE
+from codec.entropy.mixture import SCALES, SCALES_PER_E, SMALLEST_SCALE, WEIGHT_STEPS, WEIGHTS_PER_E
 
 _VARIANCE = Decimal("3.29")  # π²/3, of a logistic whose scale is 1
 _FIRST_COUNT = 2  # tenths by which a count, when it begins, is more than what was seen
@@ -34,6 +34,7 @@ def _tables() -> Tables:
         logarithms=_floats((1 + Decimal(n) / (1 << LN_BITS)).ln() for n in range((1 << LN_BITS) + 1)),
         rates=_floats((-log_scale).exp() for log_scale in log_scales),
         variances=_floats(_VARIANCE * (2 * log_scale).exp() for log_scale in log_scales),
+        weights=_floats((-Decimal(n) / WEIGHTS_PER_E).exp() for n in range(WEIGHT_STEPS)),
         logits=_floats((half / ((2 << LOGIT_BITS) - half)).ln() for half in halves),
         steps=np.array([(10 << 16) // (10 * (n + 1) + _FIRST_COUNT) for n in range(_SETTLED)]),
     )

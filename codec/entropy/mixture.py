@@ -24,7 +24,7 @@ _FURTHEST = VALUES * FRACTIONS
 SCALES, SCALES_PER_E, SMALLEST_SCALE = 48, 6, -2.5  # log-scales -2.5 to 5.33
 # What the likeliest pixel costs at least, in both of its digits.
 LEAST_BITS = math.log2(_TOTAL / (_MASS + _DIGIT)) + math.log2(_TOTAL / (_TOTAL - _DIGIT + 1))
-_WEIGHT_STEPS, _WEIGHTS_PER_E, WEIGHT_TOTAL = 64, 8, 1024
+WEIGHT_STEPS, WEIGHTS_PER_E, _WEIGHT_TOTAL = 64, 8, 1024
 
 
 class Mixture(NamedTuple):
@@ -38,8 +38,16 @@ class Mixture(NamedTuple):
     log_scales: Tensor
 
 
+class Rounded(NamedTuple):
+    """Mixtures, int32 `[N, K]`: means in sixteenths, scales by index, and by how many eighths logits are behind."""
+
+    means: Tensor
+    scales: Tensor
+    behind: Tensor
+
+
 class Integers(NamedTuple):
-    """Mixtures as they are coded with, int32 `[N, K]`: means in sixteenths, scales by index, weights of 1,024."""
+    """Mixtures as digits are coded with, int32 `[N, K]`: means and scales as in Rounded, weights of 1,024."""
 
     means: Tensor
     scales: Tensor
@@ -125,20 +133,26 @@ class LogisticMixture(nn.Module):
         """All integers that a plane's counts are made of: of each pixel the mixture's, `[N, K]`, and the tables."""
         return *self.integers(mixture), self.rises, self.weights
 
-    def integers(self, mixture: Mixture) -> Integers:
-        """The parameters as int32 `[N, K]`, N pixels of one plane after the other."""
+    def rounded(self, mixture: Mixture) -> Rounded:
+        """The parameters as integers, N pixels of one plane after the other."""
 
-        def rounded(values: Tensor, low: float, high: float) -> Tensor:
+        def to_integers(values: Tensor, low: float, high: float) -> Tensor:
             # The clamp comes first: what a float32 cannot hold as an integer must not be made one.
-            return values.clamp(low, high).round().int().movedim(1, -1).flatten(0, 2)
+            return values.clamp(low, high).round_().int().movedim(1, -1).flatten(0, 2)
 
-        means = rounded(mixture.means * FRACTIONS, -_FURTHEST, 2 * _FURTHEST)
-        scales = rounded((mixture.log_scales - SMALLEST_SCALE) * SCALES_PER_E, 0, SCALES - 1)
-        behind = (mixture.logits.amax(1, keepdim=True) - mixture.logits) * _WEIGHTS_PER_E
-        behind = rounded(behind, 0, _WEIGHT_STEPS - 1)
+        behind = (mixture.logits.amax(1, keepdim=True) - mixture.logits) * WEIGHTS_PER_E
+        return Rounded(
+            to_integers(mixture.means * FRACTIONS, -_FURTHEST, 2 * _FURTHEST),
+            to_integers((mixture.log_scales - SMALLEST_SCALE) * SCALES_PER_E, 0, SCALES - 1),
+            to_integers(behind, 0, WEIGHT_STEPS - 1),
+        )
+
+    def integers(self, mixture: Mixture) -> Integers:
+        """What digits are coded with, N pixels of one plane after the other."""
+        means, scales, behind = self.rounded(mixture)
         weights = self.weights[behind.long()]
-        weights = weights * WEIGHT_TOTAL // weights.sum(1, keepdim=True)
-        missing = (WEIGHT_TOTAL - weights.sum(1, keepdim=True)).to(weights)
+        weights = weights * _WEIGHT_TOTAL // weights.sum(1, keepdim=True)
+        missing = (_WEIGHT_TOTAL - weights.sum(1, keepdim=True)).to(weights)
         first = torch.zeros_like(weights).scatter_(1, behind.argmin(1, keepdim=True), missing)
         return Integers(means, scales, (weights + first).int())
 
@@ -173,7 +187,7 @@ class LogisticMixture(nn.Module):
             index = parameters.scales[:, k, None] * columns + distance.abs().clamp(max=columns - 1)
             rise = rises[index] * distance.sign()
             below += parameters.weights[:, k, None] * rise
-        counts = (below + WEIGHT_TOTAL * (_MASS // 2)) // WEIGHT_TOTAL + ends
+        counts = (below + _WEIGHT_TOTAL * (_MASS // 2)) // _WEIGHT_TOTAL + ends
         return counts.masked_fill(ends == 0, 0).masked_fill(ends == VALUES, _TOTAL)
 
 
@@ -192,5 +206,5 @@ def _tables() -> tuple[Tensor, Tensor]:
     log_scales = torch.arange(SCALES, dtype=torch.float64) / SCALES_PER_E + SMALLEST_SCALE
     distances = torch.arange(_FURTHEST + 1, dtype=torch.float64) / FRACTIONS
     rises = (_MASS * (torch.sigmoid(distances / log_scales.exp()[:, None]) - 0.5)).round().to(torch.int32)
-    weights = [round(_TOTAL * math.exp(-n / _WEIGHTS_PER_E)) for n in range(_WEIGHT_STEPS)]
+    weights = [round(_TOTAL * math.exp(-n / WEIGHTS_PER_E)) for n in range(WEIGHT_STEPS)]
     return rises, torch.tensor(weights, dtype=torch.int32)
