@@ -54,8 +54,9 @@ docs: $(READY)  ## the documentation as a site, site/index.html; a dead link sto
 demo: $(READY)  ## the best lossy model beside JPEG and WebP, then a small codec trained here, in some minutes
 	$(BIN)/python -m experiments.demo
 
-bench: $(READY)  ## images/s in training, megapixels/s in coding, split into network, tables and coder
+bench: $(READY)  ## images/s in training, megapixels/s in coding by part; and beside CompressAI, if QUINTET_COMPRESSAI=python names one that has it
 	$(BIN)/python -m experiments.bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.bench.peers --out experiments/results/bench.md
 
 SIZES ?= 0.1 0.4 1.5 6 24
 MODEL ?= diffusion_wavelet

@@ -1,161 +1,245 @@
-"""Our codecs beside CompressAI's scale hyperprior: processor time of encode and decode, part by part.
+"""Our codecs beside CompressAI's scale hyperprior: encode, decode and a step of training, in turns on one thread.
 
-  pip install compressai
-  python -m experiments.bench.peers --image kodim01.png
-  python -m experiments.bench.peers runs/NAME conv_enhanced --image photo.jpg --repeats 9
+  QUINTET_COMPRESSAI=~/compressai/bin/python python -m experiments.bench.peers
+  python -m experiments.bench.peers runs/NAME conv_enhanced --image photo.jpg --rounds 9 --experiments
+  python -m experiments.bench.peers --out experiments/results/bench.md      what it prints as a page, and a chart
 
-All are run in turns in one process of one thread, and medians are shown; processor time, because other work on the
-machine counts least in it. The peer is bmshj2018_hyperprior(quality=3) (N = 128, M = 192) with random weights,
-which cost its networks what trained ones do. Its latent is rounded to 0, though, so that its file is smaller than a
-trained one's: with a latent 30 times as large, two thirds of which were not 0, it took as long.
+The variable names a Python whose environment has CompressAI (pip install compressai==1.2.8 "numpy<2"), which runs
+beside ours in a process of its own; without it, what is compared with it is not measured. In every round each of
+the codecs codes the image once, and the rounds' ratios are shown: the median, the least and the greatest. A codec
+whose rate varies is measured at effort 0 and at its own. Training is that of presets, on random crops.
 """
 
 import argparse
+import itertools
+import os
 import statistics
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from codec import pretrained
 from codec.checkpoint import load_codec, load_pretrained
 from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
-from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
-from codec.text_table import text_table
-from codec.training.faults import user_errors
-from experiments.bench.__main__ import Parts, parts_of
+from codec.training.faults import quieten, user_errors
+from codec.training.precision import choose_precision
+from codec.training.run_folder import hardware
+from experiments.bench.peer_training import BATCH, Trained, trained
+from experiments.bench.turns import PEER, VARIABLE, Peer, Times, median, ratios, spread, timed
+from experiments.plots.figures import COLOURS, save
 
-PEER = "bmshj2018-hyperprior"
-OURS = ("diffusion_wavelet", "experiments/starts/diffusion_dct.safetensors")
-# What parts_of calls the parts of ours, and what of it they are: transforms, probabilities, arithmetic coding.
-_GROUPS = {"network": "transform", "quantiser": "transform", "format": "transform", "tables": "coder"}
-_WAYS = ("encode", "decode")
-
-
-class ScaleHyperprior:
-    """CompressAI's bmshj2018_hyperprior behind the two verbs of ours; `encode` gives the strings and a shape."""
-
-    def __init__(self) -> None:
-        try:
-            from compressai.zoo import bmshj2018_hyperprior
-        except ImportError as error:
-            raise ConfigError(f"CompressAI cannot be imported ({error}): pip install compressai") from None
-        torch.manual_seed(0)
-        self.model = bmshj2018_hyperprior(quality=3, pretrained=False).eval()
-        self.model.update()
-
-    @torch.inference_mode()
-    def encode(self, image: Tensor) -> dict[str, Any]:
-        return self.model.compress(image[None].float() / 255)
-
-    @torch.inference_mode()
-    def decode(self, data: dict[str, Any]) -> Tensor:
-        x_hat = self.model.decompress(**data)["x_hat"]
-        return (x_hat[0].clamp(0, 1) * 255).round().to(torch.uint8)
-
-    @contextmanager
-    def parts(self) -> Iterator[Parts]:
-        """As `parts_of`."""
-        model, parts = self.model, Parts(time.process_time)
-        places = [(module, "forward", "transform") for module in (model.g_a, model.g_s)]
-        places += [(module, "forward", "prior") for module in (model.h_a, model.h_s)]
-        for module in (model.entropy_bottleneck, model.gaussian_conditional):
-            places += [(module, name, "coder") for name in ("compress", "decompress")]
-        places += [(model.gaussian_conditional, "build_indexes", "coder")]
-        with ExitStack() as stack:
-            for owner, name, part in places:
-                stack.enter_context(patch.object(owner, name, parts.timed(part)(getattr(owner, name))))
-            yield parts
+OURS = (
+    "conv_baseline",
+    "conv_enhanced",
+    "conv_baseline_dct",
+    "conv_enhanced_dct",
+    "experiments/starts/diffusion_dct.safetensors",
+    "diffusion_wavelet",
+)
+EXPERIMENTS = ("conv_baseline_bsd300", "conv_enhanced_bsd300", "diffusion_dct_bsd300", "diffusion_wavelet")
+CROPS = (128, 256)
+# What is aimed at, as it is drawn: at most so much of CompressAI's time, and at least so many times its images/s.
+_TIME_AIMED_AT, _SPEED_AIMED_AT = 0.7, 1.3
 
 
 class Row:
-    """Times of one codec at one effort, in ms, by way and part; a part of them is the `whole`."""
+    """The times of one codec at one effort, a number a round."""
 
-    def __init__(self, name: str, codec: LearnedCodec | ScaleHyperprior, effort: int | None = None) -> None:
+    def __init__(self, name: str, codec: LearnedCodec, effort: int | None = None) -> None:
         self.name, self.codec, self.effort = name, codec, effort
         self.bytes = 0
-        self.times: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.encode: list[Times] = []
+        self.decode: list[Times] = []
+
+    @property
+    def label(self) -> str:
+        return self.name if self.effort is None else f"{self.name}, effort {self.effort}"
 
     def measure(self, image: Tensor) -> None:
         """Encodes and decodes once more."""
-        ours = isinstance(self.codec, LearnedCodec)
-        if ours:
-            self.codec.effort = self.effort
-        with parts_of(self.codec, time.process_time) if ours else self.codec.parts() as parts:
-            data = self._timed("encode", self.codec.encode, image, parts)
-            self._timed("decode", self.codec.decode, data, parts)
-        self.bytes = len(data) if ours else sum(len(string) for (string,) in data["strings"])
-
-    def median(self, way: str, part: str = "whole") -> float:
-        return statistics.median(self.times[way, part])
-
-    @property
-    def total(self) -> float:
-        return sum(map(self.median, _WAYS))
-
-    def _timed(self, way: str, function: Callable, argument: Any, parts: Parts) -> Any:
-        parts.seconds.clear()
-        started = time.process_time()
-        result = function(argument)
-        split = dict.fromkeys(("transform", "prior", "coder"), 0.0)
-        split["whole"] = time.process_time() - started
-        for part, seconds in parts.seconds.items():
-            split[_GROUPS.get(part, part)] += seconds
-        for part, seconds in split.items():
-            self.times[way, part].append(1000 * seconds)
-        return result
+        self.codec.effort = self.effort
+        data, encoding = timed(lambda: self.codec.encode(image))
+        _, decoding = timed(lambda: self.codec.decode(data))
+        self.bytes = len(data)
+        self.encode.append(encoding)
+        self.decode.append(decoding)
 
 
-def report(rows: Sequence[Row]) -> str:
-    """A table for the terminal; the last row's total is what the others are compared with."""
-    split = [(way, part) for way in _WAYS for part in ("transform", "prior", "coder")]
-    heads = ["ms", "effort", "bytes", *_WAYS, "total", "×", *(f"{way[:3]} {part}" for way, part in split)]
+class PeerRow:
+    """As `Row`, of CompressAI's; without a peer there are no times."""
+
+    def __init__(self, peer: Peer | None) -> None:
+        self.peer = peer
+        self.encode: list[Times] = []
+        self.decode: list[Times] = []
+
+    def measure(self) -> None:
+        if self.peer is not None:
+            self.encode.append(self.peer.ask("encode"))
+            self.decode.append(self.peer.ask("decode"))
+
+
+def rows_of(names: Sequence[str]) -> list[Row]:
+    """Of pretrained models, by name, and checkpoints."""
+    rows = []
+    for name in names:
+        weights = pretrained.called(name)
+        codec = load_pretrained(weights) if weights else load_codec(name)
+        rows += [Row(Path(name).stem, codec, effort) for effort in ((0, None) if codec.quality_grid else (None,))]
+    return rows
+
+
+def coded(rows: Sequence[Row], peer: Peer | None, image: Tensor, rounds: int) -> PeerRow:
+    """Fills the rows' times, and gives the peer's."""
+    for row in rows:  # what is made once
+        row.measure(image)
+        row.encode.clear()
+        row.decode.clear()
+    PeerRow(peer).measure()
+    of_peer = PeerRow(peer)
+    for n in range(rounds):
+        for row in rows:
+            row.measure(image)
+        of_peer.measure()
+        print(f"coding: {n + 1} of {rounds}", file=sys.stderr, flush=True)
+    return of_peer
+
+
+def coding_table(rows: Sequence[Row], of_peer: PeerRow) -> str:
+    """Markdown; a ratio above 1 is slower than CompressAI's."""
+    heads = ["codec", "bytes", "encode ms", "decode ms", *(f"{way} ×" for way in ("encode", "decode"))]
     lines = []
     for row in rows:
-        effort = "" if isinstance(row.codec, ScaleHyperprior) else "own" if row.effort is None else str(row.effort)
-        milliseconds = [f"{ms:,.0f}" for ms in (*map(row.median, _WAYS), row.total)]
-        ratio = f"{row.total / rows[-1].total:.2f}"
-        parts = [f"{row.median(*of):,.0f}" for of in split]
-        lines.append([row.name, effort, f"{row.bytes:,}", *milliseconds, ratio, *parts])
-    return text_table(heads, lines, right=heads[1:])
+        milliseconds = [f"{1000 * median(times, 'cpu'):,.0f}" for times in (row.encode, row.decode)]
+        pairs = ((row.encode, of_peer.encode), (row.decode, of_peer.decode))
+        compared = [spread(ratios(*pair, clock)) for clock in ("cpu", "wall") for pair in pairs]
+        lines.append([row.label, f"{row.bytes:,}", *milliseconds, *compared])
+    if of_peer.peer is not None:
+        milliseconds = [f"{1000 * median(times, 'cpu'):,.0f}" for times in (of_peer.encode, of_peer.decode)]
+        lines.append([PEER, f"{of_peer.peer.bytes:,}", *milliseconds, *["1"] * 4])
+    return _markdown([*heads, *(f"{way} × by the clock" for way in ("encode", "decode"))], lines)
+
+
+def training_table(rows: Sequence[Trained]) -> str:
+    """Markdown; of images/s a ratio above 1 is faster than CompressAI's loop."""
+    heads = ["preset", "crops", "precision", "step ms", "images/s", "images/s ×", "images/s × by the clock"]
+    lines = []
+    for row in rows:
+        step = median(row.trainer, "cpu")
+        speeds = [spread(ratios(row.peer, row.trainer, clock)) for clock in ("cpu", "wall")]
+        crops = f"{BATCH} of {row.side}²"
+        cells = [
+            f"{1000 * step:,.0f}",
+            f"{BATCH / step:.1f}",
+            *speeds,
+            spread(ratios(row.trainer, row.bare, "cpu")),
+        ]
+        lines.append([row.name, crops, row.precision, *cells])
+    return _markdown([*heads, "step ÷ bare loop's"], lines)
+
+
+def page(coding: str, training: str, about: str, image: str) -> str:
+    """What is printed and written: both tables, and what they were measured on."""
+    return "\n\n".join(
+        [
+            "# Speed beside CompressAI",
+            f"{about}. CompressAI's bmshj2018-hyperprior, N = 128, in turns with ours; medians of the rounds, in "
+            "brackets the least and the greatest. Milliseconds, and ratios where nothing else is said, are of CPU "
+            "time.",
+            f"## Coding\n\nOf {image}. Above 1: slower than CompressAI.\n\n{coding}",
+            "## Training\n\nA step of `Trainer.fit` with the preset's callbacks and a CSV log beside CompressAI's "
+            "loop in float32. Above 1: faster. The last column compares with the same step without Lightning."
+            f"\n\n{training}",
+        ]
+    )
+
+
+def draw(rows: Sequence[Row], of_peer: PeerRow, steps: Sequence[Trained], out: Path) -> None:
+    """Both ratios as bars from the least to the greatest round, to `out` and as SVG beside it."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    coding, training = figure.subplots(1, 2)
+    ways = {
+        "encode": [(row.label, ratios(row.encode, of_peer.encode, "cpu")) for row in rows],
+        "decode": [(row.label, ratios(row.decode, of_peer.decode, "cpu")) for row in rows],
+    }
+    _bars(coding, ways, _TIME_AIMED_AT)
+    coding.set(title="Coding: time, × CompressAI's (less is better)")
+    speeds: dict[str, list[tuple[str, list[float]]]] = {}
+    for row in steps:
+        bar = row.name, ratios(row.peer, row.trainer, "cpu")
+        speeds.setdefault(f"{row.side}², {row.precision}", []).append(bar)
+    _bars(training, speeds, _SPEED_AIMED_AT)
+    training.set(title="Training: images/s, × CompressAI's (more is better)")
+    save(figure, out)
+
+
+def _bars(axes: Axes, kinds: dict[str, list[tuple[str, list[float]]]], aimed_at: float) -> None:
+    """A bar for every name, of each kind, the kinds beside each other; a line at 1 and one at what is aimed at."""
+    height = 0.8 / len(kinds)
+    for n, (kind, bars) in enumerate(kinds.items()):
+        middle = [statistics.median(values) for _, values in bars]
+        spans = [(m - min(values), max(values) - m) for m, (_, values) in zip(middle, bars, strict=True)]
+        places = [place + (n - (len(kinds) - 1) / 2) * height for place in range(len(bars))]
+        span = list(zip(*spans, strict=True))
+        axes.barh(places, middle, 0.9 * height, xerr=span, color=COLOURS[n], ecolor="0.3", capsize=2, label=kind)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.axvline(aimed_at, color="black", linewidth=1, linestyle=":", label=f"aimed at: {aimed_at}")
+    axes.set_yticks(range(len(bars)), [name for name, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.legend(fontsize="small")
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @user_errors()
-def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Measures what the command line names, prints the table and returns its rows."""
+def main(arguments: Sequence[str] | None = None) -> tuple[list[Row], list[Trained]]:
+    """Measures what the command line names, prints the page and returns the tables' rows."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.bench.peers", description=__doc__, formatter_class=raw)
     parser.add_argument("codecs", nargs="*", default=OURS, metavar="CODEC", help="a model's name or a checkpoint")
     parser.add_argument("--image", type=Path, help="default: a photograph that comes with scikit-image")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="of which the median is taken (5)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of which the median is taken (5)")
+    parser.add_argument("--experiments", nargs="*", default=EXPERIMENTS, metavar="NAME", help="presets to train")
+    parser.add_argument("--crops", nargs="+", type=int, default=CROPS, metavar="SIDE", help="of training (128 256)")
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="the page as a file, and a chart beside it")
     options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats {options.repeats}: allowed are integers from 1")
-    image = read_image(options.image or SamplesSource().images("test")[0], channels=3)
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: allowed are integers from 1")
+    quieten()
     torch.set_num_threads(1)
-    rows = []
-    for name in options.codecs:
-        weights = pretrained.called(name)
-        codec = load_pretrained(weights) if weights else load_codec(name)
-        rows += [Row(Path(name).stem, codec, effort) for effort in ((0, None) if codec.quality_grid else (None,))]
-    rows.append(Row(PEER, ScaleHyperprior()))
-    for n in range(1 + options.repeats):  # the first makes what is made once
-        for row in rows:
-            if n == 1:
-                row.times.clear()
-            row.measure(image)
-        print(f"{n} of {options.repeats}", file=sys.stderr, flush=True)
-    print(report(rows))
-    return rows
+    file = options.image or SamplesSource().images("test")[0]
+    image = read_image(file, channels=3)
+    python = os.environ.get(VARIABLE)
+    rows, steps = rows_of(options.codecs), []
+    with Peer(python, image) if python else nullcontext() as peer:
+        of_peer = coded(rows, peer, image, options.rounds)
+        precisions = dict.fromkeys(("32-true", choose_precision("auto", "cpu").name))
+        for preset, side, precision in itertools.product(options.experiments, options.crops, precisions):
+            steps.append(trained(preset, side, precision, options.rounds, peer))
+            print(f"training: {preset}, {side}², {precision}", file=sys.stderr, flush=True)
+    about = f"{hardware(torch.device('cpu'))}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    told = f"{file.name}, {image.shape[2]}×{image.shape[1]}"
+    text = page(coding_table(rows, of_peer), training_table(steps), about, told)
+    print(text)
+    if not python:
+        print(f"\nnot measured: {VARIABLE}=PYTHON names one that has CompressAI (compressai==1.2.8, numpy<2)")
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+        if python:
+            draw(rows, of_peer, steps, options.out.with_suffix(".png"))
+    return rows, steps
 
 
 if __name__ == "__main__":
