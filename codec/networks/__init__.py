@@ -1,7 +1,15 @@
 """Plain nn.Modules: no training, no coding, no config."""
 
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
-from codec.networks.blocks import ConvBlock, ResidualBlock, Upsample, companded, zero_
+from codec.networks.blocks import (
+    ConvBlock,
+    ResidualBlock,
+    Upsample,
+    UpsamplingLayers,
+    companded,
+    quick_layout,
+    zero_,
+)
 from codec.networks.com_rec import ComCNN, RecCNN, RecUNet
 from codec.networks.dct_rate import DCTRate
 from codec.networks.noise_schedule import NoiseSchedule
@@ -23,8 +31,10 @@ __all__ = [
     "ResidualBlock",
     "UNetDecoder",
     "Upsample",
+    "UpsamplingLayers",
     "Wavelet",
     "WaveletUNet",
     "companded",
+    "quick_layout",
     "zero_",
 ]

@@ -1,6 +1,7 @@
 """Building blocks that more than one scheme uses."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,6 +15,11 @@ class ConvBlock(nn.Sequential):
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
         )
+
+    def forward(self, x: Tensor, doubled: bool = False) -> Tensor:
+        """`doubled`: of `x` at twice its height and width, by nearest; for 3×3 convolutions."""
+        conv, norm, relu = self
+        return relu(normalised(x, conv, norm, doubled))
 
 
 class ResidualBlock(nn.Module):
@@ -35,8 +41,57 @@ class ResidualBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.upsample(x)
-        return self.relu(self.shortcut(x) + self.body(x))
+        first, conv, norm = self.body
+        body = normalised(first(x, doubled=isinstance(self.upsample, Upsample)), conv, norm)
+        return self.relu(self.upsample(self.shortcut(x)) + body)
+
+
+class UpsamplingLayers(nn.Sequential):
+    """Layers in a row, of which a nearest Upsample and the ConvBlock after it are one transposed convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled = False
+        for layer in self:
+            if isinstance(layer, Upsample):
+                doubled = True
+                continue
+            x = layer(x, doubled=True) if doubled else layer(x)
+            doubled = False
+        return x
+
+
+def normalised(
+    x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, doubled: bool = False
+) -> Tensor:
+    """`norm(conv(x))`, `doubled` of x at twice its size; without a gradient norm is a part of the convolution."""
+    weight, bias = conv.weight, conv.bias
+    folds = not norm.training and not torch.is_grad_enabled()
+    if folds:
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = weight * factor.view((-1, 1, 1, 1) if isinstance(conv, nn.Conv2d) else (1, -1, 1, 1))
+        bias = norm.bias - norm.running_mean * factor
+    if doubled:
+        h = F.conv_transpose2d(x, _of_doubled(weight), bias, stride=2, padding=1)
+    else:
+        convolve = F.conv2d if isinstance(conv, nn.Conv2d) else F.conv_transpose2d
+        h = convolve(x, weight, bias, conv.stride, conv.padding)
+    return h if folds else norm(h)
+
+
+def _of_doubled(weight: Tensor) -> Tensor:
+    """3×3 weights → those 4×4 of the transposed convolution that does as they do to a doubled tensor.
+
+    Two neighbours that are equal there are multiplied once, by the sum of their weights: 4 products for 9.
+    """
+    sums = 4 * F.avg_pool2d(F.pad(weight.flip(-2, -1), (1, 1, 1, 1)), 2, stride=1)
+    return sums.transpose(0, 1)
+
+
+def quick_layout(x: Tensor) -> Tensor:
+    """`x` for a network: on a CPU that only infers, channels last, which all its layers then pass on."""
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
 
 
 def zero_(conv: nn.Conv2d) -> nn.Conv2d:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from codec.networks.blocks import Upsample, zero_
+from codec.networks.blocks import Upsample, normalised, quick_layout, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
 from codec.networks.wavelet_unet import RatedBlocks
 
@@ -29,11 +29,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         skips = SKIP_WIDTHS if with_skips else (0, 0, 0)
         self.up = nn.ModuleList(
-            nn.Sequential(
-                nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
-            )
+            _UpBlock(inputs, outputs)
             for inputs, outputs in [(y_channels, 128), (128 + skips[0], 128), (128 + skips[1], 64)]
         )
         self.upsample = Upsample("bilinear")
@@ -42,12 +38,25 @@ class UNetDecoder(nn.Module):
             zero_(self.head)
 
     def forward(self, y: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
-        h = y
+        h = quick_layout(y)
         for n, up in enumerate(self.up):
             h = up(h)
             if skips:
                 h = cat([h, self.upsample(skips[n]) if n == 2 else skips[n]], dim=1)
         return self.head(h)
+
+
+class _UpBlock(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm, relu = self
+        return relu(normalised(x, conv, norm))
 
 
 class DetailDenoiser(nn.Module):

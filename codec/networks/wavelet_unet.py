@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.networks.blocks import companded, zero_
+from codec.networks.blocks import companded, quick_layout, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
 
 # What is predicted is counted in quarters of the quantiser's step.
@@ -49,9 +49,7 @@ class WaveletUNet(nn.Module):
         eighth, quarter, half = map(companded, levels[-3:])
         rate = nearness_to_knots(quality)
         half = torch.cat([4 * F.pixel_unshuffle(base - 0.5, 2), half], 1)
-        if base.device.type == "cpu" and not torch.is_grad_enabled():
-            half = half.contiguous(memory_format=torch.channels_last)  # a quarter less time, once it is large
-        half = self.stem(half)
+        half = self.stem(quick_layout(half))
         half = self.down_half(half, rate)
         quarter = self.down_quarter(self.to_quarter(half) + self.quarter_levels(quarter), rate)
         eighth = self.middle(self.to_eighth(quarter) + self.eighth_levels(eighth), rate)

@@ -22,7 +22,7 @@ from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ConvBlock, Upsample, zero_
+from codec.networks import ConvBlock, Upsample, UpsamplingLayers, quick_layout, zero_
 
 
 class ConvBaseline(LearnedCodec):
@@ -59,7 +59,7 @@ class ConvBaseline(LearnedCodec):
             bottleneck, shortcut, image_channels, [latent_channels], self.stride, shortcut_step
         )
         self.rate_tells = self.shortcut is not None
-        self.decoder = nn.Sequential()
+        self.decoder = UpsamplingLayers()
         for inputs, outputs in pairwise([latent_channels + self.bottleneck.step_planes, *reversed(widths)]):
             self.decoder.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
         self.decoder.append(nn.Conv2d(widths[0], image_channels, 3, padding=1))
@@ -70,14 +70,14 @@ class ConvBaseline(LearnedCodec):
             zero_(self.decoder[-1])
 
     def g_a(self, x: Tensor) -> list[Tensor]:
-        y = self.encoder(x)  # (B, M, H/stride, W/stride)
+        y = self.encoder(quick_layout(x))  # (B, M, H/stride, W/stride)
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         (y,) = y_hat
         if self.shortcut is None:
-            return self.decoder(self.bottleneck.with_step(y, quality))
-        decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
+            return self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))
+        decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality)))
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -154,7 +154,7 @@ class ConvEnhanced(LearnedCodec):
 
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
-        features = [self.stem(x)]
+        features = [self.stem(quick_layout(x))]
         for down in self.down:
             features.append(down(features[-1]))
         y, *skips = [self.project[str(n)](features[n]) for n in self.coded]
@@ -176,9 +176,12 @@ class ConvEnhanced(LearnedCodec):
 
     def _up(self, h: Tensor, beside: list[list[Tensor]]) -> Tensor:
         """From y_hat to full size; `beside[n]` is what level n sees besides, `[B, …, H/2^n, W/2^n]` each."""
+        h = quick_layout(h)
         for n in reversed(range(len(self.up))):
             h = self.up[n](h)  # (B, widths[n], H/2^n, W/2^n)
             if n == len(self.up) - 1:
                 h = self.dropout(h)
-            h = self.merge[n](cat([h, *beside[n]], dim=1))
+            if beside[n]:
+                h = cat([h, *map(quick_layout, beside[n])], dim=1)
+            h = self.merge[n](h)
         return self.head(h)

@@ -29,6 +29,7 @@ from codec.networks import (
     UNetDecoder,
     Wavelet,
     WaveletUNet,
+    quick_layout,
     zero_,
 )
 from codec.rate_distortion_module import Reconstruction, gradient_times
@@ -191,7 +192,7 @@ class DiffusionAutoencoder(LearnedCodec):
         if self.encoder is None:
             y = self.shortcut.analysis(x)
             return y if isinstance(self.shortcut, Wavelet) else [y]
-        stem = self.stem(x)  # (B, 64, H/2, W/2)
+        stem = self.stem(quick_layout(x))  # (B, 64, H/2, W/2)
         half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
         quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
         latent = [self.to_latent(self.encoder[2](quarter))]  # (B, 128, H/8, W/8)

@@ -22,7 +22,7 @@ from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ResidualBlock, zero_
+from codec.networks import ResidualBlock, quick_layout, zero_
 from codec.networks.pretrained import load_pretrained
 
 # Blocks of each of the four stages.
@@ -108,7 +108,7 @@ class QuantizedAutoencoder(LearnedCodec):
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/stride, W/stride]`."""
         resnet = self.encoder
-        h = resnet.conv1((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation)
+        h = resnet.conv1(quick_layout((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation))
         h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
         y = self.to_latent(resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h)))))
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
@@ -117,8 +117,8 @@ class QuantizedAutoencoder(LearnedCodec):
         """`y_hat` `[B, M, H/stride, W/stride]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
         if self.shortcut is None:
-            return 0.5 + self.decoder(self.bottleneck.with_step(y, quality))  # around mid-grey
-        decoded = self.decoder(self.shortcut.seen(y, self.bottleneck, quality))
+            return 0.5 + self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))  # around mid-grey
+        decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality)))
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
 

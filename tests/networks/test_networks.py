@@ -1,11 +1,13 @@
 """The U-Nets of the diffusion scheme, and the convolutional blocks."""
 
+import copy
+
 import pytest
 import torch
 from conftest import generator, images, noise
 from torch import Tensor, nn
 
-from codec.networks import ConvBlock, DetailDenoiser, ResidualBlock, UNetDecoder
+from codec.networks import ConvBlock, DetailDenoiser, ResidualBlock, UNetDecoder, Upsample, UpsamplingLayers
 
 
 def skips_of(size: int, channels: tuple[int, int, int] = (128, 64, 64), batch: int = 1) -> list[Tensor]:
@@ -136,3 +138,54 @@ def test_a_residual_block_leaves_its_input_as_it_was_and_learns_everywhere():
     block(x).square().sum().backward()
     assert torch.equal(x, before)
     assert all(bool(parameter.grad.any()) for parameter in block.parameters())
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """In float64, so that rounding shows no difference, and with BatchNorms that do something, in evaluation."""
+    for n, norm in enumerate(module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
+            tensor.copy_(noise(*tensor.shape, seed=n))
+        norm.running_var.copy_(noise(*norm.running_var.shape, seed=n).exp())
+    return network.double().eval()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ConvBlock(3, 5, kernel=7, stride=2),
+        ConvBlock(3, 5),
+        ResidualBlock(3),
+        ResidualBlock(3, 5, upsample=True),
+        UpsamplingLayers(ConvBlock(3, 5), Upsample("nearest"), ConvBlock(5, 4), nn.Conv2d(4, 3, 1)),
+        UNetDecoder(3, False, starts_at_zero=False, y_channels=3),
+    ],
+    ids=["stride", "block", "residual", "doubling", "layers", "decoder"],
+)
+def test_without_a_gradient_batch_norm_is_a_part_of_the_convolution_and_changes_nothing(network):
+    network, x = with_statistics(network), images(2, 3, 8, 12).double()
+    names, weights = list(network.state_dict()), [tensor.clone() for tensor in network.state_dict().values()]
+    as_trained = network(x)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), as_trained.detach(), atol=1e-12, rtol=0)
+    assert list(network.state_dict()) == names
+    assert all(map(torch.equal, network.state_dict().values(), weights))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_upsampling_and_the_convolution_after_it_are_one_that_learns_alike(training):
+    fused = with_statistics(UpsamplingLayers(Upsample("nearest"), ConvBlock(3, 4))).train(training)
+    apart = nn.Sequential(*copy.deepcopy(fused))
+    x = images(2, 3, 5, 7).double().requires_grad_()
+    both = fused(x), apart(x)
+    torch.testing.assert_close(*both, atol=1e-12, rtol=0)
+    weights = fused[1][0].weight, apart[1][0].weight
+    gradients = [torch.autograd.grad(out.square().sum(), [x, w]) for out, w in zip(both, weights, strict=True)]
+    for ours, reference in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-9, rtol=0)
+
+
+def test_a_block_that_trains_counts_its_statistics_with_and_without_a_gradient():
+    block = ConvBlock(3, 4)
+    with torch.no_grad():
+        block(images(2, 3, 8, 8))
+    assert block[1].num_batches_tracked == 1
