@@ -83,8 +83,9 @@ def _of_doubled(weight: Tensor) -> Tensor:
 
     Two neighbours that are equal there are multiplied once, by the sum of their weights: 4 products for 9.
     """
-    sums = 4 * F.avg_pool2d(F.pad(weight.flip(-2, -1), (1, 1, 1, 1)), 2, stride=1)
-    return sums.transpose(0, 1)
+    sums = F.pad(weight.flip(-2, -1), (1, 1, 1, 1))
+    sums = sums[..., 1:, :] + sums[..., :-1, :]
+    return (sums[..., 1:] + sums[..., :-1]).transpose(0, 1)
 
 
 def quick_layout(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
+import compressai
 import torch
 from compressai.losses import RateDistortionLoss
 from compressai.optimizers import net_aux_optimizer
@@ -59,7 +60,7 @@ class Worker:
 def main() -> None:
     torch.set_num_threads(1)
     worker = Worker(torch.load(sys.argv[1], weights_only=True))
-    print(json.dumps({"torch": torch.__version__}), flush=True)
+    print(json.dumps({"version": compressai.__version__}), flush=True)
     for line in sys.stdin:
         task = json.loads(line)
         function: Callable[..., int] = getattr(worker, task.pop("do"))

@@ -1,6 +1,6 @@
 """Our codecs beside CompressAI's scale hyperprior: encode, decode and a step of training, in turns on one thread.
 
-  QUINTET_COMPRESSAI=~/compressai/bin/python python -m experiments.bench.peers
+  QUINTET_COMPRESSAI=$HOME/compressai/bin/python python -m experiments.bench.peers
   python -m experiments.bench.peers runs/NAME conv_enhanced --image photo.jpg --rounds 9 --experiments
   python -m experiments.bench.peers --out experiments/results/bench.md      what it prints as a page, and a chart
 
@@ -151,9 +151,9 @@ def page(coding: str, training: str, about: str, image: str) -> str:
     return "\n\n".join(
         [
             "# Speed beside CompressAI",
-            f"{about}. CompressAI's bmshj2018-hyperprior, N = 128, in turns with ours; medians of the rounds, in "
-            "brackets the least and the greatest. Milliseconds, and ratios where nothing else is said, are of CPU "
-            "time.",
+            f"Made by `python -m experiments.bench.peers`: {about}. {PEER}, N = 128, in turns with ours; medians "
+            "of the rounds, in brackets the least and the greatest. Milliseconds, and ratios where nothing else is "
+            "said, are of CPU time.",
             f"## Coding\n\nOf {image}. Above 1: slower than CompressAI.\n\n{coding}",
             "## Training\n\nA step of `Trainer.fit` with the preset's callbacks and a CSV log beside CompressAI's "
             "loop in float32. Above 1: faster. The last column compares with the same step without Lightning."
@@ -171,13 +171,13 @@ def draw(rows: Sequence[Row], of_peer: PeerRow, steps: Sequence[Trained], out: P
         "decode": [(row.label, ratios(row.decode, of_peer.decode, "cpu")) for row in rows],
     }
     _bars(coding, ways, _TIME_AIMED_AT)
-    coding.set(title="Coding: time, × CompressAI's (less is better)")
+    coding.set(title="Coding: time, × CompressAI's")
     speeds: dict[str, list[tuple[str, list[float]]]] = {}
     for row in steps:
         bar = row.name, ratios(row.peer, row.trainer, "cpu")
         speeds.setdefault(f"{row.side}², {row.precision}", []).append(bar)
     _bars(training, speeds, _SPEED_AIMED_AT)
-    training.set(title="Training: images/s, × CompressAI's (more is better)")
+    training.set(title="Training: images/s, × CompressAI's")
     save(figure, out)
 
 
@@ -225,11 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Row], list[Traine
     rows, steps = rows_of(options.codecs), []
     with Peer(python, image) if python else nullcontext() as peer:
         of_peer = coded(rows, peer, image, options.rounds)
+        version = f"CompressAI {peer.version}" if peer else "no CompressAI"
         precisions = dict.fromkeys(("32-true", choose_precision("auto", "cpu").name))
         for preset, side, precision in itertools.product(options.experiments, options.crops, precisions):
             steps.append(trained(preset, side, precision, options.rounds, peer))
             print(f"training: {preset}, {side}², {precision}", file=sys.stderr, flush=True)
-    about = f"{hardware(torch.device('cpu'))}, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
+    machine = f"{hardware(torch.device('cpu'))}, load {os.getloadavg()[0]:.1f}"
+    about = f"{machine}, torch {torch.__version__}, {version}, {options.rounds} rounds"
     told = f"{file.name}, {image.shape[2]}×{image.shape[1]}"
     text = page(coding_table(rows, of_peer), training_table(steps), about, told)
     print(text)

@@ -66,7 +66,7 @@ class Peer:
             )
         except OSError as error:
             raise ConfigError(VARIABLE, python, f"this cannot be run: {error.strerror}") from error
-        self.torch = self._answer()["torch"]
+        self.version = self._answer()["version"]
         self.bytes = 0
 
     def __enter__(self) -> "Peer":
