@@ -135,14 +135,14 @@ def command_lines() -> Iterator[str]:
 
 
 def modules() -> list[str]:
-    """The modules that are commands for users: `make setup` runs the one that installs them."""
+    """The modules that are commands for users: `make setup` and a benchmark run those that are not."""
     files = [*(ROOT / "experiments").rglob("*.py"), ROOT / "codec/sweeps/status.py"]
     names = [
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for file in files
         if '\nif __name__ == "__main__":' in file.read_text(encoding="utf-8")
     ]
-    return sorted(set(names) - {"experiments.install"})
+    return sorted(set(names) - {"experiments.install", "experiments.bench.compressai_worker"})
 
 
 def _help(command: str, text: str) -> str:
