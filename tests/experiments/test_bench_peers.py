@@ -22,7 +22,7 @@ PYTHON = os.environ.get(VARIABLE)
 def few(tmp_path: Path, photograph: torch.Tensor) -> list[str]:
     """The command line of a run that is soon over."""
     save_weights(make_codec("conv_baseline", overrides=CODEC), tmp_path / "codec.safetensors")
-    Image.fromarray(photograph[:, :64, :64].permute(1, 2, 0).numpy()).save(tmp_path / "small.png")
+    Image.fromarray(photograph[:, :70, :64].permute(1, 2, 0).numpy()).save(tmp_path / "small.png")
     experiments = ["--experiments", "conv_baseline_bsd300", "--crops", "64"]
     files = ["--image", str(tmp_path / "small.png"), "--out", str(tmp_path / "bench.md")]
     return [str(tmp_path / "codec.safetensors"), *files, *experiments, "--rounds", "2"]
