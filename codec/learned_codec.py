@@ -1,13 +1,10 @@
 """LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
-import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -18,55 +15,47 @@ from codec.data.codings import Coding
 from codec.effort import EFFORTS, improved
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import ArgumentError, EncodeError
+from codec.fingerprint import Fingerprint
 from codec.image_codec import ImageCodec, check_image
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
-from codec.networks.modes import evaluating
-from codec.rate_distortion_module import RateDistortionModule, Reconstruction, gradient_times, to_uint8
-from codec.windows import Crop, Size, Window, reach, tiles
+from codec.networks.modes import evaluating, repeatable
+from codec.rate_distortion_module import Reconstruction, gradient_times
+from codec.windowed import Picture, WindowedTransforms, whole
+from codec.windows import Crop, Size, Window
 
-# What takes the rest of the time, of encoding and decoding, in what is shown of its progress.
-_ANALYSIS, _READING = 0.1, 0.4
-_ON_A_GPU = threading.RLock()
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
 
-class LearnedCodec(ImageCodec, RateDistortionModule):
-    """An ImageCodec that is trained. A scheme sets the attributes below and writes the four parts of this drawing.
+class LearnedCodec(ImageCodec, WindowedTransforms):
+    """An ImageCodec that is trained. A scheme sets attributes, and writes what of this drawing is its own.
 
         training   uint8 batch ── /255 ── pad ── analyse ── y_hat, bits ── g_s ── x_hat, bits ── loss
-        encode     image ── /255 ── pad ── compress ── sections ── bitstream.pack ── file
-        decode     file ── bitstream.unpack ── sections ── decompress ── crop ── ·255, round ── image
+        encode     image ── /255 ── pad ── write ── sections ── bitstream.pack ── file
+        decode     file ── bitstream.unpack ── sections ── read ── draw ── crop ── ·255, round ── image
 
-    Large images go through `latent` and `draw` in windows (see codec.windows), of `window` pixels a side with all
-    that lies around them, so that memory is that of an image and its latent.
+    With an EntropyBottleneck, `bottleneck`, that is `g_a`, `g_s` and `latent_sizes` (see WindowedTransforms);
+    without, `analyse`, `write`, `read` and `draw`.
 
     `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
     of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
-    strings in a file. `efforts`: None where `compress` is the scheme's own. `rate_tells`: of an image that the
+    strings in a file. `efforts`: None where `write` is the scheme's own. `rate_tells`: of an image that the
     codec is not made for, files are much larger; where they are not, as their latent has bounds that most images
-    reach, only its decoded image shows it. `scales`: files can be decoded to the image at 1/2, 1/4 …, each in a
-    fraction of the time (see `decode`). `progress`, if it is set, is called with the share of an image that is
-    done, in [0, 1], as encoding and decoding go on.
+    reach, only its decoded image shows it. `shown_in_part`: `read` takes sections whose end is missing.
     """
 
     tag: ClassVar[str]
     rate_tells: bool = True
-    stride: int
     section_count: int = 1
     efforts: range | None = EFFORTS
-    window: int = 1024
-    scales: tuple[int, ...] = ()
-    bottleneck: EntropyBottleneck
-    progress: Callable[[float], None] | None = None
+    shown_in_part: bool = True
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
         check_channels("image_channels", image_channels)
         self.image_channels = image_channels
         self._quality: float | None = None
-        self._fingerprint: tuple[tuple, bytes] | None = None
-        self._reaches: dict[str, int | None] = {}
+        self._fingerprint = Fingerprint()
 
     @property
     def qualities(self) -> range | tuple[float, float] | None:
@@ -96,28 +85,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         self.fingerprint()  # which the copy has then
         return super().copied()
 
-    # ---- what a scheme writes
-
-    def g_a(self, x: Tensor) -> list[Tensor]:
-        """The analysis transform: `x` `[B, C, H, W]` in [0, 1], sides multiples of `stride` → the latent."""
-        raise NotImplementedError
-
-    def g_s(self, y_hat: Any, quality: Tensor | None = None) -> Tensor:
-        """The synthesis transform: the quantised latent → `x_hat` `[B, C, H, W]`.
-
-        `quality` `[B]` is what it was quantised at, 0–100; None: there is one rate.
-        """
-        raise NotImplementedError
-
-    def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """(H, W) of the latent's tensors, of a padded image of `size` (H, W)."""
-        raise NotImplementedError
-
     # ---- what follows from it, unless a scheme has other ways
-
-    def latent(self, x: Tensor) -> list[Tensor]:
-        """What the bottleneck codes of `x`, as `g_a` takes it."""
-        return self.g_a(x)
 
     def analyse(self, x: Tensor, quality: Tensor | None = None) -> tuple[Any, dict[str, Tensor]]:
         """`x`, as `g_a` takes it, each image at its `quality` `[B]` → what `g_s` makes `x_hat` of, and its bits.
@@ -144,42 +112,32 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        return self._compressed(*self._exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:]))
+        return self.write(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:])
+
+    def write(self, x: Picture, size: Size) -> list[bytes]:
+        """As `compress`, of an image of `size` (H, W) that is seen in windows."""
+        quality = self._qualities(1)
+        exact = self.exact_levels(x, size, quality)
+        with self.writing_reported():
+            return [self._section(exact, lambda: x(whole(size)), quality)]
 
     def decompress(self, sections: list[bytes], size: Size) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
         coded = self.read(sections, size)
         x_hat = torch.empty(1, self.image_channels, *size, device=self.device)
-        for tile in self._tiles_to_draw(Window(0, size[0], 0, size[1]), size):
+        for tile in self.tiles(whole(size), size, self.synthesis_reach):
             tile.of(x_hat, size).copy_(self.draw(coded, tile, size))
         return x_hat
 
-    def read(self, sections: list[bytes], size: Size, scale: int = 1, partial: bool = False) -> Any:
+    def read(self, sections: list[bytes], size: Size, scale: int = 1, cut: bool = False) -> Any:
         """Sections → what `draw` draws, for padded images of `size` (H, W): here levels, and their quality.
 
-        No more is read than one of `scales` needs; `partial`: the end may be missing.
+        No more is read than one of `scales` needs; `cut`: the end may be missing.
         """
         sizes, quality = self.latent_sizes(size), self.bottleneck.quality_of(sections[0])
         wanted = len(sizes) if scale == 1 else self.tensors_of_scale(scale)
-        return self.bottleneck.decompress_levels(sections[0], sizes, wanted, partial), quality
-
-    def tensors_of_scale(self, scale: int) -> int:
-        """How many of the latent's tensors, from the first on, are the image at 1/`scale`, one of `scales`."""
-        raise NotImplementedError
-
-    def draw_scaled(self, coded: Any, part: Window, size: Size, scale: int) -> Tensor:
-        """As `draw`, the image at 1/`scale`: `[1, C, h/scale, w/scale]`."""
-        raise NotImplementedError
-
-    def draw(self, coded: Any, part: Window, size: Size) -> Tensor:
-        """The `x_hat` `[1, C, h, w]` of a window, on units of `stride`, of a padded image of `size`.
-
-        It is that of the whole image, whatever the window, but for the rounding of sums.
-        """
-        levels, quality = coded
-        seen = part if part.size == size else part.grown(self._synthesis_reach(), self.stride, size)
-        y_hat = self.bottleneck.dequantised([seen.of(tensor, size) for tensor in levels], quality)
-        return part.within(seen).of(self.g_s(y_hat, quality), seen.size)
+        with self.reading_reported():
+            return self.bottleneck.decompress_levels(sections[0], sizes, wanted, cut), quality
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).
@@ -230,13 +188,7 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if channels > self.image_channels:
             raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
         with self._coding():
-            if self.efforts is None:
-                sections = self.compress(self.prepared(image))
-            else:
-                size = self.padded(height, width)
-                exact, picture = self._exact_levels(lambda part: self.prepared(image, part), size)
-                with self._passes_reported(_ANALYSIS):
-                    sections = self._compressed(exact, picture)
+            sections = self.write(lambda part: self.prepared(image, part), self.padded(height, width))
         header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
         return bitstream.pack(header, sections, metadata)
 
@@ -264,22 +216,14 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         with self._coding():
             if not partial:
                 self.check_sections(sections, size, header.channels)
-            if not self._in_windows:
-                return self._pixels(wanted.of(self.decompress(sections, size), size)[0], header.channels)
-            with self._passes_reported(0):
-                coded = self.read(sections, size, scale, partial)
-            return self._drawn(coded, size, wanted, header.channels, scale)
-
-    @property
-    def _in_windows(self) -> bool:
-        return type(self).decompress is LearnedCodec.decompress
+            return self.drawn(self.read(sections, size, scale, partial), wanted, size, header.channels, scale)
 
     def _may_be_cut(self, data: bytes) -> bool:
         """False if the file is whole. Raises ArgumentError if it is not, and cannot be shown in part."""
         try:
             bitstream.unpack(data)
         except BitstreamError:
-            if not self._in_windows:
+            if not self.shown_in_part:
                 raise ArgumentError("partial", True, "a cut file of this codec cannot be shown in part") from None
             return True
         return False
@@ -291,96 +235,11 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
         if scale != 1 and crop is not None:
             raise ArgumentError("scale", scale, "allowed is 1 together with a crop")
 
-    def _drawn(self, coded: Any, size: Size, wanted: Window, channels: int, scale: int) -> Tensor:
-        """The pixels of a window, uint8 `[C, h/scale, w/scale]`."""
-        height, width = (side // scale for side in wanted.size)
-        image = torch.empty(channels, height, width, dtype=torch.uint8, device=self.device)
-        done = 0
-        for tile in self._tiles_to_draw(wanted, size):
-            inside = tile.clipped(wanted)
-            x_hat = self.draw(coded, tile, size) if scale == 1 else self.draw_scaled(coded, tile, size, scale)
-            drawn = self._pixels(inside.within(tile).of(x_hat, tile.size)[0], channels)
-            inside.within(wanted).of(image, wanted.size).copy_(drawn)
-            done += inside.size[0] * inside.size[1]
-            self._report(_READING + (1 - _READING) * done / (wanted.size[0] * wanted.size[1]))
-        return image
-
-    def _pixels(self, x_hat: Tensor, channels: int) -> Tensor:
-        return to_uint8(x_hat.mean(0, keepdim=True) if channels < self.image_channels else x_hat)
-
-    def _tiles_to_draw(self, wanted: Window, size: Size) -> list[Window]:
-        """Windows on units of `stride` in which `wanted` lies."""
-        whole = Window(0, size[0], 0, size[1])
-        if max(size) <= self.window:
-            return [whole]
-        reach = self._synthesis_reach()
-        if reach is None:
-            return [whole]
-        return tiles(wanted.grown(0, self.stride, size), self.stride, self._tile(reach))
-
-    def _exact_levels(self, x: Callable[[Window], Tensor], size: Size) -> tuple[list[Tensor], Callable[[], Tensor]]:
-        """What is rounded to levels of the padded image of `size` whose windows `x` gives, and that image."""
-        whole, quality = Window(0, size[0], 0, size[1]), self._qualities(1)
-        reach = self._analysis_reach() if max(size) > self.window else None
-        if reach is None:
-            return self.bottleneck.exact_levels(self.latent(x(whole)), quality), lambda: x(whole)
-        channels = zip(self.bottleneck.channels, self.latent_sizes(size), strict=True)
-        exact = [torch.empty(1, count, *sides, device=self.device) for count, sides in channels]
-        parts = tiles(whole, self.stride, self._tile(reach))
-        for n, part in enumerate(parts, 1):
-            seen = part.grown(reach, self.stride, size)
-            found = self.bottleneck.exact_levels(self.latent(x(seen)), quality)
-            for tensor, some in zip(exact, found, strict=True):
-                part.of(tensor, size).copy_(part.within(seen).of(some, seen.size))
-            self._report(_ANALYSIS * n / len(parts))
-        return exact, lambda: x(whole)
-
-    def _tile(self, reach: int) -> int:
-        """The pixels a side of what is left of a window without its surroundings."""
-        return max(self.window - 2 * reach, self.window // 4) // self.stride * self.stride or self.stride
-
-    def _analysis_reach(self) -> int | None:
-        return self._reach("analysis", lambda x: self.latent(*x), lambda size: [(self.image_channels, *size)])
-
-    def _synthesis_reach(self) -> int | None:
-        quality = None if self.qualities != QUALITIES else torch.full((1,), 50.0, device=self.device)
-        return self._reach("synthesis", lambda y_hat: [self.g_s(y_hat, quality)], self._latent_shapes)
-
-    def _latent_shapes(self, size: Size) -> list[tuple[int, int, int]]:
-        return [(c, *sides) for c, sides in zip(self.bottleneck.channels, self.latent_sizes(size), strict=True)]
-
-    def _reach(self, name: str, function: Callable, shapes: Callable, unit: int | None = None) -> int | None:
-        """See `codec.windows.reach`; it is a matter of the layers, not of their weights, and asked for once."""
-        if name not in self._reaches:
-            self._reaches[name] = reach(function, shapes, unit or self.stride, self.device)
-        return self._reaches[name]
-
-    @contextmanager
-    def _passes_reported(self, before: float) -> Iterator[None]:
-        """In this block, a section is the share from `before` to all of encoding, or to _READING of decoding."""
-        if self.progress is None or not self.bottlenecks():
-            yield
-            return
-        share = 1 - before if before else _READING
-        self.bottleneck.progress = lambda done: self._report(before + share * done)
-        try:
-            yield
-        finally:
-            self.bottleneck.progress = None
-
-    def _report(self, share: float) -> None:
-        if self.progress is not None:
-            self.progress(share)
-
     def check_size(self, height: int, width: int) -> None:
         rows, columns = self.padded(height, width)
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and rows * columns > max(limit, self.stride**2):
             raise ValueError(f"{columns}×{rows} pixels to decode, padding included: the limit is {limit}")
-
-    def padded(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what `pad` makes of such an image."""
-        return _round_up(height, self.stride), _round_up(width, self.stride)
 
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
@@ -393,62 +252,32 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
             y_hat, bits = self._as_coded(x)
             return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
 
-    def prepared(self, image: Tensor, part: Window | None = None) -> Tensor:
-        """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded.
-
-        Or a part of that, a window of the padded image.
-        """
-        height, width = image.shape[-2:]
-        if part is not None:
-            some = image[:, min(part.top, height - 1) : part.bottom, min(part.left, width - 1) : part.right]
-            below, beside = part.size[0] - some.shape[1], part.size[1] - some.shape[2]
-            x = some.to(self.device)[None].float() / 255
-            x = F.pad(x, (0, beside, 0, below), mode="replicate")
-        else:
-            x = self.pad(image.to(self.device)[None].float() / 255)
-        return x.expand(-1, self.image_channels, -1, -1)
-
-    def pad(self, x: Tensor) -> Tensor:
-        """`x` `[B, C, H, W]` → its sides rounded up to multiples of `stride`, the last row and column repeated."""
-        height, width = x.shape[-2:]
-        rows, columns = self.padded(height, width)
-        return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")
-
     def train(self, mode: bool = True) -> "LearnedCodec":
         if mode != self.training:
-            self._fingerprint = None  # weight averaging swaps weights behind autograd's version counters
+            self._fingerprint.forget()  # weight averaging swaps weights behind autograd's version counters
         return super().train(mode)
 
     def fingerprint(self) -> bytes:
-        """Four bytes that name these very weights and tables; computed again only when a tensor has changed."""
-        state = self.state_dict()
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in state.values())
-        if self._fingerprint is None or self._fingerprint[0] != versions:
-            digest = hashlib.sha256(self.tag.encode())
-            for name, tensor in sorted(state.items()):
-                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-                digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-            self._fingerprint = (versions, digest.digest()[:4])
-        return self._fingerprint[1]
+        """Four bytes that name these very weights and tables."""
+        return self._fingerprint.of(self.tag, self)
 
     def _as_coded(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """As `analyse`, of one image, with the levels that a file would hold."""
         quality = self._qualities(1)
         if self._effort_in_use() == 0:
             return self.analyse(x, quality)
-        exact, picture = self._exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:])
-        levels, _ = improved(self, picture, exact, quality, self._effort_in_use(), write=False)
+        exact = self.exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:], quality)
+        levels, _ = improved(self, lambda: x, exact, quality, self._effort_in_use(), write=False)
         return self.bottleneck(self.bottleneck.dequantised(levels, quality), quality)
 
-    def _compressed(self, exact: list[Tensor], picture: Callable[[], Tensor]) -> list[bytes]:
-        """The sections of a latent as `_exact_levels` gives it, whose memory it takes."""
-        quality, effort, section = self._qualities(1), self._effort_in_use(), None
-        levels = exact
+    def _section(self, exact: list[Tensor], picture: Callable[[], Tensor], quality: Tensor | None) -> bytes:
+        """That of a latent as `exact_levels` gives it, whose memory it takes."""
+        levels, effort, section = exact, self._effort_in_use(), None
         if effort:
             levels, section = improved(self, picture, exact, quality, effort, write=True)
         if section is None:
             section = self.bottleneck.compress_levels([tensor.add_(0.5).floor_() for tensor in levels], quality)
-        return [section]
+        return section
 
     def _effort_in_use(self) -> int:
         if self.efforts is None:
@@ -483,12 +312,5 @@ class LearnedCodec(ImageCodec, RateDistortionModule):
     @contextmanager
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
-        repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        # These flags are the process's: of several threads one codes on a GPU at a time.
-        alone = nullcontext() if self.device.type == "cpu" else _ON_A_GPU
-        with alone, evaluating(self), torch.no_grad(), torch.autocast(self.device.type, enabled=False), repeatable:
+        with repeatable(self.device.type), evaluating(self), torch.no_grad():
             yield
-
-
-def _round_up(size: int, stride: int) -> int:
-    return -(-size // stride) * stride

@@ -66,7 +66,7 @@ def test_a_file_and_its_image_are_those_of_the_whole(name: str, photograph: Tens
         image[:, : photograph.shape[1], : photograph.shape[2]] = photograph[:, :height, :width] / 255
         image = (255 * image).byte()
         codec = make(name)
-        assert len(codec._tiles_to_draw(Window(0, height, 0, width), codec.padded(height, width))) > 1
+        assert len(codec.tiles(Window(0, height, 0, width), codec.padded(height, width), codec.synthesis_reach)) > 1
         data = codec.encode(image)
         decoded = codec.decode(data)
         codec = whole(codec)
@@ -206,14 +206,14 @@ def test_what_depends_on_all_has_no_reach() -> None:
 def test_what_lies_further_away_than_the_reach_has_no_influence(name: str) -> None:
     """And what lies as near has: a poke into the latent changes pixels up to there and none beyond."""
     codec = make(name)
-    far = codec._synthesis_reach()
+    far = codec.synthesis_reach()
     if name == "diffusion_wavelet":
         far += codec._wavelet_reach()
     first, _ = codec.padded(far + codec.stride, 1)
     size = codec.stride, 2 * first + codec.stride
     quality = None if codec.qualities is None else torch.tensor([50.0])
     with codec._coding():
-        latent = [images(1, *shape, seed=3) - 0.5 for shape in codec._latent_shapes(size)]
+        latent = [images(1, *shape, seed=3) - 0.5 for shape in codec.latent_shapes(size)]
         before = codec.g_s(latent, quality)
         poked = Window(0, size[0], first, first + codec.stride)
         for tensor in latent:

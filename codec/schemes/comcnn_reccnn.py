@@ -28,6 +28,8 @@ from codec.learned_codec import LearnedCodec
 from codec.networks import ComCNN, DCTRate, RecCNN, RecUNet
 from codec.rate_distortion_module import Reconstruction, gradient_times, to_uint8
 from codec.standards import STANDARDS, Standard
+from codec.windowed import Picture, whole
+from codec.windows import Size, Window
 
 THREADS = min(16, os.cpu_count() or 1)
 
@@ -63,6 +65,7 @@ class ComRec(LearnedCodec):
 
     tag = "COMR"
     efforts = None
+    shown_in_part = False
     qualities = range(0)  # set for each, by its codec and its training
 
     def __init__(
@@ -119,6 +122,7 @@ class ComRec(LearnedCodec):
             self.qualities = range(ends[0], ends[1] + 1)
         self.set_quality(quality)
         self.stride = scale
+        self.window_unit = scale * (8 if blocks == "unet" else 1 if reduction == "none" else 2)
         self.gradient = gradient
         self.com_after = com_after
         self.section_count = 1 + self.conditional
@@ -200,18 +204,38 @@ class ComRec(LearnedCodec):
         bits = batch.bpp.float() * x.shape[-2] * x.shape[-1]
         return x, Reconstruction(gradient_times(weight / weight.mean(), x_hat), {"y": bits})
 
-    def compress(self, x: Tensor) -> list[bytes]:
-        y = self._compact(x, self._told(x, self.quality))
-        stream = self.codec.encode(to_uint8(y[0]))
+    def write(self, x: Picture, size: Size) -> list[bytes]:
+        y = torch.empty(self.latent_shapes(size)[0], dtype=torch.uint8, device=self.device)
+        for part in self.tiles(whole(size), size, self.analysis_reach):
+            seen = self.surroundings(part, size, self.analysis_reach)
+            (compact,) = self.latent(x(seen))
+            part.of(y, size).copy_(to_uint8(part.within(seen).of(compact[0], seen.size)))
+        stream = self.codec.encode(y)
         return [bytes([self.quality]), stream] if self.conditional else [stream]
 
-    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
+    def read(self, sections: list[bytes], size: Size, scale: int = 1, cut: bool = False) -> tuple[Tensor, int]:
+        """The decoded compact image, uint8 `[C, h, w]`, and its quality."""
         quality = sections[0][0] if self.conditional else self.quality
         y_hat = self.codec.decode(sections[-1])
         if y_hat.shape[0] != self.image_channels:
             raise BitstreamError(f"the {self.codec.format} section holds {y_hat.shape[0]} channels")
-        y_hat = y_hat.to(self.device)[None].float() / 255
-        return self.rec(y_hat, self._told(y_hat, quality))
+        return y_hat.to(self.device), quality
+
+    def draw(self, coded: tuple[Tensor, int], part: Window, size: Size) -> Tensor:
+        y_hat, quality = coded
+        seen = self.surroundings(part, size, self.synthesis_reach)
+        compact = seen.of(y_hat, size)[None].float() / 255
+        return part.within(seen).of(self.rec(compact, self._told(compact, quality)), seen.size)
+
+    def latent(self, x: Tensor) -> list[Tensor]:
+        """The compact images, not rounded yet."""
+        return [self._compact(x, self._told(x, self.quality))]
+
+    def latent_shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        return [(self.image_channels, *(side // self.stride for side in size))]
+
+    def synthesis_reach(self) -> int | None:
+        return self.reach_of("synthesis", lambda y_hat: [self.g_s(*y_hat)], self.latent_shapes)
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
         if self.conditional:

@@ -244,26 +244,26 @@ class DiffusionAutoencoder(LearnedCodec):
         pyramid = self.bottleneck.dequantised([seen.of(tensor, size) for tensor in levels], quality)
         return part.within(seen).of(self.shortcut.synthesis(pyramid), seen.size)
 
-    def _synthesis_reach(self) -> int | None:
+    def synthesis_reach(self) -> int | None:
         if self.denoiser is not None:
             return None  # its noise is the whole picture's
         if isinstance(self.decoder, WaveletUNet):
             return self._unet_reach()
-        return super()._synthesis_reach()
+        return super().synthesis_reach()
 
     def _wavelet_reach(self) -> int:
-        return self._reach("wavelet", lambda pyramid: [self.shortcut.synthesis(pyramid)], self._latent_shapes)
+        return self.reach_of("wavelet", lambda pyramid: [self.shortcut.synthesis(pyramid)], self.latent_shapes)
 
     def _unet_reach(self) -> int:
         def shapes(size: Size) -> list[tuple[int, int, int]]:
-            return [(self.image_channels, *size), *self._latent_shapes(size)[-3:]]
+            return [(self.image_channels, *size), *self.latent_shapes(size)[-3:]]
 
         def undone(inputs: list[Tensor]) -> list[Tensor]:
             base, *details = inputs
             quality = base.new_full((1,), 50.0) if self.bottleneck.variable_rate else None
             return [self._undone(base, details, quality)]
 
-        return self._reach("unet", undone, shapes, unit=8)
+        return self.reach_of("unet", undone, shapes, unit=8)
 
     def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
         return self._undone(self.shortcut.synthesis(y_hats), y_hats[-3:], quality)

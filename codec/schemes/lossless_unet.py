@@ -34,6 +34,8 @@ from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, POLYPHASE, PixelPredictor, Tap, fit
 from codec.networks.samples import checksum, tiles, to_integers
+from codec.windowed import Picture, whole
+from codec.windows import Size, Window
 
 # Before the pixels: tile size, levels and which adaptation, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")
@@ -69,6 +71,7 @@ class LosslessUNet(LearnedCodec):
     efforts = None
     stride = 1
     section_count = 2
+    shown_in_part = False
     lossless = True
 
     def __init__(
@@ -187,12 +190,12 @@ class LosslessUNet(LearnedCodec):
 
     # ---- files
 
-    def compress(self, x: Tensor) -> list[bytes]:
+    def write(self, x: Picture, size: Size) -> list[bytes]:
         """Section 0: z, tile by tile. Section 1: tile size, levels, coded channels, a CRC-32, and the pixels.
 
         docs/lossless_format.md has every byte. Raises EncodeError if the coder does not give back what it was told.
         """
-        image = to_integers(x)
+        image = to_integers(x(whole(size)))
         latents, pixels = [], self._pixel_coder(image)
 
         def there_and_back(y: Tensor) -> Tensor:
@@ -204,8 +207,8 @@ class LosslessUNet(LearnedCodec):
         head = _HEAD.pack(self.tile, self._levels_byte, self._channels_to_code(image), checksum(image))
         return [pack_strings(latents), head + pixels.finish()]
 
-    def decompress(self, sections: list[bytes], size: tuple[int, int]) -> Tensor:
-        """See LearnedCodec. Raises BitstreamError if the pixels are not those of the checksum."""
+    def read(self, sections: list[bytes], size: Size, scale: int = 1, cut: bool = False) -> Tensor:
+        """All pixels `[1, C, H, W]` in [0, 1]. Raises BitstreamError if they are not those of the checksum."""
         latents = StringReader(sections[0])
         _, _, channels, expected = _HEAD.unpack_from(sections[1])
         image = torch.zeros(1, self.image_channels, *size, device=self.device)
@@ -226,6 +229,12 @@ class LosslessUNet(LearnedCodec):
         if checksum(image) != expected:
             raise BitstreamError("the decoded pixels are not those that were encoded: their checksum differs")
         return image.div_(255)
+
+    def draw(self, coded: Tensor, part: Window, size: Size) -> Tensor:
+        return part.of(coded, size)
+
+    def synthesis_reach(self) -> int:
+        return 0
 
     def check_size(self, height: int, width: int) -> None:
         super().check_size(height, width)

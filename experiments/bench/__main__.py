@@ -104,9 +104,7 @@ def parts_of(codec: ImageCodec, now: Callable[[], float] | None = None) -> Itera
         )
     ]
     if isinstance(codec, LearnedCodec):
-        places += [
-            (codec, name, "network") for name in ("compress", "_exact_levels", "_compressed", "decompress", "draw")
-        ]
+        places += [(codec, name, "network") for name in ("write", "read", "draw")]
         places += [(bottleneck.prior, "visit", "prior") for bottleneck in codec.bottlenecks()]
     for one in (codec, *vars(codec).values()):
         if isinstance(one, ImageCodec):  # JPEG inside a scheme is that scheme's coder
