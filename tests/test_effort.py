@@ -99,7 +99,7 @@ def test_choosing_levels_writes_their_section_unless_side_information_follows_fr
     with torch.no_grad():
         targets = bottleneck.exact_levels(codec.latent(codec.prepared(crop(photograph, 64, 64))), quality)
         worth = [torch.full((1, tensor.shape[1], 1, 1), 4.0) for tensor in targets]
-        levels, section = bottleneck.choose_and_compress(targets, worth, quality)
+        levels, section = bottleneck.choose_and_compress([t.clone() for t in targets], worth, quality)
         assert any(not torch.equal(level, torch.floor(t + 0.5)) for level, t in zip(levels, targets, strict=True))
         again = bottleneck.compress(bottleneck.dequantised(levels, quality), quality)
     assert section == (again if written else None)

@@ -270,10 +270,8 @@ class EntropyBottleneck(nn.Module):
     ) -> list[Tensor]:
         if self.bounded:  # to what a file's levels are
             ends = [targets[0].new_full((), 0.5) / step for step in self.steps(quality)]
-            targets = [
-                torch.minimum(torch.maximum(target, torch.floor(0.5 - end)), torch.floor(0.5 + end))
-                for target, end in zip(targets, ends, strict=True)
-            ]
+            for target, end in zip(targets, ends, strict=True):
+                target.clamp_(torch.floor(0.5 - end), torch.floor(0.5 + end))
         pairs = zip(targets, worth, strict=True)
         told = [Targets(target, w[(None,) * (target.ndim - w.ndim)]) for target, w in pairs]
         return self._visit(told, code, quality)

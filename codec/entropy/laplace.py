@@ -23,6 +23,7 @@ _REACH = 24
 _WIDEST = 3.4
 _KNOTS = 9
 _ROW_BITS = 9  # of a packed integer, for one of SCALES · FRACTIONS rows
+_SOME = 1 << 20  # of decoded levels, that a copy is made of at a time
 _FURTHEST = 1 << 21  # no mean lies further away: more than the largest level a prediction is made from, 1,000 times
 
 
@@ -149,7 +150,9 @@ class CodedLaplace:
         integers = self.integers.flatten()
         rows, tables = self._rows(integers), self.model.current_tables()
         levels = unbounded.decode(data, rows, tables, self.model.shifts).to(integers.device)
-        return levels.add_(integers >> _ROW_BITS).view(self.integers.shape).float()
+        for some, where in zip(levels.split(_SOME), integers.split(_SOME), strict=True):
+            some.add_(where >> _ROW_BITS)
+        return levels.view(self.integers.shape)
 
     def told(self) -> tuple[Tensor, ...]:
         integers = self.integers.flatten()

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from codec.entropy.laplace import packed
+from codec.entropy.laplace import CodedLaplace, LaplaceTables, packed
 from codec.entropy.priors.pass_network import Coarser, CoarserFeatures, Known, Offset, PassNetwork, spread
-from codec.entropy.priors.positions import picking, positions
+from codec.entropy.priors.positions import picking, positions, put
 from codec.entropy.priors.prior import Size
 
 # Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
@@ -21,29 +21,43 @@ _SOME = 1 << 15
 class Blocks:
     """One tensor `known` `[B, C, H, W]`, written pass by pass, and what else the networks see; see ContextPrior.
 
-    What `known` holds at positions that have not been named to `now_known` counts as 0.
+    What it holds where nothing has been learnt yet counts as 0. Of an int16 tensor another comes about if a level
+    takes more.
     """
 
-    def __init__(self, known: Tensor, told: Sequence[Tensor], magnitudes: Tensor | None, knots: Tensor) -> None:
-        self.known, self.told, self.knots = known, told, knots
+    def __init__(
+        self,
+        tables: LaplaceTables,
+        known: Tensor,
+        told: Sequence[Tensor],
+        magnitudes: Tensor | None,
+        knots: Tensor,
+    ) -> None:
+        self.tables, self.known, self.told, self.knots = tables, known, told, knots
         self.magnitudes = None if magnitudes is None else magnitudes.byte()
         self._unknown = {(row, column): set(range(known.shape[1])) for row in (0, 1) for column in (0, 1)}
 
-    def now_known(self, channels: Sequence[int], offsets: Sequence[Offset]) -> None:
-        for offset in offsets:
-            self._unknown[offset] -= set(channels)
+    def learn(self, symbols: Tensor, coded: tuple[int, ...], at: Sequence[Offset]) -> None:
+        """What came of a pass over the channels `coded`, `[B, c, N]`."""
+        if self.known.dtype == torch.int16 and not _fits(symbols):
+            self.known = self.known.float()
+        put(symbols, self.known, coded, at)
+        for offset in at:
+            self._unknown[offset] -= set(coded)
 
-    def predicted(self, network: PassNetwork, coded: int, reached: int, offsets: Sequence[Offset]) -> Tensor:
-        """The distributions of a pass over `coded` channels, `[B, coded, N]`, as `codec.entropy.laplace.packed`.
+    def predicted(
+        self, network: PassNetwork, coded: Sequence[int], reached: int, at: Sequence[Offset]
+    ) -> CodedLaplace:
+        """The distributions of a pass over the channels `coded`, `[B, c, N]`.
 
         Nothing is known of channels from `reached` on.
         """
         size = self.known.shape[-2:]
-        shapes = [positions(offset, size) for offset in offsets]
+        shapes = [positions(offset, size) for offset in at]
         count = sum(height * width for height, width in shapes)
-        integers = torch.empty((len(self.known), coded, count), dtype=torch.int32, device=self.known.device)
+        integers = torch.empty((len(self.known), len(coded), count), dtype=torch.int32, device=self.known.device)
         first = 0
-        for offset, (height, width) in zip(offsets, shapes, strict=True):
+        for offset, (height, width) in zip(at, shapes, strict=True):
             step = max(1, _SOME // width)
             for top in range(0, height, step):
                 bottom = min(top + step, height)
@@ -51,7 +65,7 @@ class Blocks:
                 rows = slice(first + top * width, first + bottom * width)
                 integers[..., rows] = packed(mean, log_scale).flatten(2)
             first += height * width
-        return integers
+        return CodedLaplace(self.tables, integers)
 
     def _block(
         self, network: PassNetwork, reached: int, offset: Offset, top: int, bottom: int
@@ -75,7 +89,7 @@ class Blocks:
 
     def _seen(self, reached: int, begin: int, end: int) -> Tensor:
         """Rows of what is known, a copy."""
-        rows = self.known[:, :reached, begin:end].clone()
+        rows = self.known[:, :reached, begin:end].to(torch.float32, copy=True)
         for (row, column), channels in self._unknown.items():
             hidden = tuple(sorted(channel for channel in channels if channel < reached))
             if hidden:
@@ -93,6 +107,12 @@ def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor 
         bottom = min(top + step, height)
         first, last = max(0, top - 2), min(height, bottom + 2)
         told = None if before is None else before[..., first:last, :].float()
-        block = network.on_double_grid(levels[..., first:last, :], told)
+        block = network.on_double_grid(levels[..., first:last, :].float(), told)
         made[..., 2 * top : 2 * bottom, :] = block[..., 2 * (top - first) : 2 * (bottom - first), :]
     return spread(made, size)
+
+
+def _fits(symbols: Tensor) -> bool:
+    """Whether int16 has room for them."""
+    room, (low, high) = torch.iinfo(torch.int16), symbols.aminmax()
+    return room.min <= int(low) and int(high) <= room.max

@@ -12,21 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from codec.checks import check_integer
-from codec.entropy.laplace import CodedLaplace, Laplace, LaplaceTables
+from codec.entropy.laplace import LaplaceTables
+from codec.entropy.priors.at_once import AtOnce
 from codec.entropy.priors.blocks import Blocks, features_in_blocks
 from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
 from codec.entropy.priors.pass_network import (
     KNOT_UNIT,
-    Coarser,
     CoarserFeatures,
-    Known,
     Offset,
     PassNetwork,
-    by_offset,
     on_half_grid,
 )
-from codec.entropy.priors.positions import offsets_inside, pick, picking, positions, put
+from codec.entropy.priors.positions import offsets_inside, pick
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.rdoq import BitsAhead, Targets
 from codec.entropy.walk import Code
@@ -111,8 +109,8 @@ class ContextPrior(Prior):
             mine = levels and levels[n]
             if self.hypers is not None:
                 told.append(self.hypers[n].visit(mine, size, code, not self.training))
-            walk = self._at_once if smooth else self._in_blocks
-            decoded.append(walk(n, size, mine, told, magnitudes, knots, code))
+            walk = self._walk(n, size, mine, told, magnitudes, knots, smooth)
+            decoded.append(self._walked(n, walk, mine, code))
         return decoded
 
     def least_bits(self, sizes: Sequence[Size]) -> float:
@@ -120,7 +118,7 @@ class ContextPrior(Prior):
         bits = least * sum(c * height * width for c, (height, width) in zip(self.channels, sizes, strict=True))
         return bits + sum(map(Hyper.least_bits, self.hypers or (), sizes))
 
-    def _at_once(
+    def _walk(
         self,
         n: int,
         size: tuple[int, int, int],
@@ -128,58 +126,33 @@ class ContextPrior(Prior):
         told: Sequence[Tensor],
         magnitudes: Tensor | None,
         knots: Tensor,
-        code: Code,
-    ) -> Tensor:
-        """The `n`th tensor, of which all that is known is kept for the gradient."""
-        batch, height, width = size
-        coarser = Coarser(by_offset(torch.cat(told, 1)) if told else None, magnitudes)
-        known = knots.new_zeros(batch, self.channels[n], height, width)
-        for (channels, offsets), network, reached in self._passes(n):
-            there = offsets_inside(offsets, (height, width))
-            if not there:
-                continue
-            seen = Known.of(known[:, :reached])
-            predicted = [network(seen, coarser, knots, at, positions(at, (height, width))) for at in there]
-            mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*predicted, strict=True))
-            picked = picking(channels, known.device)
-            coded = code(part_name(n), Laplace(self.tables, mean, log_scale), pick(levels, picked, there))
-            known = known.clone()
-            put(coded, known, picked, there)
-        return known
-
-    def _in_blocks(
-        self,
-        n: int,
-        size: tuple[int, int, int],
-        levels: Tensor | Targets | None,
-        told: Sequence[Tensor],
-        magnitudes: Tensor | None,
-        knots: Tensor,
-        code: Code,
-    ) -> Tensor:
-        """The same for coding, in memory that is hardly more than the tensor's: what is known takes its place."""
-        batch, height, width = size
+        smooth: bool,
+    ) -> AtOnce | Blocks:
+        """What goes through the passes of the `n`th tensor: for a gradient, or in the levels' own memory."""
+        shape = size[0], self.channels[n], *size[1:]
+        if smooth:
+            return AtOnce(self.tables, knots.new_zeros(shape), told, magnitudes, knots)
         known = levels.real if isinstance(levels, Targets) else levels
         if known is None:
-            known = knots.new_zeros(batch, self.channels[n], height, width)
-        blocks = Blocks(known, told, magnitudes, knots)
+            known = knots.new_zeros(shape, dtype=torch.int16)
+        return Blocks(self.tables, known, told, magnitudes, knots)
+
+    def _walked(self, n: int, walk: AtOnce | Blocks, levels: Tensor | Targets | None, code: Code) -> Tensor:
+        """The `n`th tensor, as `code` gives it back pass by pass."""
         for (channels, offsets), network, reached in self._passes(n):
-            there = offsets_inside(offsets, (height, width))
-            if there:
-                picked = picking(channels, known.device)
+            at = offsets_inside(offsets, walk.known.shape[-2:])
+            if at:
                 # Without names, or those of one pass would live on through the next one.
-                put(
+                walk.learn(
                     code(
                         part_name(n),
-                        CodedLaplace(self.tables, blocks.predicted(network, len(channels), reached, there)),
-                        pick(levels, picked, there),
+                        walk.predicted(network, channels, reached, at),
+                        pick(levels, channels, at),
                     ),
-                    known,
-                    picked,
-                    there,
+                    channels,
+                    at,
                 )
-                blocks.now_known(channels, there)
-        return known
+        return walk.known
 
     def _passes(self, n: int) -> Iterator[tuple[tuple[tuple[int, ...], tuple[Offset, ...]], PassNetwork, int]]:
         """Of every pass its channels and offsets, its network, and of how many channels something is known.

@@ -182,7 +182,7 @@ def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
 def on_half_grid(levels: Tensor, size: Size) -> Tensor:
     """The magnitudes of a tensor, as Coarser has them for the next one, of `size` (H, W)."""
     height, width = size
-    magnitudes = levels.abs().clamp(max=_LARGEST_MAGNITUDE)
+    magnitudes = levels.clamp(-_LARGEST_MAGNITUDE, _LARGEST_MAGNITUDE).abs()
     return F.pad(spread(magnitudes, (-(-height // 2), -(-width // 2))), (1, 1, 1, 1))
 
 

@@ -1,6 +1,6 @@
 """Where the symbols of a pass lie in their tensor: some channels, at every other position from some offsets on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import torch
@@ -32,28 +32,37 @@ def picking(channels: tuple[int, ...], device: torch.device) -> slice | Tensor:
 
 
 def pick(
-    levels: Tensor | Targets | None, picked: slice | Tensor, there: Sequence[Offset]
+    levels: Tensor | Targets | None, channels: tuple[int, ...], at: Sequence[Offset]
 ) -> Tensor | Targets | None:
-    """The symbols `[B, c, N]` of `levels` `[B, C, H, W]`, in coding order."""
+    """The symbols `[B, c, N]` of `levels` `[B, C, H, W]` in coding order, copied."""
     if levels is None:
         return None
     if isinstance(levels, Targets):
         worth = levels.worth.expand(-1, levels.real.shape[1], -1, -1)
         everywhere = worth.shape[2:] == (1, 1)
-        of_worth = worth[:, picked].flatten(2) if everywhere else pick(worth, picked, there)
-        return Targets(pick(levels.real, picked, there), of_worth)
-    parts = [levels[:, picked, row::2, column::2].flatten(2) for row, column in there]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        picked = picking(channels, worth.device)
+        of_worth = worth[:, picked].flatten(2) if everywhere else pick(worth, channels, at)
+        return Targets(pick(levels.real, channels, at), of_worth)
+    picked = picking(channels, levels.device)
+    parts = [levels[:, picked, row::2, column::2] for row, column in at]
+    if levels.requires_grad:
+        return torch.cat([part.flatten(2) for part in parts], 2)
+    symbols = levels.new_empty(*parts[0].shape[:2], sum(part[0, 0].numel() for part in parts))
+    for part, here in zip(parts, _by_offset(symbols, levels.shape[-2:], at), strict=True):
+        here.copy_(part)  # and not by cat, which would have each part twice
+    return symbols
 
 
-def put(coded: Tensor, known: Tensor, picked: slice | Tensor, there: Sequence[Offset]) -> None:
+def put(symbols: Tensor, known: Tensor, channels: tuple[int, ...], at: Sequence[Offset]) -> None:
     """Writes symbols `[B, c, N]` where `pick` takes them from."""
-    if coded.untyped_storage().data_ptr() == known.untyped_storage().data_ptr():
-        return  # a view, of one row or column, that `pick` took and nobody changed
-    size = known.shape[-2:]
+    picked = picking(channels, known.device)
+    for (row, column), here in zip(at, _by_offset(symbols, known.shape[-2:], at), strict=True):
+        known[:, picked, row::2, column::2] = here
+
+
+def _by_offset(symbols: Tensor, size: Size, at: Sequence[Offset]) -> Iterator[Tensor]:
+    """Views `[B, c, h, w]` of symbols, those at each offset in a tensor of `size`."""
     first = 0
-    for row, column in there:
-        height, width = positions((row, column), size)
-        here = coded[:, :, first : first + height * width]
-        known[:, picked, row::2, column::2] = here.unflatten(2, (height, width))
+    for height, width in (positions(offset, size) for offset in at):
+        yield symbols[:, :, first : first + height * width].unflatten(2, (height, width))
         first += height * width
