@@ -3,7 +3,7 @@
 With D the squared error of the decoded image and R the bits of the file, levels are sought that make D + λ·R small.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,17 +12,20 @@ from torch import Tensor
 from codec.entropy.bottleneck import are_codable
 from codec.entropy.rdoq import BIT
 from codec.networks.exact import UnusableWeightsError
+from codec.windows import Picture, Size, Window, tiles, whole
 
 if TYPE_CHECKING:
     from codec.learned_codec import LearnedCodec
 
 EFFORTS = range(10)
+# Pixels a side of what is looked at together, as all that lies between levels and cost is kept for the gradient.
+LARGEST = 1024
 _CORNER = 256
 
 
 def improved(
     codec: "LearnedCodec",
-    picture: Callable[[], Tensor],
+    picture: Picture,
     exact: Sequence[Tensor],
     quality: Tensor | None,
     effort: int,
@@ -31,8 +34,7 @@ def improved(
     """A latent, B = 1, `exact` in steps of its `quality`, moved to the levels that `effort`, from 1 on, finds.
 
     And their section of a file, where it is to be written and the search, at effort 1, can do so on its way. They
-    may come to lie where `exact` was. `picture` gives what the latent is of, as `g_a` takes it; from effort 2 on it
-    is asked for.
+    may come to lie where `exact` was. `picture` gives what the latent is of; from effort 2 on it is asked for.
 
     1 is rate-distortion-optimised quantisation: every symbol in coding order takes that of its two nearest levels
     which costs least, as if no other level mattered to its error. Further steps do so again, towards where the
@@ -46,40 +48,116 @@ def improved(
         if not are_codable(exact):
             return exact, None
         try:
-            return _searched(codec, picture, exact, quality, effort, write)
+            worth = _worth_of_levels(codec, exact, quality)
+            bit = BIT * _mean_where_not_zero(worth, exact)
+            in_bits = [tensor / bit for tensor in worth]
+            if write and effort == 1:
+                return codec.bottleneck.choose_and_compress(exact, in_bits, quality)
+            best = codec.bottleneck.choose(exact, in_bits, quality)
+            return _descended(Cost(codec, picture, quality, bit), best, worth, effort - 1), None
         except UnusableWeightsError:
             return exact, None
 
 
-def _searched(
-    codec: "LearnedCodec",
-    picture: Callable[[], Tensor],
-    exact: Sequence[Tensor],
-    quality: Tensor | None,
-    effort: int,
-    write: bool,
-) -> tuple[list[Tensor], bytes | None]:
-    bottleneck = codec.bottleneck
-    worth = _worth_of_levels(codec, exact, quality)
-    bit = BIT * _mean_where_not_zero(worth, exact)
-    in_bits = [tensor / bit for tensor in worth]
-    if write and effort == 1:
-        return bottleneck.choose_and_compress(exact, in_bits, quality)
-    best = bottleneck.choose(exact, in_bits, quality)
+def _descended(cost: "Cost", best: list[Tensor], worth: Sequence[Tensor], steps: int) -> list[Tensor]:
+    """The best levels after so many `steps` along the gradient."""
     lowest, share = None, 1.0
-    if effort > 1:
-        x = picture().clone()
-    for _ in range(effort - 1):
+    in_bits = [tensor / cost.bit for tensor in worth]
+    for _ in range(steps):
         if lowest is None:
-            lowest, slopes = _cost_and_slopes(codec, x, best, quality, bit)
+            lowest, slopes = cost.with_slopes(best)
         moves = zip(best, slopes, worth, strict=True)
         targets = [level - share * slope / (2 * w) for level, slope, w in moves]
-        found = bottleneck.choose(targets, in_bits, quality)
-        if _cost(codec, x, found, quality, bit) < lowest:
+        found = cost.codec.bottleneck.choose(targets, in_bits, cost.quality)
+        if cost.of(found) < lowest:
             best, lowest = found, None
         else:
             share /= 2
-    return best, None
+    return best
+
+
+class Cost:
+    """D + λ·R of a picture's levels, and its gradient: that of D, and of what other symbols cost by a level.
+
+    Of a large picture it is summed up over windows, each seen with all that what is counted in it depends on.
+    """
+
+    def __init__(self, codec: "LearnedCodec", picture: Picture, quality: Tensor | None, bit: Tensor) -> None:
+        self.codec, self.picture, self.quality, self.bit = codec, picture, quality, bit
+
+    def of(self, levels: Sequence[Tensor]) -> Tensor:
+        size = self._size(levels)
+        return sum(
+            term([seen.of(tensor, size) for tensor in levels], part, seen) for term, part, seen in self._terms(size)
+        )
+
+    def with_slopes(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The cost and its gradient, as large as the levels."""
+        size, total = self._size(levels), 0
+        slopes = [torch.zeros_like(tensor) for tensor in levels]
+        for term, part, seen in self._terms(size):
+            with torch.enable_grad():
+                told = [seen.of(tensor, size).clone().requires_grad_() for tensor in levels]
+                cost = term(told, part, seen)
+            total += cost.detach()
+            if not cost.requires_grad:
+                continue  # bits that depend on no other level
+            gradients = torch.autograd.grad(cost, told, allow_unused=True, materialize_grads=True)
+            for slope, gradient in zip(slopes, gradients, strict=True):
+                seen.of(slope, size).add_(gradient)
+        return total, slopes
+
+    def _terms(self, size: Size) -> Iterator[tuple[Callable[..., Tensor], Window, Window]]:
+        """What the cost is summed up of: D and λ·R of parts of a picture, and what is seen with each.
+
+        Both of one part, if it is small or cannot be cut.
+        """
+        unit = 2 * self.codec.stride  # passes of a prior are told apart by even and odd positions
+        for term, reach in ((self._distortion, self._reach_of_pixels), (self._rate, self._reach_of_bits)):
+            far = reach(unit) if max(size) > LARGEST else None
+            if far is None:
+                yield term, whole(size), whole(size)
+                continue
+            for part in tiles(whole(size), unit, max(LARGEST - 2 * far, LARGEST // 2) // unit * unit or unit):
+                yield term, part, part.grown(far, unit, size)
+
+    def _size(self, levels: Sequence[Tensor]) -> Size:
+        """Of the picture."""
+        stride = self.codec.stride
+        (height, width), (rows, columns) = levels[0].shape[-2:], self.codec.latent_sizes((stride, stride))[0]
+        return height * stride // rows, width * stride // columns
+
+    def _distortion(self, levels: Sequence[Tensor], part: Window, seen: Window) -> Tensor:
+        """D of `part`, by levels that are those of the window `seen`."""
+        # An image that was made in inference mode has no gradient unless it is copied.
+        x = self.picture(part).clone()
+        return (part.within(seen).of(self._decoded(levels), seen.size) - x).square().sum()
+
+    def _rate(self, levels: Sequence[Tensor], part: Window, seen: Window) -> Tensor:
+        """As `_distortion`, λ·R."""
+        counted = None
+        if part != seen:
+            counted = [tensor.new_zeros(1, 1, *tensor.shape[-2:]) for tensor in levels]
+            for of_tensor in counted:
+                part.within(seen).of(of_tensor, seen.size).fill_(1)
+        return self.bit * self.codec.bottleneck.bits_ahead(levels, self.quality, counted)
+
+    def _reach_of_pixels(self, unit: int) -> int | None:
+        return self.codec.reach_of("D", lambda y: [self._decoded(y)], self.codec.latent_shapes, unit)
+
+    def _reach_of_bits(self, unit: int) -> int | None:
+        if self.codec.bottleneck.prior.has_side_information:
+            return None  # whose bits belong to no part of the picture
+        return self.codec.reach_of("R", self._bits_by_position, self.codec.latent_shapes, unit)
+
+    def _decoded(self, levels: Sequence[Tensor]) -> Tensor:
+        return self.codec.g_s(self.codec.bottleneck.dequantised(levels, self.quality), self.quality)
+
+    def _bits_by_position(self, levels: Sequence[Tensor]) -> Sequence[Tensor]:
+        with torch.enable_grad():
+            levels = [tensor.requires_grad_() for tensor in levels]
+            counted = [tensor.new_ones(1, 1, *tensor.shape[-2:]).requires_grad_() for tensor in levels]
+            return torch.autograd.grad(self.codec.bottleneck.bits_ahead(levels, self.quality, counted), counted)
 
 
 def _worth_of_levels(codec: "LearnedCodec", exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
@@ -108,20 +186,3 @@ def _mean_where_not_zero(worth: Sequence[Tensor], exact: Sequence[Tensor]) -> Te
 
 def _nearest(exact: Tensor) -> Tensor:
     return torch.floor(exact + 0.5)
-
-
-def _cost(
-    codec: "LearnedCodec", x: Tensor, levels: Sequence[Tensor], quality: Tensor | None, bit: Tensor
-) -> Tensor:
-    """D + λ·R; its gradient is that of D, and of what other symbols cost by a level."""
-    x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality), quality)
-    return (x_hat - x).square().sum() + bit * codec.bottleneck.bits_ahead(levels, quality)
-
-
-def _cost_and_slopes(
-    codec: "LearnedCodec", x: Tensor, levels: Sequence[Tensor], quality: Tensor | None, bit: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    with torch.enable_grad():
-        levels = [tensor.clone().requires_grad_() for tensor in levels]
-        cost = _cost(codec, x, levels, quality, bit)
-        return cost.detach(), torch.autograd.grad(cost, levels)

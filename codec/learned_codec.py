@@ -1,6 +1,6 @@
 """LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -21,8 +21,8 @@ from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
 from codec.networks.modes import evaluating, repeatable
 from codec.rate_distortion_module import Reconstruction, gradient_times
-from codec.windowed import Picture, WindowedTransforms, whole
-from codec.windows import Crop, Size, Window
+from codec.windowed import WindowedTransforms
+from codec.windows import Crop, Picture, Size, Window, whole
 
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
@@ -112,14 +112,14 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
 
     def compress(self, x: Tensor) -> list[bytes]:
         """One padded image `[1, C, H, W]` in [0, 1] → `section_count` sections."""
-        return self.write(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:])
+        return self.write(self._seen(x), x.shape[-2:])
 
     def write(self, x: Picture, size: Size) -> list[bytes]:
         """As `compress`, of an image of `size` (H, W) that is seen in windows."""
         quality = self._qualities(1)
         exact = self.exact_levels(x, size, quality)
         with self.writing_reported():
-            return [self._section(exact, lambda: x(whole(size)), quality)]
+            return [self._section(exact, x, quality)]
 
     def decompress(self, sections: list[bytes], size: Size) -> Tensor:
         """Sections → `x_hat` `[1, C, H, W]`; `size` is the padded (H, W)."""
@@ -261,16 +261,21 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         """Four bytes that name these very weights and tables."""
         return self._fingerprint.of(self.tag, self)
 
+    @staticmethod
+    def _seen(x: Tensor) -> Picture:
+        return lambda part: part.of(x, x.shape[-2:])
+
     def _as_coded(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """As `analyse`, of one image, with the levels that a file would hold."""
         quality = self._qualities(1)
         if self._effort_in_use() == 0:
             return self.analyse(x, quality)
-        exact = self.exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:], quality)
-        levels, _ = improved(self, lambda: x, exact, quality, self._effort_in_use(), write=False)
+        picture = self._seen(x)
+        exact = self.exact_levels(picture, x.shape[-2:], quality)
+        levels, _ = improved(self, picture, exact, quality, self._effort_in_use(), write=False)
         return self.bottleneck(self.bottleneck.dequantised(levels, quality), quality)
 
-    def _section(self, exact: list[Tensor], picture: Callable[[], Tensor], quality: Tensor | None) -> bytes:
+    def _section(self, exact: list[Tensor], picture: Picture, quality: Tensor | None) -> bytes:
         """That of a latent as `exact_levels` gives it, whose memory it takes."""
         levels, effort, section = exact, self._effort_in_use(), None
         if effort:

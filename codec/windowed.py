@@ -11,10 +11,7 @@ from torch import Tensor
 
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.rate_distortion_module import RateDistortionModule, to_uint8
-from codec.windows import Size, Window, reach, tiles
-
-# A padded image, of which windows `[1, C, h, w]` in [0, 1] are made where they are asked for.
-Picture = Callable[[Window], Tensor]
+from codec.windows import Picture, Size, Window, reach, tiles, whole
 
 # What takes the rest of the time, of encoding and decoding, in what is shown of its progress.
 _ANALYSIS, _READING = 0.1, 0.4
@@ -219,11 +216,6 @@ class WindowedTransforms(RateDistortionModule):
             yield
         finally:
             self.bottleneck.progress = None
-
-
-def whole(size: Size) -> Window:
-    """All of a picture of `size`."""
-    return Window(0, size[0], 0, size[1])
 
 
 def _round_up(size: int, stride: int) -> int:

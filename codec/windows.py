@@ -61,6 +61,10 @@ class Window(NamedTuple):
         return tensor[..., rows, columns]
 
 
+# A padded image, of which windows `[1, C, h, w]` in [0, 1] are made where they are asked for.
+Picture = Callable[[Window], Tensor]
+
+
 class Crop(NamedTuple):
     """A part of an image as users name it: its left upper pixel, width and height."""
 
@@ -80,6 +84,11 @@ class Crop(NamedTuple):
                 f"allowed are parts X,Y,W,H of the image's {width}×{height} pixels",
             )
         return window
+
+
+def whole(size: Size) -> Window:
+    """All of a picture of `size`."""
+    return Window(0, size[0], 0, size[1])
 
 
 def tiles(part: Window, unit: int, largest: int) -> list[Window]:

@@ -8,6 +8,7 @@ from conftest import composed, crop
 from torch import Tensor
 
 from codec.checkpoint import load_codec
+from codec.effort import Cost
 from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
@@ -144,3 +145,26 @@ def test_what_has_no_latent_of_its_own_has_no_effort() -> None:
         codec = build.codec("model")
     with pytest.raises(ValueError, match="effort=1"):
         codec.set_effort(1)
+
+
+@pytest.mark.parametrize("name", ["wavelet", "dct"])
+def test_a_large_picture_s_cost_and_its_gradient_are_those_of_the_whole(
+    name: str, fitted: LearnedCodec, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, quality = (fitted, torch.tensor([50.0])) if name == "wavelet" else (load_codec(TRANSFORM), None)
+    if codec.qualities is not None and quality is None:
+        quality = torch.tensor([50.0])
+    x = codec.prepared(crop(photograph, 320, 480))
+    with codec._coding():
+        exact = codec.exact_levels(lambda part: part.of(x, x.shape[-2:]), x.shape[-2:], quality)
+        levels = [torch.floor(tensor + 0.5) for tensor in exact]
+        cost = Cost(codec, lambda part: part.of(x, x.shape[-2:]), quality, torch.tensor(0.01))
+        expected, slopes = cost.with_slopes(levels)
+        monkeypatch.setattr("codec.effort.LARGEST", 128)
+        assert len(list(cost._terms(x.shape[-2:]))) > 8
+        found, found_slopes = cost.with_slopes(levels)
+        assert float(cost.of(levels)) == pytest.approx(float(found), rel=1e-5)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    for mine, whole in zip(found_slopes, slopes, strict=True):
+        assert bool(whole.any())
+        torch.testing.assert_close(mine, whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))

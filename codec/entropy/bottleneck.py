@@ -172,10 +172,16 @@ class EntropyBottleneck(nn.Module):
         levels = self._visit_choosing(targets, worth, quality, watched)
         return levels, None if code.strings is None else self._section(code.strings, quality)
 
-    def bits_ahead(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> Tensor:
-        """Bits of all symbols together, differentiable in what they are predicted from. See BitsAhead."""
+    def bits_ahead(
+        self, levels: Sequence[Tensor], quality: Tensor | None = None, counted: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Bits of all symbols together, differentiable in what they are predicted from. See BitsAhead.
+
+        `counted`, `[1, 1, H, W]` for each tensor: how much those of a position count, side information's in full.
+        """
         code = BitsAhead()
-        self._visit(levels, code, quality)
+        told = levels if counted is None else list(map(Targets, levels, counted))
+        self._visit(told, code, quality)
         return code.bits
 
     @staticmethod

@@ -42,7 +42,7 @@ class Choose:
             return levels
         if self.training:
             return self._chosen(levels.real, levels.worth, distribution.bits)
-        chosen, worth = levels.real, levels.worth.expand_as(levels.real)  # in place, for memory's sake
+        chosen, worth = levels.real, levels.worth.expand(levels.real.shape)  # in place, for memory's sake
         for some in slices(chosen):
             bits_of = distribution.at(some).file_bits
             chosen[:, :, some] = self._chosen(chosen[:, :, some], worth[:, :, some], bits_of)
@@ -72,11 +72,15 @@ class ChooseAndWrite(Choose):
 
 
 class BitsAhead:
-    """Sums what all symbols cost, differentiable in those levels that they are predicted from, not in their own."""
+    """Sums what all symbols cost, differentiable in those levels that they are predicted from, not in their own.
+
+    Where levels are Targets, a symbol's bits count as often as its worth says.
+    """
 
     def __init__(self) -> None:
         self.bits: Tensor | float = 0.0
 
-    def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
-        self.bits = self.bits + distribution.bits(levels.detach()).sum()
-        return levels
+    def __call__(self, part: str, distribution: Distribution, levels: Targets | Tensor) -> Tensor:
+        real, worth = levels if isinstance(levels, Targets) else (levels, 1)
+        self.bits = self.bits + (distribution.bits(real.detach()) * worth).sum()
+        return real

@@ -28,8 +28,7 @@ from codec.learned_codec import LearnedCodec
 from codec.networks import ComCNN, DCTRate, RecCNN, RecUNet
 from codec.rate_distortion_module import Reconstruction, gradient_times, to_uint8
 from codec.standards import STANDARDS, Standard
-from codec.windowed import Picture, whole
-from codec.windows import Size, Window
+from codec.windows import Picture, Size, Window, whole
 
 THREADS = min(16, os.cpu_count() or 1)
 

@@ -34,8 +34,7 @@ from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, POLYPHASE, PixelPredictor, Tap, fit
 from codec.networks.samples import checksum, tiles, to_integers
-from codec.windowed import Picture, whole
-from codec.windows import Size, Window
+from codec.windows import Picture, Size, Window, whole
 
 # Before the pixels: tile size, levels and which adaptation, channels that are coded, checksum.
 _HEAD = struct.Struct(">HBB4s")

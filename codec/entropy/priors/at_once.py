@@ -7,7 +7,7 @@ from torch import Tensor
 
 from codec.entropy.laplace import Laplace, LaplaceTables
 from codec.entropy.priors.pass_network import Coarser, Known, Offset, PassNetwork, by_offset
-from codec.entropy.priors.positions import positions, put
+from codec.entropy.priors.positions import pick, positions, put
 
 
 class AtOnce:
@@ -15,6 +15,8 @@ class AtOnce:
 
     It is another one after every pass, as the gradient asks for those before.
     """
+
+    symbols = staticmethod(pick)
 
     def __init__(
         self,

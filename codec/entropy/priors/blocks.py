@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from codec.entropy.laplace import CodedLaplace, LaplaceTables, packed
-from codec.entropy.priors.pass_network import Coarser, CoarserFeatures, Known, Offset, PassNetwork, spread
-from codec.entropy.priors.positions import picking, positions, put
+from codec.entropy.priors.pass_network import (
+    Coarser,
+    CoarserFeatures,
+    Known,
+    Offset,
+    PassNetwork,
+    on_half_grid,
+    spread,
+)
+from codec.entropy.priors.positions import InPlace, picking, positions, put
 from codec.entropy.priors.prior import Size
 
 # Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
@@ -25,6 +33,8 @@ class Blocks:
     takes more.
     """
 
+    symbols = InPlace
+
     def __init__(
         self,
         tables: LaplaceTables,
@@ -34,14 +44,15 @@ class Blocks:
         knots: Tensor,
     ) -> None:
         self.tables, self.known, self.told, self.knots = tables, known, told, knots
-        self.magnitudes = None if magnitudes is None else magnitudes.byte()
+        self.magnitudes = magnitudes
         self._unknown = {(row, column): set(range(known.shape[1])) for row in (0, 1) for column in (0, 1)}
 
-    def learn(self, symbols: Tensor, coded: tuple[int, ...], at: Sequence[Offset]) -> None:
+    def learn(self, symbols: Tensor | InPlace, coded: tuple[int, ...], at: Sequence[Offset]) -> None:
         """What came of a pass over the channels `coded`, `[B, c, N]`."""
-        if self.known.dtype == torch.int16 and not _fits(symbols):
-            self.known = self.known.float()
-        put(symbols, self.known, coded, at)
+        if isinstance(symbols, Tensor):
+            if self.known.dtype == torch.int16 and not _fits(symbols):
+                self.known = self.known.float()
+            put(symbols, self.known, coded, at)
         for offset in at:
             self._unknown[offset] -= set(coded)
 
@@ -110,6 +121,11 @@ def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor 
         block = network.on_double_grid(levels[..., first:last, :].float(), told)
         made[..., 2 * top : 2 * bottom, :] = block[..., 2 * (top - first) : 2 * (bottom - first), :]
     return spread(made, size)
+
+
+def magnitudes_in_bytes(levels: Tensor, size: Size) -> Tensor:
+    """As `on_half_grid`, as uint8, a channel at a time."""
+    return torch.cat([on_half_grid(channel, size).byte() for channel in levels.split(1, 1)], 1)
 
 
 def _fits(symbols: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from codec.checks import check_integer
 from codec.entropy.laplace import LaplaceTables
 from codec.entropy.priors.at_once import AtOnce
-from codec.entropy.priors.blocks import Blocks, features_in_blocks
+from codec.entropy.priors.blocks import Blocks, features_in_blocks, magnitudes_in_bytes
 from codec.entropy.priors.factorized import part_name
 from codec.entropy.priors.hyper import Hyper
 from codec.entropy.priors.pass_network import (
@@ -24,7 +24,7 @@ from codec.entropy.priors.pass_network import (
     PassNetwork,
     on_half_grid,
 )
-from codec.entropy.priors.positions import offsets_inside, pick
+from codec.entropy.priors.positions import offsets_inside, told
 from codec.entropy.priors.prior import Prior, Size
 from codec.entropy.rdoq import BitsAhead, Targets
 from codec.entropy.walk import Code
@@ -71,6 +71,7 @@ class ContextPrior(Prior):
         self.features = nn.ModuleList(
             CoarserFeatures(count, features, first=n == 0) for n, count in enumerate(channels[:-1])
         )
+        self.has_side_information = hyper
         self.hypers = nn.ModuleList(Hyper(count, features) for count in channels) if hyper else None
         self.networks = nn.ModuleList(
             nn.ModuleList(
@@ -99,18 +100,20 @@ class ContextPrior(Prior):
         features = None
         decoded: list[Tensor] = []
         for n, size in enumerate(sizes):
-            told = []
+            beside = []
             magnitudes = None
             if n:
                 next_features = CoarserFeatures.__call__ if smooth else features_in_blocks
                 features = next_features(self.features[n - 1], decoded[-1], features, size[1:])
-                told.append(features)
-                magnitudes = on_half_grid(decoded[-1], size[1:])
+                beside.append(features)
+                to_half_grid = on_half_grid if smooth else magnitudes_in_bytes
+                magnitudes = to_half_grid(decoded[-1], size[1:])
             mine = levels and levels[n]
             if self.hypers is not None:
-                told.append(self.hypers[n].visit(mine, size, code, not self.training))
-            walk = self._walk(n, size, mine, told, magnitudes, knots, smooth)
+                beside.append(self.hypers[n].visit(mine, size, code, not self.training))
+            walk = self._walk(n, size, mine, beside, magnitudes, knots, smooth)
             decoded.append(self._walked(n, walk, mine, code))
+            del walk, beside  # what they hold would live on beside what the next tensor needs
         return decoded
 
     def least_bits(self, sizes: Sequence[Size]) -> float:
@@ -147,7 +150,7 @@ class ContextPrior(Prior):
                     code(
                         part_name(n),
                         walk.predicted(network, channels, reached, at),
-                        pick(levels, channels, at),
+                        told(levels, channels, at, walk.symbols),
                     ),
                     channels,
                     at,

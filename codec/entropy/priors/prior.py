@@ -25,6 +25,7 @@ class Prior(nn.Module, ABC):
     """
 
     can_be_fitted = False
+    has_side_information = False
 
     @abstractmethod
     def visit(
