@@ -2,6 +2,8 @@
 
 A prior walks through its latents in coding order and calls `code(part, distribution, levels)` once for every
 decoding pass: all symbols whose distributions are known at that time. What it gets back is known from there on.
+Where nothing is trained, levels may be symbols that are read and written in their own place, as of a Tensor (see
+codec.entropy.priors.positions).
 """
 
 from collections import defaultdict

@@ -40,10 +40,11 @@ def test_a_part_is_written_where_it_is_read_and_nowhere_else(channels: tuple[int
 
 
 def test_levels_that_two_bytes_do_not_hold_are_kept_whole() -> None:
-    mean = torch.zeros(1, 1, 4)
-    walk = Blocks(LaplaceTables(), torch.zeros(1, 1, 4, 4, dtype=torch.int16), [], None, mean)
+    mean = torch.zeros(1, 2, 4)
+    walk = Blocks(LaplaceTables(), torch.zeros(1, 3, 4, 4, dtype=torch.int16), [], None, mean)
     coded = CodedLaplace(walk.tables, packed(mean, mean))
     for value, offset in ((-32768, (0, 0)), (32767, (0, 1)), (40000, (1, 0)), (-7, (1, 1))):
-        symbols = torch.full((1, 1, 4), value, dtype=torch.int32)
-        walk.learn(coded.decode(coded.encode(symbols)), (0,), [offset])
-    assert walk.known[0, 0, :2, :2].tolist() == [[-32768, 32767], [40000, -7]]
+        symbols = torch.full((1, 2, 4), value, dtype=torch.int32)
+        walk.learn(coded.decode(coded.encode(symbols)), (0, 2), [offset])
+    assert walk.known[0, 2, :2, :2].tolist() == [[-32768, 32767], [40000, -7]]
+    assert not walk.known[0, 1].any()

@@ -133,5 +133,5 @@ def put(symbols: Tensor, known: Tensor, channels: tuple[int, ...], at: Sequence[
     for row, column in at:
         height, width = positions((row, column), size)
         here = symbols[:, :, first : first + height * width]
-        known[:, picked, row::2, column::2] = here.unflatten(2, (height, width))
+        known[:, picked, row::2, column::2] = here.unflatten(2, (height, width)).to(known.dtype)
         first += height * width
