@@ -30,7 +30,7 @@ VALUES = 256
 DECISIONS = 9  # of a difference from -256 to 255
 CONTEXTS = 4
 INPUTS = 1 + CONTEXTS + 1  # the corrected mixture, counts, and a constant
-CERTAINTIES, WIDTHS = 5, 16
+CERTAINTIES, WIDTHS = 4, 16
 
 UNKNOWN = -32768
 ERROR_UNIT = 4096.0
@@ -48,7 +48,7 @@ _BIAS = 0.3
 SURE = 4.0
 SURE_STEPS, MISSED_BITS = 16, 24
 _MISSED_SHIFT = 7  # a sure decision changes that share by 2^-7
-_CERTAIN = (0.7, 1.5, 3.0, 6.0)
+_CERTAIN = (0.7, 1.5, 3.0)
 _LEAST_DEVIATION = 0.1
 # A count: how likely a 1 is, of 2^21, and how often that was seen, in the lowest 10 bits.
 SHARE_BITS, SEEN_BITS = 21, 10

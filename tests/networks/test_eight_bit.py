@@ -8,11 +8,15 @@ import torch.nn.functional as F
 from conftest import generator
 from torch import Tensor
 
+from codec.networks import eight_bit
 from codec.networks.eight_bit import LARGEST_STEPS, EightBitConv2d, _bytes_are_exact
 from codec.networks.exact import CODE_MAX, codes
 
-BYTES = _bytes_are_exact()
-needs_bytes = pytest.mark.skipif(not BYTES, reason="oneDNN does not add bytes exactly on this machine")
+
+@pytest.fixture
+def with_bytes() -> None:
+    if not _bytes_are_exact():
+        pytest.skip("oneDNN does not add bytes exactly on this machine")
 
 
 def layer(inputs: int, outputs: int, kernel: int = 3, gain: float = 0.05, bias: bool = True) -> EightBitConv2d:
@@ -59,13 +63,53 @@ def test_codes_are_those_of_the_sums() -> None:
         assert made.coded(x).dtype == torch.float32
 
 
-@needs_bytes
+@pytest.mark.usefixtures("with_bytes")
 @torch.no_grad()
 def test_bytes_follow_bytes() -> None:
     first, second, x = layer(8, 8), layer(8, 8, gain=0.02), some_codes(1, 8, 9, 9)
     coded = first.coded(x)
     assert coded.dtype == torch.uint8
     assert torch.equal(second(coded), second(coded.float()))
+
+
+@pytest.mark.usefixtures("with_bytes")
+@pytest.mark.parametrize("shape", [(16, 32, 1, 9), (32, 17, 1, 40), (32, 32, 3, 9), (32, 32, 3, 40)])
+def test_bytes_of_which_one_sum_is_off_are_not_used(
+    shape: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolved = eight_bit._convolved
+
+    def off_by_one(x: Tensor, packed: eight_bit._Packed, *others: object) -> Tensor:
+        y = convolved(x, packed, *others)
+        if (x.shape[1], len(packed.steps), packed.weight.shape[2], x.shape[2]) == shape:
+            y[0, 0, 0, 0] += 1 if y.dtype == torch.float32 else 0
+        return y
+
+    monkeypatch.setattr(eight_bit, "_convolved", off_by_one)
+    assert not _bytes_are_exact.__wrapped__()
+
+
+def test_where_onednn_has_no_such_convolution_floats_are_convolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise RuntimeError("Unimplemented as onednn is not available")
+
+    monkeypatch.setattr(eight_bit, "_packed", missing)
+    monkeypatch.setattr(eight_bit, "_bytes_are_exact", _bytes_are_exact.__wrapped__)
+    made, x = layer(8, 8), some_codes(1, 8, 9, 9)
+    with torch.no_grad():
+        assert torch.equal(made(x).double(), in_doubles(made, x))
+        assert made.coded(x).dtype == torch.float32
+
+
+def test_it_is_found_out_whatever_the_default_type_is() -> None:
+    expected = _bytes_are_exact()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert _bytes_are_exact.__wrapped__() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert _bytes_are_exact.__wrapped__() == expected
 
 
 @pytest.mark.parametrize("largest", [1.0, 126.5 / 128, 127 / 128, 0.0, 3e-7])
