@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ def tiles(image: Tensor, largest: int) -> Iterator[tuple[Tensor, tuple[int, int]
             yield tile, (top, left)
             left += tile.shape[3]
         top += row.shape[2]
+
+
+def tiles_together(image: Tensor, largest: int, count: int) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
+    """The tiles of `tiles`, `count` at a time."""
+    every = tiles(image, largest)
+    while together := list(islice(every, count)):
+        yield together
 
 
 def _parts(image: Tensor, largest: int, dim: int) -> tuple[Tensor, ...]:

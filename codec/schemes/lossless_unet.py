@@ -10,9 +10,8 @@ Letters: B images, C image channels, H × W pixels, N halvings to the core resol
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ from codec.networks import NETWORK_SHARE, BlockDCT, zero_
 from codec.networks.attention_encoder import AttentionEncoder
 from codec.networks.exact import ExactConv2d, ExactUpConv2d, codes, exact_kernels, exact_transposed
 from codec.networks.pixel_predictor import CODING_ORDER, MID_GREY, POLYPHASE, PixelPredictor, Tap, fit
-from codec.networks.samples import checksum, tiles, to_integers
+from codec.networks.samples import checksum, tiles_together, to_integers
 from codec.windows import Picture, Size, Window, whole
 
 # Before the pixels: tile size, levels and which adaptation, channels that are coded, checksum.
@@ -221,7 +220,7 @@ class LosslessUNet(LearnedCodec):
             return self._visit(tile, z, channels, corner)
 
         with exact_kernels(self.device.type):
-            for together in _together(image, self.tile):
+            for together in tiles_together(image, self.tile, _TOGETHER):
                 read_in_turns([visit(*tile) for tile in together], read)
         latents.end()
         pixels.end()
@@ -268,7 +267,7 @@ class LosslessUNet(LearnedCodec):
         channels = self._channels_to_code(image)
         # An encoder has all pixels: while one plane is coded, the networks see the next ones.
         with exact_kernels(image.device.type), Behind(pixels.write) as write:
-            for together in _together(image, self.tile):
+            for together in tiles_together(image, self.tile, _TOGETHER):
                 visits = [self._visit(tile, coded(self.g_a(tile)), channels, at) for tile, at in together]
                 for mixture, target, plane in in_turns(visits):
                     write(mixture, target, plane)
@@ -349,9 +348,3 @@ class LosslessUNet(LearnedCodec):
                 weight, _ = exact_transposed(weight, None, self.bottleneck.scale // 2, self.shortcut.block)
             preview = F.conv_transpose2d(z.float(), weight, stride=self.shortcut.block) + 127.5
         return codes(preview)[..., : features.shape[-2], : features.shape[-1]]
-
-
-def _together(image: Tensor, largest: int) -> Iterator[list[tuple[Tensor, tuple[int, int]]]]:
-    every = tiles(image, largest)
-    while together := list(islice(every, _TOGETHER)):
-        yield together
