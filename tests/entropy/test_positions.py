@@ -28,11 +28,14 @@ def test_any_part_of_them_is_that_of_a_copy(channels: tuple[int, ...], at: tuple
             assert torch.equal(in_place.flatten()[start:stop], copied.flatten()[start:stop])
 
 
+@pytest.mark.parametrize("size", [(7, 5), (2, 2), (6, 2), (2, 6)])
 @pytest.mark.parametrize(("channels", "at"), PASSES)
-def test_a_part_is_written_where_it_is_read_and_nowhere_else(channels: tuple[int, ...], at: tuple) -> None:
-    count = pick(levels(), channels, at).shape[2]
-    for start, stop in ((0, count), (1, count - 1), (count // 2, count // 2 + 1)):
-        tensor, expected, symbols = levels(), levels(), pick(levels(), channels, at)
+def test_a_part_is_written_where_it_is_read_and_nowhere_else(
+    channels: tuple[int, ...], at: tuple, size: tuple[int, int]
+) -> None:
+    count = pick(levels(*size), channels, at).shape[2]
+    for start, stop in ((0, count), (1, max(count - 1, 1)), (count // 2, count // 2 + 1)):
+        tensor, expected, symbols = levels(*size), levels(*size), pick(levels(*size), channels, at)
         symbols[:, :, start:stop] *= -1
         put(symbols, expected, channels, at)
         InPlace(tensor, channels, at)[:, :, start:stop] = symbols[:, :, start:stop]

@@ -80,7 +80,7 @@ class InPlace:
         first = 0
         for rows, inside in self._rows(index[2]):
             there = self._at(self.channels, rows)
-            known = there.flatten(2)
+            known = there.clone().flatten(2)  # which might be a view of the levels themselves
             count = len(range(*inside.indices(known.shape[2])))
             known[:, :, inside] = symbols[:, :, first : first + count]
             self.levels[(slice(None), picking(self.channels, self.levels.device), *rows)] = known.view_as(there)
