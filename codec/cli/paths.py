@@ -94,6 +94,8 @@ def distinct(names: list[tuple[Path, str]], suffix: str) -> list[Path]:
 
 def check_folder_of(output: Path) -> None:
     """Raises UsageError if the folder that an output, a file or a folder, is to lie in is not there."""
+    if os.path.lexists(output):
+        return  # `.` and `/` lie in none that they name
     folder = output.parent
     if _lowest_there(output).is_dir() and not os.path.lexists(folder):
         raise UsageError(

@@ -62,7 +62,7 @@ def test_a_folder_gets_a_file_with_the_suffix_of_its_kind(codec: str, run) -> No
     section = written("a.qnt", codec)
     Path("out").mkdir()
     name = f"a{KINDS[codec][1]}"
-    for folder in ("out", "new/"):
+    for folder in ("out", "new/", "."):
         assert run("extract", "a.qnt", folder)[0] == 0
         assert (Path(folder) / name).read_bytes() == section
 

@@ -18,6 +18,7 @@ from codec import bitstream
 from codec.checkpoint import save_weights
 from codec.cli import main
 from codec.cli.main import _parser
+from codec.cli.paths import check_folder_of
 from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
 
@@ -62,6 +63,18 @@ def test_one_input_goes_into_a_folder_that_exists(run) -> None:
     Path("out").mkdir()
     assert run("compress", "a.png", "out")[0] == 0
     assert files("out") == ["a.qnt"]
+
+
+def test_one_input_goes_to_where_one_is_and_comes_back_there(run) -> None:
+    picture("in/a.png")
+    assert run("compress", "in/a.png", ".")[0] == 0
+    Path("in/a.png").unlink()
+    assert run("decompress", "a.qnt", ".")[0] == 0
+    assert files() == ["a.png", "a.qnt"]
+
+
+def test_the_root_of_all_folders_is_in_none_that_could_be_missing() -> None:
+    check_folder_of(Path("/"))
 
 
 def test_a_slash_at_the_end_means_a_folder(run) -> None:
