@@ -1,6 +1,6 @@
 """Test sets that are published as one zip archive of images: CLIC, Tecnick, DIV2K, or any other by its address."""
 
-import shutil
+import lzma
 import tempfile
 import zipfile
 import zlib
@@ -13,11 +13,15 @@ from codec.data.download import DownloadError, download, file_sha256
 from codec.data.image_file import ImageFileError, read_image
 from codec.data.source import SourceError, check_folder, map_in_threads
 
+# What reading an archive raises, but for bz2's OSError, which writing to a full disk raises too.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+
 
 class ArchiveSource:
     """The `count` images whose names match `pattern`, as in "*.png", in `root` and below, for testing only.
 
-    With `download`, an absent set is fetched from `url`, a zip archive, of which only these images are kept.
+    With `download`, an absent set is fetched from `url`, a zip archive, of which only these images are kept. If
+    some lie in folders of `root`, or too many in it, SourceError says so before anything is fetched.
     Verified are: `sha256` in hex and `size` in bytes of the archive, where they are known; that it has `count` such
     images of names that differ; that each can be decoded, and has `image_size`, [height, width], where all have the
     same. Where no `sha256` is given, the one that was found is printed. Raises ArgumentError for no `count` from 1.
@@ -45,17 +49,21 @@ class ArchiveSource:
         self.download = download
 
     def prepare(self) -> None:
-        if self.download and len(self._found()) < self.count:
+        found = self._found()
+        # What lies in folders would be there twice once the set is unpacked.
+        if self.download and len(found) < self.count and all(path.parent == self.root for path in found):
             self._download()
         self.images("test")
 
     def images(self, split: str) -> list[Path]:
         if split != "test":
             raise SourceError("root", f"{self.root.name} is for testing only: train on another source")
-        remedy = f"unpack {self.url} there, or set download: true"
+        remedy = f"unpack {self.url} there" + ("" if self.download else ", or set download: true")
         check_folder("root", self.root, remedy)
         found = self._found()
         if len(found) != self.count:
+            if self.download and found:
+                remedy = "move them away, or give another root"
             raise SourceError(
                 "root", self.root, f"{len(found)} images called {self.pattern} in it, not {self.count}: {remedy}"
             )
@@ -69,7 +77,7 @@ class ArchiveSource:
         return fnmatch(path.name, self.pattern) and not any(part.startswith(".") for part in path.parts)
 
     def _download(self) -> None:
-        archive = self.root / f"{self.root.name}.zip"
+        archive = self.root / ".download.zip"  # deleted in the end: no name that an archive of the user's has
         download(self.url, archive, self.sha256, size=self.size)
         sha256 = self.sha256 or file_sha256(archive)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".unpacked-") as unpacked:
@@ -97,9 +105,8 @@ class ArchiveSource:
                         "removed, try again or elsewhere"
                     )
                 for name in members:
-                    with opened.open(name) as source, (folder / PurePosixPath(name).name).open("wb") as target:
-                        shutil.copyfileobj(source, target)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                    (folder / PurePosixPath(name).name).write_bytes(_member(opened, name))
+        except _DAMAGED as error:
             raise DownloadError(f"{self.url}: is no whole zip archive: {error}: it was removed") from error
         return sorted(folder.iterdir())
 
@@ -118,3 +125,10 @@ class ArchiveSource:
             height, width = self.image_size
             return f"{path.name} has {size[1]}×{size[0]} pixels, not {width}×{height}"
         return None
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except OSError as error:
+        raise zipfile.BadZipFile(f"{name}: {error}") from error

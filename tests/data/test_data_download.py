@@ -254,9 +254,9 @@ def test_raise_downloads_from_the_addresses_of_its_list_on_the_host_given(server
     assert (tmp_path / "r1t.TIF").read_bytes() == tiff.getvalue()
 
 
-def zipped(files):
+def zipped(files, method=zipfile.ZIP_DEFLATED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return buffer.getvalue()
@@ -344,3 +344,36 @@ def test_an_archived_set_that_was_moved_in_part_is_completed(server, tmp_path):
     (tmp_path / "b.png").unlink()
     archive_source(server, tmp_path).prepare()
     assert names(tmp_path) == ["a.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize("kept", [{"valid/a.png"}, {"valid/a.png", "a.png"}, {"a.png", "b.png", "c.png", "d.png"}])
+def test_images_that_a_download_would_not_make_a_set_of_are_refused_before_it(server, tmp_path, kept):
+    server.files["/set.zip"] = zipped(published_set())
+    for name in kept:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(small_image("PNG"))
+    line = rf"{len(kept)} images called \*\.png in it, not 3: move them away, or give another root$"
+    with pytest.raises(SourceError, match=line):
+        archive_source(server, tmp_path).prepare()
+    assert server.requests == []
+
+
+def test_an_archive_of_the_users_is_neither_taken_nor_deleted(server, tmp_path):
+    server.files["/set.zip"] = zipped(published_set())
+    own = tmp_path / f"{tmp_path.name}.zip"
+    own.write_bytes(b"mine")
+    archive_source(server, tmp_path).prepare()
+    assert own.read_bytes() == b"mine"
+    assert names(tmp_path) == ["a.png", "b.png", "c.png", own.name]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_one_line_however_it_is_compressed(server, tmp_path, method):
+    data = bytearray(zipped(published_set(), method))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        start = archive.getinfo("valid/b.png").header_offset + len("valid/b.png") + 30
+    data[start : start + 30] = bytes(30)
+    server.files["/set.zip"] = bytes(data)
+    with pytest.raises(DownloadError, match=r"is no whole zip archive: .+: it was removed$"):
+        archive_source(server, tmp_path).prepare()
+    assert names(tmp_path) == []
