@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Of the decoded image and the original, uint8 `[C, H, W]`, C in {1, 3}; None where a side is too small for it.
 Metric = Callable[["Tensor", "Tensor"], float | None]
 
-LUMA = (0.299, 0.587, 0.114)  # of R, G and B, by BT.601, as JPEG has it
+LUMA = (299, 587, 114)  # thousandths of R, G and B, by BT.601, as JPEG has it: sums of integers are exact
 SSIMULACRA2_MIN_SIDE = 8  # below, it has no scale to look at
 
 # Of each LPIPS network torchvision's name, and the least side that leaves its last layer a pixel.
@@ -86,22 +86,23 @@ def ciede2000(decoded: "Tensor", original: "Tensor") -> float:
 
 
 def psnr_hvs_m(decoded: "Tensor", original: "Tensor") -> float:
-    """PSNR-HVS-M (Ponomarenko et al. 2007) of the luma, in dB, `inf` where equal.
+    """PSNR-HVS-M (Ponomarenko et al. 2007) of the luma, in dB: `inf` where equal, else 100 at most.
 
-    It looks at blocks of 8×8 pixels; at the right and lower edge they are filled up by repeating the last pixel.
+    100 is where masking hides all of the difference. It looks at blocks of 8×8 pixels; at the right and lower edge
+    they are filled up by repeating the last pixel.
     """
     import numpy as np
-    import torch
 
     with contextlib.redirect_stdout(io.StringIO()):  # where it tells which of its parts it does without
-        from psnr_hvsm import BACKENDS
+        from psnr_hvsm.numpy import psnr_hvs_hvsm  # compiled, it gives the same, but not on every platform
 
-    if torch.equal(decoded, original):
-        return float("inf")
     height, width = original.shape[-2:]
     ends = (0, -height % 8), (0, -width % 8)
     x_hat, x = (np.pad(_luma(image).double().cpu().numpy() / 255, ends, "edge") for image in (decoded, original))
-    return float(BACKENDS["cpp"]["psnr_hvs_hvsm"](x, x_hat)[1])
+    if np.array_equal(x_hat, x):
+        return float("inf")
+    with np.errstate(divide="ignore", invalid="ignore"):  # of flat blocks, and of no error, which it puts right
+        return min(float(psnr_hvs_hvsm(x, x_hat)[1]), 100.0)
 
 
 def ssimulacra2(decoded: "Tensor", original: "Tensor") -> float | None:
@@ -132,7 +133,12 @@ METRICS: Mapping[str, tuple[Callable[[], Metric], str | None]] = {
 
 
 def check_metrics(names: Sequence[str]) -> None:
-    """Raises ArgumentError for a name that is none of METRICS, or twice; MissingPackageError for what it needs."""
+    """Raises ArgumentError for no list, or a name that is none of METRICS, or twice.
+
+    And MissingPackageError for a name that needs a package that is not there.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise ArgumentError("metrics", names, "a list, as in metrics=[dists]")
     for name in names:
         check_choice("metrics", name, tuple(METRICS))
         package = METRICS[name][1]
@@ -152,7 +158,7 @@ def _luma(image: "Tensor") -> "Tensor":
     """uint8 `[C, H, W]` → float `[H, W]`, 0 to 255."""
     if len(image) == 1:
         return image[0].float()
-    return sum(weight * channel for weight, channel in zip(LUMA, image.float(), strict=True))
+    return sum(weight * channel for weight, channel in zip(LUMA, image.float(), strict=True)) / 1000
 
 
 def _with_weights(

@@ -41,9 +41,9 @@ def measure(
 ) -> Measured:
     """Encodes the image, decodes those bytes, and compares.
 
-    With `target_bpp`, above 0, the file is the largest that is no larger, of all qualities of the codec: the row
-    has the `quality` that was found, too, and encode_ms is the time of the search. Raises EncodeError where none
-    is as small.
+    With `target_bpp`, above 0, the file is what `encode_to` finds: the largest that is no larger, as far as
+    bisecting the codec's qualities tells. The row has the `quality` that was found, too, and encode_ms is the time
+    of the search. Raises EncodeError where no quality that was tried gives a file as small.
 
     The row has name, bytes, bpp, bpsp, ratio, mse, psnr, ssim, ms_ssim, encode_ms, decode_ms; what `further`
     measures, by name; estimated_bpp if the codec has an estimate; and the codec's `extra_columns`. SSIM, MS-SSIM

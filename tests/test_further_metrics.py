@@ -91,8 +91,27 @@ def test_psnr_hvs_m_takes_any_size(photograph):
         assert 10 < measures.psnr_hvs_m(noisy(image, 12), image) < 60
 
 
+@pytest.mark.parametrize("name", [name for name in ("psnr_y", *INSTALLED) if name.startswith("psnr")])
+@pytest.mark.parametrize("colours", [((0, 0, 34), (11, 1, 0)), ((251, 28, 185), (254, 49, 69))])
+def test_metrics_of_the_luma_are_infinite_where_other_colours_have_the_same(name, colours):
+    (metric,) = further_metrics([name]).values()
+    assert metric(*(plain(*colour) for colour in colours)) == math.inf
+
+
 @needs_extra
+def test_psnr_hvs_m_is_100_where_all_of_the_difference_is_masked():
+    board = torch.full((3, 8, 8), 20, dtype=torch.uint8)
+    board[:, ::2, 1::2] = board[:, 1::2, ::2] = 235
+    other = board.clone()
+    other[:, 0, :2] += torch.tensor([1, -1]).byte()  # the mean, which nothing masks, stays
+    assert measures.psnr_y(other, board) < 70
+    assert measures.psnr_hvs_m(other, board) == 100
+
+
+@needs_extra
+@pytest.mark.filterwarnings("error")
 def test_nothing_is_printed_by_the_library(photograph, capsys):
+    measures.psnr_hvs_m(plain(9, 9, 9), plain(8, 8, 8))
     measures.psnr_hvs_m(noisy(photograph, 5), photograph)
     assert capsys.readouterr() == ("", "")
 
@@ -136,6 +155,8 @@ def test_dists_without_network_is_one_line(hub, monkeypatch):
     [
         (["foo"], r"^metrics=foo: allowed are psnr_y, ciede2000, psnr_hvs_m, ssimulacra2, dists$"),
         (["psnr_y", "psnr_y"], r"^metrics=\['psnr_y', 'psnr_y'\]: name each once$"),
+        ("dists", r"^metrics=dists: a list, as in metrics=\[dists\]$"),
+        (None, r"^metrics=null: a list, as in metrics=\[dists\]$"),
     ],
 )
 def test_wrong_names_are_refused(names, line):
