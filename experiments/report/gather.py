@@ -4,7 +4,7 @@ import csv
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,16 @@ from experiments.published import DATASET, read_published
 
 OUTCOMES = ("val_loss", "bpp", "psnr", "ms_ssim", "train_minutes")
 _DIGITS = 6
-_PLACES = ("runs", "resume", "test", "logger", "more_epochs")  # overrides that change no result
+_PLACES = ("runs", "resume", "test", "logger", "more_epochs", "save_files")  # overrides that change no result
 _WHAT = ("name", "run", "pretrained", "model", "data")  # which codec and which images, not how
-_WHICH_IMAGES = ("data.limit", "data.resize", "data.eval_crop", "data.channels")
+_ALONG = ("quality", "model.quality", "target_bpp", "loss.rate_weight")  # what moves a point along its curve
+# Overrides of how it is measured, which leave its quality and rate as they are.
+_NO_CODEC = ("device", "metrics", "lpips", "data.num_workers", "data.cache")
+# Of `data`, what is done to the images that are trained on, and how images get into memory.
+_NO_TEST_IMAGES = {
+    *("val", "val_fraction", "crop_size", "smallest_scale", "flip", "shuffle_channels", "crops_per_image"),
+    *("batch_size", "num_workers", "cache", "codings", "codings_folder", "seed"),
+}
 Run = dict[str, Any]
 
 
@@ -54,17 +61,18 @@ def read_runs(folder: Path) -> list[Run]:
     """The runs in a folder, tested or not: `codec`, `setting`, `dataset`, `name`, `folder`, `overrides`, `results`.
 
     `codec`: the name that was given to it; else of an evaluation the run, pretrained model or standard codec that
-    it measured, of a training its folder's name without the hash. `setting`: its other overrides; `dataset`: the
-    images that its command names. `name` is `codec`, and where several share it also what tells them apart.
-    `results` of a run that was not tested is its lowest `val_loss`, if it has one. Raises CheckpointError where
-    results are damaged.
+    it measured, of a training its folder's name without the hash; and after it, where others of that name on the
+    same images are no points of one rate–distortion curve with it, the overrides that tell them apart. `setting`:
+    its other overrides; `dataset`: the images that its command names. `name` is that name, and where several share
+    it also what tells them apart. `results` of a run that was not tested is its lowest `val_loss`, if it has one.
+    `curve`: the overrides that are alike in all runs of a curve. Raises CheckpointError where results are damaged.
     """
     runs = [_run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
-    of_codec: dict[str, list[Run]] = {}
-    for run in runs:
-        of_codec.setdefault(run["codec"], []).append(run)
-    for same in of_codec.values():
+    for same in _grouped(runs, lambda run: run["codec"]):
         _name_apart(same)
+    for same in _grouped(runs, lambda run: (run["codec"], run["dataset"])):
+        for run, told in zip(same, _told_apart([run["curve"] for run in same]), strict=True):
+            run["codec"] = ", ".join([run["codec"], *told])
     return sorted(runs, key=lambda run: run["name"])
 
 
@@ -117,16 +125,25 @@ def _run(folder: Path) -> Run:
     results = read_results(file) if file.is_file() else _validated(folder)
     own = without_hash(folder.name)
     codec = given.get("name") or (_measured_codec(given) if "val_loss" not in results else None) or own
-    images = [f"{key}={given[key]}" for key in ("data", *_WHICH_IMAGES) if key in given]
-    setting = " ".join(f"{key}={value}" for key, value in given.items() if key not in (*_WHAT, *_WHICH_IMAGES))
+    images = [key for key in sorted(given) if _chooses_images(key)]
+    setting = " ".join(f"{key}={value}" for key, value in given.items() if key not in (*_WHAT, *images))
+    # Runs that one `name=` was given to are one curve because someone says so.
+    any_value = {"name", *_ALONG, *_NO_CODEC, *images} | ({"run"} if "name" in given else set())
     return {
         "codec": codec,
         "setting": setting,
-        "dataset": ", ".join(["runs", *images]),
+        "dataset": ", ".join(["runs", *(f"{key}={given[key]}" for key in images)]),
         "folder": folder,
         "overrides": {key: value for key, value in given.items() if key != "name"},
+        "curve": {key: value for key, value in given.items() if key not in any_value},
         "results": results,
     }
+
+
+def _chooses_images(key: str) -> bool:
+    """Whether an override chooses the images that are measured, or what is made of them before."""
+    first, *rest = key.split(".")
+    return key in ("data", "test_fraction") or (first == "data" and rest[0] not in _NO_TEST_IMAGES)
 
 
 def _measured_codec(given: dict[str, str]) -> str | None:
@@ -138,15 +155,26 @@ def _measured_codec(given: dict[str, str]) -> str | None:
 
 def _name_apart(runs: Sequence[Run]) -> None:
     """Gives runs of one codec their `name`: with the overrides that are not alike, and the hash where all are."""
-    keys = dict.fromkeys(key for run in runs for key in run["overrides"])
-    apart = [key for key in keys if len({run["overrides"].get(key) for run in runs}) > 1]
-    for run in runs:
-        told = [f"{key}={run['overrides'][key]}" for key in apart if key in run["overrides"]]
+    for run, told in zip(runs, _told_apart([run["overrides"] for run in runs]), strict=True):
         run["name"] = ", ".join([run["codec"], *told])
     counts = Counter(run["name"] for run in runs)
     for run in runs:
         if counts[run["name"]] > 1:
             run["name"] += f", {run['folder'].name}"
+
+
+def _grouped(runs: Sequence[Run], key: Callable[[Run], Any]) -> list[list[Run]]:
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
+
+
+def _told_apart(settings: Sequence[dict[str, str]]) -> list[list[str]]:
+    """Of each the `key=value` that not all have."""
+    keys = dict.fromkeys(key for setting in settings for key in setting)
+    apart = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
+    return [[f"{key}={setting[key]}" for key in apart if key in setting] for setting in settings]
 
 
 def _validated(folder: Path) -> dict[str, float]:
@@ -161,8 +189,9 @@ def _overrides(file: Path) -> dict[str, str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     words = shlex.split(lines[-1]) if lines else []
     pairs = (word.lstrip("+~").split("=", 1) for word in words if "=" in word and not word.startswith("-"))
-    given = {key: value for key, value in pairs if key.partition(".")[0] not in _PLACES}
-    return {key: value for key, value in given.items() if not key.startswith(("hydra.", "hydra/"))}
+    changing = [(key, value) for key, value in pairs if key.partition(".")[0] not in _PLACES]
+    own = ("hydra.", "hydra/")
+    return {key: value for key, value in changing if not key.startswith(own) and not key.endswith(".download")}
 
 
 def _shown(point: Point) -> dict[str, Any]:

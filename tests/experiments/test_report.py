@@ -133,6 +133,48 @@ def test_evaluations_of_one_codec_are_a_curve_and_are_named_by_what_differs(here
     ]
 
 
+def curves_of_evaluations(folder: Path, *commands: str) -> list[list[str]]:
+    """The commands, in groups that are each a curve."""
+    rows = [{"name": "a.png", "bytes": 100, "bpp": 0.5, "psnr": 30.0, "mse": 1e-3}]
+    for n, command in enumerate(commands):
+        run(folder / "runs", f"evaluated-{n:08}", f"python evaluate.py {command}", rows)
+    curves: dict[tuple[str, str], list[str]] = {}
+    for read in sorted(gather.read_runs(folder / "runs"), key=lambda read: read["folder"]):
+        curves.setdefault((read["codec"], read["dataset"]), []).append(commands[int(read["folder"].name[-8:])])
+    return list(curves.values())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("model=jpeg data=folder data.train.root=mine", "model=jpeg data=folder data.train.root=yours"),
+        ("model=jpeg data=kodak", "model=jpeg data=kodak data.test.root=mine"),
+        ("model=jpeg data=folder test_fraction=0.5", "model=jpeg data=folder"),
+        ("model=jpeg data=folder data.train.test_root=mine", "model=jpeg data=folder"),
+        ("model=jpeg data=tecnick data.test.url=http://a", "model=jpeg data=tecnick data.test.url=http://b"),
+        ("model=jpeg data.split_seed=1", "model=jpeg"),
+        ("pretrained=wavelet effort=0", "pretrained=wavelet effort=9"),
+        ("run=runs/first steps=4", "run=runs/first"),
+        ("run=runs/sw-aaaaaaaa", "run=runs/sw-bbbbbbbb"),
+        ("run=runs/sw-aaaaaaaa", "run=other/sw"),
+        ("model=jpeg name=a", "model=webp name=a"),
+    ],
+)
+def test_what_is_no_curve_is_not_joined(one: str, other: str, here: Path) -> None:
+    assert curves_of_evaluations(here, one, other) == [[one], [other]]
+
+
+def test_what_moves_along_a_curve_or_changes_no_result_is_joined(here: Path) -> None:
+    of_quality = [
+        "pretrained=wavelet data=kodak quality=20 device=cpu",
+        "pretrained=wavelet data=kodak quality=50 metrics=[dists] lpips=alex",
+        "pretrained=wavelet data=kodak target_bpp=0.5 data.num_workers=0 data.cache=true save_files=true",
+        "pretrained=wavelet data=kodak data.test.download=true",
+    ]
+    of_a_name = ["run=runs/sw-aaaaaaaa data=kodak name=mine", "run=runs/sw-bbbbbbbb data=kodak name=mine"]
+    assert curves_of_evaluations(here, *of_quality, *of_a_name) == [of_quality, of_a_name]
+
+
 def test_trainings_of_one_name_are_a_curve_and_those_of_one_command_are_told_by_their_folders(here: Path) -> None:
     rows = [{"name": "a.png", "bytes": 100, "bpp": 0.5, "psnr": 30.0, "mse": 1e-3}]
     for n, rate in enumerate(("0.1", "0.2", "0.2")):
