@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import tifffile
+from full_disk import small_disk
 from PIL import Image
 
 from codec.data.archive import ArchiveSource
@@ -377,3 +378,12 @@ def test_a_damaged_member_is_one_line_however_it_is_compressed(server, tmp_path,
     with pytest.raises(DownloadError, match=r"is no whole zip archive: .+: it was removed$"):
         archive_source(server, tmp_path).prepare()
     assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_archive(server, tmp_path):
+    server.files["/set.zip"] = zipped({f"{name}.png": bytes(1 << 20) for name in "abc"})
+    with small_disk(tmp_path / "disk", "512k") as disk:
+        with pytest.raises(OSError, match="No space left") as raised:
+            archive_source(server, disk).prepare()
+        assert not isinstance(raised.value, DownloadError)
+        assert names(disk) == [".download.zip"]
