@@ -116,6 +116,8 @@ class PretrainedModel:
             if weights.accepts and lowest <= quality <= highest:
                 if quality % weights.step:
                     allowed = f"allowed are {lowest} to {highest} in steps of {weights.step:g}"
+                    if weights.step == 1:
+                        allowed = f"allowed are the integers {lowest} to {highest}"
                     raise ArgumentError("quality", quality, allowed)
                 return weights
             if quality == weights.quality:

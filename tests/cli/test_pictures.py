@@ -101,9 +101,9 @@ def test_verify_writes_no_file_that_does_not_give_the_image_back(run) -> None:
     save_weights(make_codec("lossless_unet"), "lossless.safetensors")
     picture("a.png", (16, 16))
     command = ("compress", "a.png", "a.qnt", "--checkpoint", "lossless.safetensors", "--verify")
-    right = LosslessUNet.decompress
+    right = LosslessUNet.read
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LosslessUNet, "decompress", lambda *given: 1 - right(*given))
+        patch.setattr(LosslessUNet, "read", lambda *given: 1 - right(*given))
         status, _, err = run(*command)
     assert status == 1
     assert "a.png: the image does not come back from its file: this device is not exact" in err
