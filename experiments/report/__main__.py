@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="a folder of runs (default: runs)")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="a folder of runs (default: runs)")
     parser.add_argument("--points", type=Path, default=POINTS, metavar="FILE", help=f"default: {POINTS}")
     parser.add_argument("--image", type=Path, metavar="FILE", help="what is coded (default: a packaged photograph)")
     parser.add_argument("--crop", type=int, default=512, metavar="N", help="its middle N×N pixels (default: 512)")
@@ -55,25 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError:
         parser.error(f"--qualities {options.qualities}: allowed are numbers, separated by commas")
 
-    runs = gather.read_runs(options.runs)
+    if options.runs is not None and not options.runs.is_dir():
+        parser.error(f"--runs {options.runs}: no such folder")
+    folder = options.runs or Path("runs")
+
+    runs = gather.read_runs(folder)
     pictures = None
     if not options.no_pictures:
         image = options.image or SamplesSource().images("test")[0]
         pictures = compared(image, options.model, qualities, options.crop)
     data = {
-        "about": f"made {date.today().isoformat()} of {options.points.name} and {len(runs)} runs in {options.runs}",
+        "about": f"made {date.today().isoformat()} of {options.points.name} and {len(runs)} runs in {folder}",
         "labels": LABELS,
         "chosen": CHOSEN,
         "points": gather.curve_points(read_points(options.points)) + gather.run_points(runs),
         "tables": gather.per_image(runs),
-        "sweeps": gather.sweeps(runs, options.runs),
+        "sweeps": gather.sweeps(runs, folder),
         "pictures": pictures,
     }
-    out = options.out or options.runs / "report.html"
+    out = options.out or folder / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as file:
         file.write(html(data).encode())
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, to open in a browser")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, to open in a browser; {len(runs)} runs read in {folder}")
     return 0
 
 
