@@ -77,6 +77,13 @@ def data_of(page: Path) -> dict[str, Any]:
     return json.loads(found[1])
 
 
+def test_a_folder_of_runs_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["--runs", str(tmp_path / "nope"), "--no-pictures"])
+    assert f"--runs {tmp_path / 'nope'}: no such folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_sweeps_axes_are_what_differs_and_what_came_of_it(runs: Path) -> None:
     sweep, trainings = gather.sweeps(gather.read_runs(runs), runs)
     assert (sweep["name"], sweep["jobs"]) == ("two", ["run0", "run1", "run2"])
