@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -79,8 +80,6 @@ def export(
     description, source = description_and_source(codec)
     about = said.pop("about", None) or description
     trained = training(find_checkpoint(run), **said)
-    images = {option: images_of(option, codec.image_channels) for option in data}
-    samples = {"samples": None, f"samples_{CROP}": CROP}
 
     try:
         round_to_half(codec)
@@ -91,42 +90,54 @@ def export(
         save_weights(codec, file, half=True)
         check_size(pretrained.stem(name, quality), file.stat().st_size)
         codec = load_codec(file)
-        own = codec.quality
-        measured = {
-            option: [measured_point(codec, module, asked) for asked in qualities or [own]]
-            for option, module in images.items()
-        }
-        set_quality(codec, own)
-        per_image = {}
-        for option, crop in samples.items():
-            rows = rows_of(codec, images_of("samples", codec.image_channels, crop))
-            per_image[option] = {row["name"]: {"bytes": row["bytes"], "psnr": _plain(row["psnr"])} for row in rows}
         weights = Weights(
             name=name,
             quality=quality,
             accepts=accepts,
-            own_quality=own,
+            own_quality=codec.quality,
             scheme=codec.model_config["_target_"].split(".")[-2],
             description=about,
             source=source,
             image_channels=codec.image_channels,
             lossless=codec.lossless,
-            fingerprint=codec.fingerprint().hex(),
             sha256=file_sha256(file),
             size=file.stat().st_size,
-            **complexity(codec, as_large_as_kodak(first_sample(codec)))._asdict(),
             training=trained,
-            measured=measured,
-            per_image=per_image,
+            **figures(codec, data, qualities),
         )
         weights.path.write_bytes(file.read_bytes())
     OmegaConf.save(plain_config(find_checkpoint(run)), weights.path.with_suffix(".yaml"))
+    write_description(codec, weights, golden)
+    return weights
+
+
+def figures(codec: LearnedCodec, data: Sequence[str], qualities: Sequence[float]) -> dict[str, Any]:
+    """What `Weights` holds of a codec that is found by trying it: see `export` for `data` and `qualities`."""
+    own = codec.quality
+    measured = {
+        option: [measured_point(codec, module, asked) for asked in qualities or [own]]
+        for option, module in [(option, images_of(option, codec.image_channels)) for option in data]
+    }
+    set_quality(codec, own)
+    per_image = {}
+    for option, crop in {"samples": None, f"samples_{CROP}": CROP}.items():
+        rows = rows_of(codec, images_of("samples", codec.image_channels, crop))
+        per_image[option] = {row["name"]: {"bytes": row["bytes"], "psnr": _plain(row["psnr"])} for row in rows}
+    return {
+        "fingerprint": codec.fingerprint().hex(),
+        **complexity(codec, as_large_as_kodak(first_sample(codec)))._asdict(),
+        "measured": measured,
+        "per_image": per_image,
+    }
+
+
+def write_description(codec: LearnedCodec, weights: Weights, golden: Path) -> None:
+    """All that lies beside the weights, but for their config, and a golden file into `golden`."""
     write_golden(codec, weights, golden)
     text = json.dumps(asdict(weights), indent=1, ensure_ascii=False)
     weights.path.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
-    (model,) = (model for model in pretrained.pretrained_models() if model.name == name)
-    (pretrained.FOLDER / f"{name}.md").write_text(card(model), encoding="utf-8")
-    return weights
+    (model,) = (model for model in pretrained.pretrained_models() if model.name == weights.name)
+    (pretrained.FOLDER / f"{weights.name}.md").write_text(card(model), encoding="utf-8")
 
 
 def check_name(name: str, quality: int | None) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from codec.pretrained import Weights
 from experiments.release import export as exporting
 from experiments.release.export import CROP, export, images_of
 from experiments.release.provenance import description_and_source, training
+from experiments.release.remeasure import remeasure
 
 # A training of seconds, of a model that takes a quality, is grey, and holds no more than 20,000 weights.
 TRAINING = (
@@ -86,6 +88,24 @@ def test_it_is_measured_at_every_quality_named(package: Path, ranged: Weights) -
     assert f"| `ranged.safetensors` | {count:,} | {macs} |" in card
     for text in ("Grey only", "a moment here", "in grey", "data.channels=1", "quality=N", "--quality 40"):
         assert text in card
+
+
+def test_what_is_measured_anew_is_what_was_measured(package: Path, ranged: Weights) -> None:
+    def without_times(weights: Weights) -> dict:
+        points = weights.measured["samples"]
+        plain = [{key: value for key, value in point.items() if "_ms_per" not in key} for point in points]
+        return {**asdict(weights), "measured": plain}
+
+    file = package / "ranged.json"
+    wrong = json.loads(file.read_text())
+    wrong["encode_macs"] = wrong["per_image"]["samples"]["chelsea.png"]["bytes"] = 1
+    file.write_text(json.dumps(wrong))
+    (package / "golden/ranged.qnt").unlink()
+    remeasure("ranged", package / "golden")
+    assert without_times(pretrained.choose("ranged")) == without_times(ranged)
+    assert (package / "golden/ranged.qnt").is_file()
+    with pytest.raises(CheckpointError, match="no pretrained model is called rangde: did you mean ranged"):
+        remeasure("rangde")
 
 
 def test_nothing_names_the_folders_of_the_machine(package: Path, ranged: Weights, run: Path) -> None:
