@@ -21,6 +21,7 @@ from codec.entropy.mixing_kernel import (
     ERRORS,
     INPUTS,
     LEAST,
+    NODES,
     PIXELS,
     PROBABILITY_BITS,
     SEEN_BITS,
@@ -168,7 +169,7 @@ def _nothing_learned(size: tuple[int, int, int], margin: int) -> State:
         by_certainty=by_certainty.reshape(CLASSES, -1),
         by_width=by_width.reshape(CLASSES, -1),
         missed=np.tile(MISSED, (CLASSES, 1)),
-        counts=np.full((CONTEXTS, 8 * buckets), 1 << (SHARE_BITS + SEEN_BITS - 1), np.int32),
+        counts=np.full((CONTEXTS, NODES * buckets), 1 << (SHARE_BITS + SEEN_BITS - 1), np.uint16),
     )
 
 

@@ -28,7 +28,8 @@ CLASSES = KINDS * POSITIONS
 ERRORS, PIXELS = 16, 32
 VALUES = 256
 DECISIONS = 9  # of a difference from -256 to 255
-CONTEXTS = 4
+CONTEXTS = 5
+NODES = 16  # a context's counts of up to four decisions in a row, by those of them that were made
 INPUTS = 1 + CONTEXTS + 1  # the corrected mixture, counts, and a constant
 CERTAINTIES, WIDTHS = 4, 16
 
@@ -50,10 +51,11 @@ SURE_STEPS, MISSED_BITS = 16, 24
 _MISSED_SHIFT = 7  # a sure decision changes that share by 2^-7
 _CERTAIN = (0.7, 1.5, 3.0)
 _LEAST_DEVIATION = 0.1
-# A count: how likely a 1 is, of 2^21, and how often that was seen, in the lowest 10 bits.
-SHARE_BITS, SEEN_BITS = 21, 10
-_SEEN, _MOST_SEEN = (1 << SEEN_BITS) - 1, 29
-LOGIT_BITS = 12  # of a share, in the table of logits
+# A count: how likely a 1 is, of 2^12, and how often that was seen, 15 times or more, in the lowest 4 bits.
+SHARE_BITS, SEEN_BITS = 12, 4
+MOST_SEEN = (1 << SEEN_BITS) - 1
+STEP_BITS = 16  # of the share by which a count learns
+_EDGE = 32  # levels between two neighbours that lie on two sides of one
 # The coder's interval, whole numbers of 56 bits: with 16 bits of a probability its width fits an int64.
 REGISTER_BITS = 56
 REGISTER_ALL = (1 << REGISTER_BITS) - 1
@@ -86,6 +88,7 @@ class Neighbours(NamedTuple):
     pixels: np.ndarray  # int64 [P]
     origins: np.ndarray  # int64 [P]
     nearest: int
+    across: int
     nearest_in_first: int
 
 
@@ -106,7 +109,7 @@ class State(NamedTuple):
     by_certainty: np.ndarray
     by_width: np.ndarray
     missed: np.ndarray  # int64 [CLASSES, SURE_STEPS]
-    counts: np.ndarray  # int32 [CONTEXTS, 8 · buckets]
+    counts: np.ndarray  # uint16 [CONTEXTS, NODES · buckets]
 
 
 class Tables(NamedTuple):
@@ -117,8 +120,8 @@ class Tables(NamedTuple):
     rates: np.ndarray  # 1 / scale and
     variances: np.ndarray  # π²/3 scale², by the index of a scale
     weights: np.ndarray  # e^(-n / 8)
-    logits: np.ndarray  # ln(p / (1 - p)), by the first LOGIT_BITS bits of a share
-    steps: np.ndarray  # int64: by which share, of 65536, a count learns, by how often it was seen
+    logits: np.ndarray  # ln(p / (1 - p)), by the share of a count
+    steps: np.ndarray  # int64: by which share, of 2^STEP_BITS, a count learns, by how often it was seen
 
 
 def _compiled(function: Callable) -> Callable:
@@ -126,6 +129,10 @@ def _compiled(function: Callable) -> Callable:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # there is no folder to keep what is compiled in
         return njit(nogil=True)(function)
+
+
+# A call hands over seven numbers an array: called, all that follows took half as long again.
+_inlined = njit(nogil=True, forceinline=True)
 
 
 @_compiled
@@ -156,7 +163,7 @@ def code_plane(
     here, errors_at, pixels_at, origins_of = (
         neighbours.here, neighbours.errors, neighbours.pixels, neighbours.origins
     )  # fmt: skip
-    nearest, nearest_in_first = neighbours.nearest, neighbours.nearest_in_first
+    nearest, across, nearest_in_first = neighbours.nearest, neighbours.across, neighbours.nearest_in_first
     known, off_by, counts = state.pixels, state.errors, state.counts
     shift_moments, shift = state.shift_moments[class_], state.shift[class_]
     width_moments, width = state.width_moments[class_], state.width[class_]
@@ -224,8 +231,10 @@ def code_plane(
 
         first = int(known[at + here[0]]) if position > 0 else 0
         second = int(known[at + here[1]]) if position > 1 else 0
-        near, near_in_first = _or_none(known[at + nearest]), _or_none(known[at + nearest_in_first])
-        _fill_contexts(contexts, position, first, second, near, near_in_first, centre)
+        _fill_contexts(
+            contexts, position, first, second, _or_none(known[at + nearest]), _or_none(known[at + across]),
+            _or_none(known[at + nearest_in_first]), centre,
+        )  # fmt: skip
         row, place = _step_of(log_deviation + 0.5), _step_of(ln(wider, logarithms, float_, bits) + 2.0)
         decoded, made = _code_value(
             decoding, int(values[n]), first, centres, slopes, shares, contexts, counts, by_certainty, by_width,
@@ -268,22 +277,22 @@ def check_bits(register: np.ndarray, data: np.ndarray, told: np.ndarray, all_the
     return len(told)
 
 
-@_compiled
+@_inlined
 def _padded(count: int) -> int:
     return (count + 7) // 8 * 8
 
 
-@_compiled
+@_inlined
 def _step_of(logarithm: float) -> int:
     return int(min(max(4.0 * logarithm, 0.0), WIDTHS - 1.0))
 
 
-@_compiled
+@_inlined
 def _or_none(value: int) -> int:
     return int(value) if value != UNKNOWN else VALUES
 
 
-@_compiled
+@_inlined
 def _product(a: np.ndarray, b: np.ndarray, count: int) -> float:
     """Of float32 vectors whose first `count` elements, a multiple of 4, are not 0: in float64, in four sums."""
     one, two, three, four = 0.0, 0.0, 0.0, 0.0
@@ -295,7 +304,7 @@ def _product(a: np.ndarray, b: np.ndarray, count: int) -> float:
     return (one + two) + (three + four)
 
 
-@_compiled
+@_inlined
 def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, count: int) -> None:
     """Forgets some of `moments` and adds the products of `count` `regressors` `[S, N]` and `targets` `[S]`.
 
@@ -328,13 +337,14 @@ def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, cou
 # ---- one value
 
 
-@_compiled
+@_inlined
 def _fill_contexts(
     contexts: np.ndarray,
     position: int,
     first: int,
     second: int,
     nearest: int,
+    across: int,
     nearest_in_first: int,
     centre: float,
 ) -> None:
@@ -348,9 +358,16 @@ def _fill_contexts(
     contexts[1] = position * 2 * VALUES + difference
     contexts[2] = (position * 2 * VALUES + difference) * 4 * VALUES + nearest - nearest_in_first + 2 * VALUES
     contexts[3] = (position * 4 + 1) * VALUES + int(min(max(centre - first, -256.0), 512.0))
+    # Flat areas and edges, as of text, are told from their neighbours' values; of all other places, where there
+    # are so many that few would come again, only how much they rise.
+    step = nearest - across
+    if step == 0 or abs(step) >= _EDGE:
+        contexts[4] = ((position * VALUES + first) * (VALUES + 1) + nearest) * (VALUES + 1) + across
+    else:
+        contexts[4] = (position * 4 + 2) * 2 * VALUES + VALUES + step
 
 
-@_compiled
+@_inlined
 def _code_value(
     decoding: bool,
     value: int,
@@ -385,7 +402,7 @@ def _code_value(
     under, over = 0.0, 1.0
     start, prefix, is_filled = low, 0, False
     for decision in range(DECISIONS):
-        within = decision % 3
+        within = (decision - 1) % 4 if decision else 0  # the first alone, then four and four
         if within == 0:
             start, is_filled = low, False
             prefix = (1 << decision) + ((low - origin + VALUES) >> (DECISIONS - decision))
@@ -414,14 +431,12 @@ def _code_value(
             if not is_filled:
                 is_filled = True
                 for k in range(CONTEXTS):
-                    buckets[k] = 8 * _bucket(contexts[k] * 2 * VALUES + prefix, counts.shape[1] // 8)
+                    buckets[k] = NODES * _bucket(contexts[k] * 2 * VALUES + prefix, counts.shape[1] // NODES)
             node = (1 << within) + ((low - start) >> (DECISIONS - decision))
             inputs[0] = logit
             for k in range(CONTEXTS):
                 count = int(counts[k, buckets[k] + node])
-                says = logits[count >> (SHARE_BITS + SEEN_BITS - LOGIT_BITS)]
-                often = count & _SEEN
-                inputs[1 + k] = says if often > 1 else 0.5 * says if often == 1 else 0.0
+                inputs[1 + k] = logits[count >> SEEN_BITS] * min(0.5 * (count & MOST_SEEN), 1.0)
             certainty = 0
             for limit in _CERTAIN:
                 certainty += 1 if size >= limit else 0
@@ -444,9 +459,10 @@ def _code_value(
                 by_width[other_row + k] += other * inputs[k]
             for k in range(CONTEXTS):
                 count = int(counts[k, buckets[k] + node])
-                share, often = count >> SEEN_BITS, count & _SEEN
-                share += ((bit << SHARE_BITS) - share) * steps[often] >> 16
-                counts[k, buckets[k] + node] = share << SEEN_BITS | min(often + 1, _MOST_SEEN)
+                share, often = count >> SEEN_BITS, count & MOST_SEEN
+                wrong = (bit << SHARE_BITS) - share
+                share += (wrong * steps[often] + (1 << (STEP_BITS - 1))) >> STEP_BITS
+                counts[k, buckets[k] + node] = share << SEEN_BITS | min(often + 1, MOST_SEEN)
         if len(told):
             told[made] = 2 * ones + bit
         made += 1
@@ -457,7 +473,7 @@ def _code_value(
     return low, made
 
 
-@_compiled
+@_inlined
 def _mass_below(
     value: int,
     shares: np.ndarray,
@@ -472,7 +488,7 @@ def _mass_below(
     return total
 
 
-@_compiled
+@_inlined
 def _logit(
     over: float,
     under: float,
@@ -486,7 +502,7 @@ def _logit(
     return min(max(ln(ratio, logarithms, float_, bits), -_LARGEST_LOGIT), _LARGEST_LOGIT)
 
 
-@_compiled
+@_inlined
 def _bucket(context: int, buckets: int) -> int:
     return (context % _HASHED * _HASH >> 20) & (buckets - 1)
 
@@ -494,7 +510,7 @@ def _bucket(context: int, buckets: int) -> int:
 # ---- arithmetic
 
 
-@_compiled
+@_inlined
 def logistic(u: float, tail: np.ndarray) -> float:
     """1 / (1 + e^-u), with an absolute error below 10^-5."""
     distance = min(abs(u), float(TAIL_END)) * TAIL_STEPS
@@ -503,7 +519,7 @@ def logistic(u: float, tail: np.ndarray) -> float:
     return 1.0 - share if u > 0 else share
 
 
-@_compiled
+@_inlined
 def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -> float:
     """The natural logarithm of `x` > 0, with an absolute error below 10^-6.
 
@@ -517,7 +533,7 @@ def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -
     return exponent * _LN_2 + logarithms[n] + fraction * (logarithms[n + 1] - logarithms[n])
 
 
-@_compiled
+@_inlined
 def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray, solution: np.ndarray) -> None:
     """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
 
@@ -559,7 +575,7 @@ def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray
         solution[i] = product / factor[i, i]
 
 
-@_compiled
+@_inlined
 def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> int:
     """Writes `bit`, 1 with a probability of `ones` / 65536, to `data`, or reads it; behind their end are zeros.
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from codec.entropy.mixing_kernel import (
     LN_BITS,
-    LOGIT_BITS,
     MISSED_BITS,
+    MOST_SEEN,
     REGISTER_ALL,
     REGISTER_BITS,
+    SHARE_BITS,
+    STEP_BITS,
     SURE,
     SURE_STEPS,
     TAIL_END,
@@ -23,20 +25,19 @@ from codec.entropy.mixture import SCALES, SCALES_PER_E, SMALLEST_SCALE, WEIGHT_S
 
 _VARIANCE = Decimal("3.29")  # π²/3, of a logistic whose scale is 1
 _FIRST_COUNT = 2  # tenths by which a count, when it begins, is more than what was seen
-_SETTLED = 30  # of which a count forgets
 
 
 def _tables() -> Tables:
     log_scales = [Decimal(n) / SCALES_PER_E + Decimal(SMALLEST_SCALE) for n in range(SCALES)]
-    halves = [Decimal(2 * n + 1) for n in range(1 << LOGIT_BITS)]
+    halves = [Decimal(2 * n + 1) for n in range(1 << SHARE_BITS)]
     return Tables(
         tail=_floats(1 / (1 + (Decimal(n) / TAIL_STEPS).exp()) for n in range(TAIL_STEPS * TAIL_END + 2)),
         logarithms=_floats((1 + Decimal(n) / (1 << LN_BITS)).ln() for n in range((1 << LN_BITS) + 1)),
         rates=_floats((-log_scale).exp() for log_scale in log_scales),
         variances=_floats(_VARIANCE * (2 * log_scale).exp() for log_scale in log_scales),
         weights=_floats((-Decimal(n) / WEIGHTS_PER_E).exp() for n in range(WEIGHT_STEPS)),
-        logits=_floats((half / ((2 << LOGIT_BITS) - half)).ln() for half in halves),
-        steps=np.array([(10 << 16) // (10 * (n + 1) + _FIRST_COUNT) for n in range(_SETTLED)]),
+        logits=_floats((half / ((2 << SHARE_BITS) - half)).ln() for half in halves),
+        steps=np.array([(10 << STEP_BITS) // (10 * (n + 1) + _FIRST_COUNT) for n in range(MOST_SEEN + 1)]),
     )
 
 

@@ -14,8 +14,9 @@ _CROSS: tuple[_Offset, ...] = ((0, -1), (-1, 0), (0, 1), (1, 0))
 _DIAGONAL: tuple[_Offset, ...] = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 # On the grid of twice the resolution, by phase; phase 0, the first plane, has none there.
 _BETWEEN = ((), _DIAGONAL, _CROSS, _DIAGONAL + _CROSS)
-# Of each phase the nearest one that is known.
+# Of each phase the nearest one that is known, and the one across it.
 _NEAREST: tuple[_Offset, ...] = ((0, -1), (-1, -1), (0, -1), (-1, 0))
+_ACROSS: tuple[_Offset, ...] = ((-1, 0), (1, 1), (0, 1), (1, 0))
 
 
 def stored_size(size: tuple[int, int, int], margin: int) -> int:
@@ -48,7 +49,7 @@ def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int], m
             (distance(channel, offset, step), place) for channel, place in seen_with[1:] for offset in _CROSS
         ]
     reach = half if plane.phase else step
-    nearest = _NEAREST[plane.phase]
+    nearest, across = _NEAREST[plane.phase], _ACROSS[plane.phase]
     return Neighbours(
         class_=plane.kind * POSITIONS + plane.position,
         position=plane.position,
@@ -60,5 +61,6 @@ def neighbours(plane: Plane, size: tuple[int, int, int], order: Sequence[int], m
         pixels=np.array([at for at, _ in pixels], np.int64),
         origins=np.array([place for _, place in pixels], np.int64),
         nearest=distance(own, nearest, reach),
+        across=distance(own, across, reach),
         nearest_in_first=distance(order[0], nearest, reach),
     )

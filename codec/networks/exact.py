@@ -130,6 +130,11 @@ def codes(x: Tensor) -> Tensor:
     return _Codes.apply(x)
 
 
+def codes_(x: Tensor) -> Tensor:
+    """`codes`, written over `x` where no gradient is wanted."""
+    return codes(x) if torch.is_grad_enabled() else x.clamp_(0, CODE_MAX).round_()
+
+
 def whole(x: Tensor, unit: float = 1.0) -> Tensor:
     """`x` rounded to multiples of 1/`unit`, a power of two, so that sums of such are exact; its gradient is 1."""
     return _Whole.apply(x, unit)

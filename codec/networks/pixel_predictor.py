@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from codec.networks.blocks import zero_
 from codec.networks.eight_bit import EightBitConv2d
-from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, codes, integers_of
+from codec.networks.exact import CODE_UNIT, WEIGHT_STEPS, ExactConv2d, codes_, integers_of
 
 # Pixels enter the networks as integers around zero.
 MID_GREY = 128
@@ -99,7 +99,7 @@ class PixelPredictor(nn.Module):
         # What is beyond the border is taken for what is at it.
         known = F.pad(known.float() - MID_GREY, (1, 1, 1, 1), mode="replicate")
         known = known.contiguous(memory_format=torch.channels_last)
-        h = codes(self.first(known) + self.from_features(features))
+        h = codes_(self.first(known).add_(self.from_features(features)))
         for block in self.blocks:
             h = block(h)
         linear_inputs, errors = known, known[:, :0, 1:-1, 1:-1]
@@ -107,7 +107,7 @@ class PixelPredictor(nn.Module):
         for n, channel in enumerate(order):
             with torch.autocast(known.device.type, enabled=False):
                 linear = self.linear[n](linear_inputs)
-            joined = codes(self.join[n](h) + self.errors[n - 1](errors)) if n else self.join[n].coded(h)
+            joined = codes_(self.join[n](h).add_(self.errors[n - 1](errors))) if n else self.join[n].coded(h)
             p = self.heads[n](joined).float() / CODE_UNIT
             predicted = MID_GREY + linear[:, :1] + self._gated(p[:, 3 * self.components :], linear[:, 1:])
             logits, corrections, log_scales = p[:, : 3 * self.components].chunk(3, 1)
