@@ -76,6 +76,11 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
     def quality(self, quality: float | None) -> None:
         self._quality = quality
 
+    @property
+    def analyses_batches(self) -> bool:
+        """Whether `encode_batch` has images of equal size analysed together."""
+        return self.efforts is not None
+
     def set_quality(self, quality: float) -> None:
         super().set_quality(quality)
         if self.qualities == QUALITIES:
@@ -183,14 +188,40 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
 
         Also raises EncodeError if a greyscale codec is given an RGB image.
         """
-        check_image(image)
-        channels, height, width = image.shape
-        if channels > self.image_channels:
-            raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
+        self._check_codable(image)
         with self._coding():
-            sections = self.write(lambda part: self.prepared(image, part), self.padded(height, width))
-        header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
-        return bitstream.pack(header, sections, metadata)
+            sections = self.write(lambda part: self.prepared(image, part), self.padded(*image.shape[1:]))
+        return self._file(image, sections, metadata)
+
+    def encode_batch(
+        self, images: Sequence[Tensor], metadata: Sequence[Metadata | None] | None = None
+    ) -> list[bytes]:
+        """As `encode`, of several images, of whichever sizes: those of equal size go through `g_a` together.
+
+        Their latents are coded one after the other. So are all images that are larger than a window, and all of a
+        scheme with a `write` of its own, where coding is what takes the time. Files are those of `encode`, unless
+        the device adds up a convolution of several images in another order: then a number next to a tie may have
+        become the other level. Each decodes on every machine to the levels that were written, whatever was beside
+        it.
+        """
+        for image in images:
+            self._check_codable(image)
+        kept: Sequence[Metadata | None] = [None] * len(images) if metadata is None else metadata
+        files = [b""] * len(images)
+        for numbers in self.together(images) if self.analyses_batches else ([n] for n in range(len(images))):
+            if len(numbers) == 1:
+                (n,) = numbers
+                files[n] = self.encode(images[n], kept[n])
+                continue
+            with self._coding():
+                quality = self._qualities(1)
+                x = self.prepared(torch.stack([images[n] for n in numbers]))
+                exact = self.bottleneck.exact_levels(self.latent(x), quality)
+                for i, n in enumerate(numbers):
+                    of_one = [tensor[i : i + 1].contiguous() for tensor in exact]
+                    section = self._section(of_one, self._seen(x[i : i + 1]), quality)
+                    files[n] = self._file(images[n], [section], kept[n])
+        return files
 
     def decode(self, data: bytes, crop: Crop | None = None, scale: int = 1, partial: bool = False) -> Tensor:
         """See ImageCodec. A file of other weights than these is refused too.
@@ -217,6 +248,16 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
             if not partial:
                 self.check_sections(sections, size, header.channels)
             return self.drawn(self.read(sections, size, scale, partial), wanted, size, header.channels, scale)
+
+    def _check_codable(self, image: Tensor) -> None:
+        check_image(image)
+        if image.shape[0] > self.image_channels:
+            raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
+
+    def _file(self, image: Tensor, sections: list[bytes], metadata: Metadata | None) -> bytes:
+        channels, height, width = image.shape
+        header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
+        return bitstream.pack(header, sections, metadata)
 
     def _may_be_cut(self, data: bytes) -> bool:
         """False if the file is whole. Raises ArgumentError if it is not, and cannot be shown in part."""

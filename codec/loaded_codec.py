@@ -1,17 +1,18 @@
 """Codec: what `codec.load` gives, images of every kind to files and back."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image
 
+from codec.checks import check_integer
 from codec.coded_image import CodedImage, File, Kind
 from codec.errors import ArgumentError, EncodeError
 from codec.metadata import Metadata
 from codec.pretrained import Weights
-from codec.side_by_side import each
+from codec.side_by_side import batched, each
 
 if TYPE_CHECKING:
     from codec.coded_image import Decoded
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from codec.learned_codec import LearnedCodec
 
     ImageLike = Decoded | str | Path | BinaryIO
+
+_ON_A_GPU = 8  # images at once
 
 
 class Compressed(NamedTuple):
@@ -95,14 +98,30 @@ class Codec:
         if quality is not None and target:
             raise ArgumentError("quality", quality, f"{' and '.join(target)} given too: name one of them")
         done = self.at(quality, effort).compress(image, metadata, **target)
-        if done.picture.dropped:
-            warnings.warn("; ".join(done.picture.dropped), stacklevel=2)
+        _warn_of_dropped(done)
         return done.data
 
     def compress(self, image: "ImageLike", metadata: Metadata | None = None, **target: float) -> Compressed:
         """As `encode`, which warns of what `picture.dropped` says; `target` is what `search.encode_to` takes."""
-        from codec.data.image_file import check_all_kept
         from codec.search import Found, encode_to
+
+        picture = self.picture(image)
+        kept = picture.metadata if metadata is None else metadata
+        if target:
+            found = encode_to(self.learned, picture.image, kept, **target)
+        else:
+            found = Found(self.learned.encode(picture.image, kept), self.learned.quality)
+        return Compressed(found.data, picture, found.quality, found.psnr)
+
+    def compress_batch(self, pictures: "Sequence[Picture]", metadata: Metadata | None = None) -> list[Compressed]:
+        """As `compress`, of what `picture` gave of several images; see LearnedCodec.encode_batch."""
+        kept = [picture.metadata if metadata is None else metadata for picture in pictures]
+        files = self.learned.encode_batch([picture.image for picture in pictures], kept)
+        return [Compressed(*of_one, self.learned.quality, None) for of_one in zip(files, pictures, strict=True)]
+
+    def picture(self, image: "ImageLike") -> "Picture":
+        """What is coded of an image; raises as `encode` does where it has no file."""
+        from codec.data.image_file import check_all_kept
 
         picture = _picture(image, channels=1 if self.learned.image_channels == 1 else None)
         if self.lossless:
@@ -111,12 +130,7 @@ class Codec:
             self.learned.check_size(*picture.image.shape[1:])
         except ValueError as error:
             raise EncodeError(str(error)) from None
-        kept = picture.metadata if metadata is None else metadata
-        if target:
-            found = encode_to(self.learned, picture.image, kept, **target)
-        else:
-            found = Found(self.learned.encode(picture.image, kept), self.learned.quality)
-        return Compressed(found.data, picture, found.quality, found.psnr)
+        return picture
 
     def decode(
         self,
@@ -139,16 +153,46 @@ class Codec:
         """
         return CodedImage(data, partial).decode(to, self, crop=crop, scale=scale)
 
-    def encode_batch(self, images: "Iterable[ImageLike]", jobs: int = 1, **options: float) -> list[bytes]:
+    def encode_batch(
+        self, images: "Iterable[ImageLike]", jobs: int = 1, batch: int | None = None, **options: float
+    ) -> list[bytes]:
         """The files of several images, of whichever sizes: `[N, 3, H, W]`, `[N, H, W, 3]`, a list, a generator.
 
-        `jobs`, from 1, of them at a time, by threads. `options` and what is raised: see `encode`.
+        `jobs`, from 1, of them at a time, by threads. Of every `batch`, from 1, those of equal size go through the
+        analysis transform together; None: of 8 on a GPU, of 1 on a CPU, where that saves nothing. What files are
+        then, and where it makes no difference, see `LearnedCodec.encode_batch`; nor does it in a search. `options`
+        and what is raised: see `encode`.
         """
-        return each(lambda image: self.encode(image, **options), images, jobs)
+        several = each(lambda some: self._encoded(some, **options), batched(images, self.batch_size(batch)), jobs)
+        return [data for some in several for data in some]
 
     def decode_batch(self, files: Iterable[File], to: Kind = "pillow", jobs: int = 1) -> "list[Decoded]":
         """The images in several files; `jobs`: see `encode_batch`, the rest: see `decode`."""
         return each(lambda data: self.decode(data, to), files, jobs)
+
+    def batch_size(self, batch: int | None = None) -> int:
+        """How many images are looked at for equal sizes at once, see `encode_batch`. Raises ArgumentError."""
+        if batch is not None:
+            check_integer("batch", batch, 1)
+        if not self.learned.analyses_batches:
+            return 1
+        return batch or (1 if self.learned.device.type == "cpu" else _ON_A_GPU)
+
+    def _encoded(
+        self,
+        images: "Sequence[ImageLike]",
+        quality: float | None = None,
+        effort: int | None = None,
+        metadata: Metadata | None = None,
+        **target: float | None,
+    ) -> list[bytes]:
+        if len(images) == 1 or target:
+            options = {"quality": quality, "effort": effort, "metadata": metadata, **target}
+            return [self.encode(image, **options) for image in images]
+        done = self.at(quality, effort).compress_batch(list(map(self.picture, images)), metadata)
+        for of_one in done:
+            _warn_of_dropped(of_one)
+        return [of_one.data for of_one in done]
 
     def at(self, quality: float | None = None, effort: int | None = None) -> "Codec":
         """The same weights at another quality or effort, None being those in use. Raises ArgumentError."""
@@ -178,6 +222,11 @@ def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | 
             raise ArgumentError("quality", quality, allowed)
     if effort is not None:
         learned.set_effort(effort)
+
+
+def _warn_of_dropped(done: Compressed) -> None:
+    if done.picture.dropped:
+        warnings.warn("; ".join(done.picture.dropped), stacklevel=3)
 
 
 def _picture(image: "ImageLike", channels: int | None) -> "Picture":

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 from codec.checks import check_integer
@@ -30,6 +31,13 @@ def side_by_side(workers: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in their order, `size` of them at a time."""
+    left = iter(items)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def each(one: Callable[[T], R], items: Iterable[T], jobs: int) -> list[R]:

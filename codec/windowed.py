@@ -1,6 +1,7 @@
 """WindowedTransforms: a codec's transforms, which see large images window by window (see codec.windows)."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from codec.windows import Picture, Size, Window, reach, tiles, whole
 
 # What takes the rest of the time, of encoding and decoding, in what is shown of its progress.
 _ANALYSIS, _READING = 0.1, 0.4
+_PIXELS_TOGETHER = 1 << 22  # of several images, for memory's sake
 
 
 class WindowedTransforms(RateDistortionModule):
@@ -119,16 +121,17 @@ class WindowedTransforms(RateDistortionModule):
     def prepared(self, image: Tensor, part: Window | None = None) -> Tensor:
         """A uint8 image `[C, H, W]` → what the transforms take: `[1, image_channels, H, W]` in [0, 1], padded.
 
-        Or a part of that, a window of the padded image.
+        Or a part of that, a window of the padded image. Of several, `[B, C, H, W]`, as many.
         """
-        height, width = image.shape[-2:]
+        batch = image if image.ndim == 4 else image[None]
+        height, width = batch.shape[-2:]
         if part is not None:
-            some = image[:, min(part.top, height - 1) : part.bottom, min(part.left, width - 1) : part.right]
-            below, beside = part.size[0] - some.shape[1], part.size[1] - some.shape[2]
-            x = some.to(self.device)[None].float() / 255
+            some = batch[..., min(part.top, height - 1) : part.bottom, min(part.left, width - 1) : part.right]
+            below, beside = part.size[0] - some.shape[2], part.size[1] - some.shape[3]
+            x = some.to(self.device).float() / 255
             x = F.pad(x, (0, beside, 0, below), mode="replicate")
         else:
-            x = self.pad(image.to(self.device)[None].float() / 255)
+            x = self.pad(batch.to(self.device).float() / 255)
         return x.expand(-1, self.image_channels, -1, -1)
 
     def pad(self, x: Tensor) -> Tensor:
@@ -136,6 +139,19 @@ class WindowedTransforms(RateDistortionModule):
         height, width = x.shape[-2:]
         rows, columns = self.padded(height, width)
         return F.pad(x, (0, columns - width, 0, rows - height), mode="replicate")
+
+    def together(self, images: Sequence[Tensor]) -> Iterator[list[int]]:
+        """Which of several images, `[C, H, W]`, may be seen at once: numbers of some that are equally large.
+
+        Together they have up to four megapixels. One that is larger than a window is seen alone.
+        """
+        of_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for n, image in enumerate(images):
+            of_shape[tuple(image.shape)].append(n)
+        for (_, *sides), numbers in of_shape.items():
+            pixels = math.prod(self.padded(*sides))
+            most = 1 if max(sides) > self.window else max(1, _PIXELS_TOGETHER // pixels)
+            yield from (numbers[first : first + most] for first in range(0, len(numbers), most))
 
     def drawn(self, coded: Any, wanted: Window, size: Size, channels: int, scale: int = 1) -> Tensor:
         """The pixels of a window, uint8 `[channels, h/scale, w/scale]`; `coded` as `draw` takes it."""

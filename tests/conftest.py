@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from warm_python import Fork, WarmPython
 
 from codec.checkpoint import build_codec
@@ -60,6 +60,26 @@ def make_codec(model: str, channels: int = 3, seed: int = 0, overrides: tuple[st
     torch.manual_seed(seed)
     codec = build_codec(OmegaConf.to_container(config.model, resolve=True))
     return codec.eval() if isinstance(codec, LearnedCodec) else codec
+
+
+@cache
+def lively_codec(model: str) -> ImageCodec:
+    """As if trained: ends that start at zero get small weights, BatchNorm the statistics of some noise.
+
+    Else every file might decode to one grey, whatever it holds.
+    """
+    codec = make_codec(model)
+    if not isinstance(codec, LearnedCodec):
+        return codec
+    generator = torch.Generator().manual_seed(0)
+    for module in codec.modules():
+        if isinstance(module, nn.Conv2d) and not bool(module.weight.any()):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        codec.train()(torch.rand(4, codec.image_channels, 64, 64, generator=generator))
+    return codec.eval()
 
 
 def is_learned(model: str) -> bool:

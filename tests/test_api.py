@@ -197,6 +197,12 @@ def test_a_batch_is_what_its_images_are(jobs: int, default: api.Codec, photo: Pa
     files = default.encode_batch(batch, jobs, quality=20)
     assert files == [default.encode(image, quality=20) for image in batch]
     assert default.encode_batch(torch.from_numpy(batch).permute(0, 3, 1, 2), quality=20) == files
+    assert default.encode_batch(iter(batch), jobs, batch=2, quality=20) == files
+    assert default.encode_batch(batch, jobs, batch=2, bpp=4) == [default.encode(image, bpp=4) for image in batch]
+    with pytest.raises(ArgumentError, match="batch=0: allowed are the integers from 1"):
+        default.encode_batch(batch, batch=0)
+    with pytest.raises(TypeError, match="qualty"):
+        default.encode_batch(batch, batch=2, qualty=20)
     back = default.decode_batch(files, "numpy", jobs)
     assert [image.tobytes() for image in back] == [default.decode(file).tobytes() for file in files]
 

@@ -1,14 +1,13 @@
 """What every codec under conf/model/ promises. A new scheme is tested here without a line being added."""
 
 import re
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import LEARNED, MODELS, ROOT, make_codec, run_python
-from torch import Tensor, nn
+from conftest import LEARNED, MODELS, ROOT, lively_codec, make_codec, run_python
+from torch import Tensor
 
 from codec.bitstream import BitstreamError, Header, pack
 from codec.checkpoint import save_weights
@@ -44,26 +43,6 @@ def learned_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def learned(learned_name: str) -> LearnedCodec:
     return lively_codec(learned_name)
-
-
-@cache
-def lively_codec(model: str) -> ImageCodec:
-    """As if trained: ends that start at zero get small weights, BatchNorm the statistics of some noise.
-
-    Else every file might decode to one grey, whatever it holds.
-    """
-    codec = make_codec(model)
-    if not isinstance(codec, LearnedCodec):
-        return codec
-    generator = torch.Generator().manual_seed(0)
-    for module in codec.modules():
-        if isinstance(module, nn.Conv2d) and not bool(module.weight.any()):
-            nn.init.normal_(module.weight, std=0.02, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        codec.train()(torch.rand(4, codec.image_channels, 64, 64, generator=generator))
-    return codec.eval()
 
 
 def crop(photograph: Tensor, height: int, width: int) -> Tensor:
