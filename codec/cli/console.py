@@ -9,11 +9,13 @@ from typing import Literal
 from PIL import Image
 
 from codec.data.image_list import printable
-from codec.errors import UserError
+from codec.errors import ArgumentError, UserError
 
 Standard = Literal["-"]
 STANDARD: Standard = "-"  # Path("-") is a file of this name, given as ./-
 Place = Path | Standard
+# What a codec checks itself: its messages name arguments of Python.
+_OPTIONS = ("crop", "scale", "partial", "quality", "effort", "max_bytes", "bpp", "psnr", "batch")
 
 
 class UsageError(UserError):
@@ -65,6 +67,9 @@ def reason(error: BaseException, path: Place | None = None) -> str:
     else:
         kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
         text = str(error).splitlines()[0] if str(error) else kind
+        if isinstance(error, ArgumentError) and error.key in _OPTIONS:
+            value = "" if error.value is True else f" {error.value}"
+            text = f"--{error.key.replace('_', '-')}{value}: {error.allowed}"
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"
     named = path is None or (isinstance(error, UserError) and error.key == printable(path))

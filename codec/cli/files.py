@@ -3,20 +3,22 @@
 import argparse
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, write_output
+from codec.bitstream import BitstreamError
+from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, say, write_output
 from codec.cli.decoding import decoders_of, device_of, limit_pixels
+from codec.cli.notes import Source, of_rate, of_size, usual_of
 from codec.cli.parts import crop_of
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.progress import progress_of
 from codec.cli.targets import chosen, prepare, target_of
-from codec.cli.workers import each
+from codec.cli.workers import each, each_batch, tried
 from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
+from codec.decoders import Decoders
 from codec.errors import EncodeError
 from codec.loaded_codec import Codec, Compressed
 from codec.metadata import Metadata
@@ -24,13 +26,10 @@ from codec.side_by_side import side_by_side
 from codec.whole_file import whole_file
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded: help, info and models answer at once
-    from codec.learned_codec import LearnedCodec
-    from codec.pretrained import Weights
+    from torch import Tensor
 
-# From this multiple of the rate that a model was measured at, it is not at home with an image.
-UNUSUAL_RATE = 3.0
-# And from so many dB below. The worst of 14 photographs, of grass, is 4.8 below; line art is 11 to 15.
-UNUSUAL_LOSS = 6.0
+    from codec.data.image_file import Picture
+    from codec.learned_codec import LearnedCodec
 
 
 def compress(options: argparse.Namespace) -> int:
@@ -46,7 +45,6 @@ def compress(options: argparse.Namespace) -> int:
 
     import_lightning()
     from codec.checkpoint import load_codec, load_pretrained
-    from codec.metrics import psnr
 
     device = device_of(options)
     learned = load_codec(options.checkpoint) if weights is None else load_pretrained(weights)
@@ -55,32 +53,17 @@ def compress(options: argparse.Namespace) -> int:
     if options.checkpoint is None and options.model is None:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec = Codec(learned.to(device), weights)
-
-    def one(job: Job) -> str:
-        source = job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
-        with progress_of(learned, options.jobs):
-            done = codec.compress(source, Metadata() if options.strip else None, **target)
-        data, picture, quality, reached = done
-        if options.verify:
-            _check_comes_back(learned, done)
-        _write(job, data)
-        size = source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())
-        channels, height, width = picture.image.shape
-        bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
-        said = f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}"
-        if target:
-            said += f", quality {quality:g}"
-        if reached is not None:
-            said += f", {reached:.2f} dB"
-        usual = None if weights is None or weights.lossless else _usual(weights, quality)
-        if usual is not None and reached is None and not learned.rate_tells:
-            reached = psnr(learned.decode(data).cpu(), picture.image)
-        told = None if learned.rate_tells else reached
-        notes = [*picture.dropped, *_notes(len(data), size, bpp, told, usual)]
-        return "; ".join([said, *notes])
-
+    compressor = _Compressor(codec, options, target)
+    size = 1 if target else codec.batch_size(options.batch)
     with side_by_side(options.jobs):
-        return each(plan, one, options.jobs)
+        status = each_batch(plan, compressor.several, size, options.jobs)
+    if options.verify and len(plan.jobs) > 1:
+        exactly = ", and each gives its image back" if learned.lossless else ""
+        said = (
+            f"{len(compressor.verified)} of {len(plan.jobs)} files verified: decoded again before they were written"
+        )
+        say(said + exactly)
+    return status
 
 
 def decompress(options: argparse.Namespace) -> int:
@@ -98,7 +81,7 @@ def decompress(options: argparse.Namespace) -> int:
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
-        file = CodedImage(data, options.partial)
+        file = _opened(data, decoders, options.partial)
         learned = decoders.of(data, options.partial)
         with progress_of(learned, options.jobs):
             image = learned.decode(data, crop, options.scale, options.partial)
@@ -136,6 +119,78 @@ def _planned(options: argparse.Namespace, suffix: str) -> Plan:
     return plan._replace(faults=[*map(reason, unreadable), *plan.faults])
 
 
+class _Compressor:
+    """Images to files with one codec; `verified` are those that were decoded again."""
+
+    def __init__(self, codec: Codec, options: argparse.Namespace, target: dict[str, float]) -> None:
+        self.codec, self.options, self.target = codec, options, target
+        self.kept = Metadata() if options.strip else None
+        self.verified: list[Job] = []  # of which threads append
+
+    def several(self, jobs: list[Job]) -> list[str | Exception]:
+        """Together, as far as they are of equal size; what comes of each, or why it failed."""
+        if len(jobs) == 1:
+            return [tried(self._one, *jobs)]
+        opened = {job: tried(self._opened, job) for job in jobs}
+        pictures = {job: found[1] for job, found in opened.items() if not isinstance(found, Exception)}
+        try:
+            done = self.codec.compress_batch(list(pictures.values()), self.kept)
+        except Exception:  # of one of them, or for want of memory: each is tried by itself
+            done = []
+        compressed = dict(zip(pictures, done, strict=False))
+
+        def finished(job: Job) -> str:
+            found = opened[job]
+            if isinstance(found, Exception):
+                raise found
+            source, picture = found
+            alone = compressed.get(job) or self.codec.compress_batch([picture], self.kept)[0]
+            return self._written(job, source, alone)
+
+        return [tried(finished, job) for job in jobs]
+
+    def _one(self, job: Job) -> str:
+        source = _source(job)
+        with progress_of(self.codec.learned, self.options.jobs):
+            done = self.codec.compress(source, self.kept, **self.target)
+        return self._written(job, source, done)
+
+    def _opened(self, job: Job) -> "tuple[Source, Picture]":
+        source = _source(job)
+        return source, self.codec.picture(source)
+
+    def _written(self, job: Job, source: Source, done: Compressed) -> str:
+        """Writes a file, and gives what is said of it."""
+        from codec.metrics import psnr
+
+        learned, weights = self.codec.learned, self.codec.weights
+        data, picture, quality, reached = done
+        back = _decoded_again(learned, done) if self.options.verify else None
+        _write(job, data)
+        channels, height, width = picture.image.shape
+        bpp, ratio = 8 * len(data) / (height * width), channels * height * width / len(data)
+        said = f"{width}×{height}, {len(data):,} bytes, {bpp:.3f} bpp, 1:{ratio:.1f}"
+        if self.target:
+            said += f", quality {quality:g}"
+        if back is not None and not learned.lossless:
+            reached = psnr(back, picture.image)
+        if reached is not None:
+            said += f", {reached:.2f} dB"
+        if back is not None:
+            self.verified.append(job)
+            said += f", verified: decoded again{', it gives the image back' if learned.lossless else ''}"
+        usual = None if weights is None or weights.lossless else usual_of(weights, quality)
+        if usual is not None and reached is None and not learned.rate_tells:
+            reached = psnr(learned.decode(data).cpu(), picture.image)
+        told = None if learned.rate_tells else reached
+        notes = [*picture.dropped, *of_size(len(data), source, learned.lossless), *of_rate(bpp, told, usual)]
+        return "; ".join([said, *notes])
+
+
+def _source(job: Job) -> Source:
+    return job.source if isinstance(job.source, Path) and job.source.is_file() else _piped(job.source)
+
+
 def _piped(source: Place) -> io.BytesIO:
     """All that comes through a pipe; errors call it by the name that was given."""
     file = io.BytesIO(read_bytes(source))
@@ -151,45 +206,29 @@ def _write(job: Job, data: bytes) -> None:
         file.write(data)
 
 
-def _check_comes_back(learned: "LearnedCodec", done: Compressed) -> None:
-    """Decodes a file that is to be written. Raises BitstreamError, or EncodeError where it should be exact."""
+def _opened(data: bytes, decoders: Decoders, partial: bool) -> CodedImage:
+    """A file to decode. Raises BitstreamError, which names --partial where that may help."""
+    try:
+        return CodedImage(data, partial)
+    except BitstreamError as error:
+        if partial or not _may_be_shown(data, decoders):
+            raise
+        raise BitstreamError(f"{error}; if it is cut, --partial shows as much of it as is there") from error
+
+
+def _may_be_shown(data: bytes, decoders: Decoders) -> bool:
+    try:
+        CodedImage(data, partial=True)
+        return decoders.of(data, partial=True).shown_in_part
+    except BitstreamError:
+        return False
+
+
+def _decoded_again(learned: "LearnedCodec", done: Compressed) -> "Tensor":
+    """The image in a file that is to be written. Raises BitstreamError, or EncodeError where it should be exact."""
     back = learned.decode(done.data).cpu()
     if learned.lossless and not back.equal(done.picture.image):
         raise EncodeError(
             "the image does not come back from its file: this device is not exact, use another device"
         )
-
-
-class _Usual(NamedTuple):
-    """What data sets of photographs reach with a model, as means: the largest rate, and the lowest PSNR in dB."""
-
-    bpp: float
-    psnr: float
-
-
-def _usual(weights: "Weights", quality: float | None) -> _Usual:
-    """What photographs reach on average with a lossy model, at `quality` where its weights write at several.
-
-    Between two measured qualities the bits are those of the upper one, the PSNR that of the lower one.
-    """
-    lower = upper = [point for of_data_set in weights.measured.values() for point in of_data_set]
-    if quality is not None:
-        measured = [point["quality"] for point in upper]
-        above = min((q for q in measured if q >= quality), default=max(measured))
-        below = max((q for q in measured if q <= quality), default=min(measured))
-        upper = [point for point in upper if point["quality"] == above]
-        lower = [point for point in lower if point["quality"] == below]
-    return _Usual(max(point["bpp"] for point in upper), min(point["psnr"] for point in lower))
-
-
-def _notes(written: int, read: int, bpp: float, psnr: float | None, usual: _Usual | None) -> Iterator[str]:
-    """What a user would not expect of this file. `psnr` is that of the decoded image, where it was decoded."""
-    if written > read:
-        yield f"larger than its source, {read:,} bytes"
-    if usual is None:
-        return
-    advice = "this model is not made for this image, try a lossless one"
-    if bpp > UNUSUAL_RATE * usual.bpp:
-        yield f"photographs take about {usual.bpp:.2f} bpp: {advice}"
-    elif psnr is not None and psnr < usual.psnr - UNUSUAL_LOSS:
-        yield f"it comes back with {psnr:.1f} dB, photographs with {usual.psnr:.1f}: {advice}"
+    return back

@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--verify",
                 action="store_true",
-                help="decode every file before it is written; what a lossless model wrote must give the image back",
+                help="decode every file before it is written, and say so; what a lossless model wrote must give "
+                "the image back",
             )
         else:
             parts.add_options(command)
@@ -96,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
             "--strip", action="store_true", help="leave out colour profile, EXIF and XMP, which are kept otherwise"
         )
         command.add_argument("--jobs", type=int, default=1, metavar="N", help="files at a time, 1 by default")
+        if run is files.compress:
+            command.add_argument(
+                "--batch",
+                type=int,
+                metavar="N",
+                help="of so many images in a row, those of equal size go through the network together: 8 by "
+                "default on a GPU, and 1 on a CPU, where that saves nothing",
+            )
         _add_decoder_options(command)
         command.set_defaults(run=run)
     command = commands.add_parser(

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -13,28 +14,30 @@ from typing import TypeVar
 from codec.cli.console import STANDARD, complain, is_user_s, reason, say
 from codec.cli.paths import Job, Plan
 from codec.data.image_list import printable
+from codec.side_by_side import batched
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
 def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
     """Does every job and says, in their order, what came of it; returns the exit status, 1 if an input failed."""
+    return each_batch(plan, lambda jobs: [tried(one, job) for job in jobs], 1, workers)
+
+
+def each_batch(
+    plan: Plan, several: Callable[[list[Job]], list[str | Exception]], size: int, workers: int = 1
+) -> int:
+    """As `each`, by what does `size` jobs at a time and gives what came of them, or why one failed."""
     for fault in plan.faults:
         complain(fault)
     if plan.skipped:
         complain(f"{plan.skipped} that exist{'s already is' if plan.skipped == 1 else ' already are'} left out")
     failed, count = len(plan.faults), len(plan.jobs)
 
-    def attempt(job: Job) -> str | Exception:
-        try:
-            if isinstance(job.target, Path):
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-            return one(job)
-        except Exception as error:  # whatever is wrong with one file
-            return error
-
-    with closing(_outcomes(attempt, plan.jobs, min(workers, count))) as outcomes:
-        for n, (job, outcome) in enumerate(zip(plan.jobs, outcomes, strict=True), 1):
+    batches = list(batched(plan.jobs, max(1, min(size, -(-count // max(1, workers))))))
+    with closing(_outcomes(several, batches, min(workers, len(batches)))) as outcomes:
+        for n, (job, outcome) in enumerate(zip(plan.jobs, chain.from_iterable(outcomes), strict=True), 1):
             if isinstance(outcome, str):
                 progress = f"[{n}/{count}] " if count > 1 else ""
                 said = f"{progress}{printable(job.source)} → {printable(job.target)}: {outcome}"
@@ -47,6 +50,16 @@ def each(plan: Plan, one: Callable[[Job], str], workers: int = 1) -> int:
     return 1 if failed else 0
 
 
+def tried(one: Callable[[Job], T], job: Job) -> T | Exception:
+    """What `one` makes of a job, the folder of its target being there, or whatever is wrong with it."""
+    try:
+        if isinstance(job.target, Path):
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        return one(job)
+    except Exception as error:
+        return error
+
+
 def _report(error: Exception, job: Job) -> None:
     if isinstance(error, BrokenPipeError):  # nobody reads what this command writes
         raise error
@@ -57,8 +70,8 @@ def _report(error: Exception, job: Job) -> None:
         complain(f"{printable(job.source)}: {type(error).__name__}, a fault of this program, see above")
 
 
-def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Iterator[T]:
-    """What `attempt` gives for every job, in order, `workers` of them at a time.
+def _outcomes(attempt: Callable[[R], T], jobs: list[R], workers: int) -> Iterator[T]:
+    """What `attempt` gives for each of `jobs`, in order, `workers` of them at a time.
 
     Threads, which share imports and weights: torch lets go of Python's lock while it computes. Closed early, all of
     them end.
@@ -69,7 +82,7 @@ def _outcomes(attempt: Callable[[Job], T], jobs: list[Job], workers: int) -> Ite
     from concurrent.futures import Future  # brings logging along, for which no other command should wait
 
     results = [Future[T]() for _ in jobs]
-    todo = SimpleQueue[tuple[Job, Future[T]]]()
+    todo = SimpleQueue[tuple[R, Future[T]]]()
     for pair in zip(jobs, results, strict=True):
         todo.put(pair)
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_files import ABOUT, POINT, files, one_line, picture, runner
+from cli_files import ABOUT, POINT, files, one_line, picture, pictures, runner
 from conftest import make_codec
 from PIL import Image, ImageCms, ImageDraw
 from torch import Tensor
 
 from codec import bitstream
 from codec.checkpoint import load_pretrained, save_weights
-from codec.cli.files import _notes, _Usual, _usual
+from codec.cli.notes import Usual, of_rate, usual_of
 from codec.data.image_file import read_image, read_picture, write_image
+from codec.learned_codec import LearnedCodec
 from codec.metadata import Metadata
 from codec.metrics import psnr
 from codec.schemes.lossless_unet import LosslessUNet
@@ -108,7 +109,21 @@ def test_verify_writes_no_file_that_does_not_give_the_image_back(run) -> None:
     assert status == 1
     assert "a.png: the image does not come back from its file: this device is not exact" in err
     assert files() == ["a.png", "lossless.safetensors"]
-    assert run(*command)[0] == 0
+    status, out, _ = run(*command)
+    assert status == 0
+    assert ", verified: decoded again, it gives the image back" in one_line(out)
+
+
+def test_what_was_verified_is_said_of_every_file_and_in_the_end(run, codec: LearnedCodec) -> None:
+    pictures("in/a.png", "in/b.png")
+    Path("in/c.png").write_text("no image")
+    status, out, _ = run("compress", "in", "out", "--verify")
+    assert status == 1
+    a, b, last = out.splitlines()
+    reached = psnr(codec.decode(Path("out/a.qnt").read_bytes()), read_image("in/a.png"))
+    assert a.endswith(f", {reached:.2f} dB, verified: decoded again")
+    assert b.endswith(" dB, verified: decoded again")
+    assert last == "2 of 3 files verified: decoded again before they were written"
 
 
 # ---- what travels along
@@ -194,21 +209,37 @@ def test_a_file_that_is_larger_than_its_source_is_said(run) -> None:
     assert out.endswith(f"; larger than its source, {source} bytes")
 
 
+def test_what_makes_a_lossless_file_larger_than_its_jpeg_is_said(
+    photograph: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lossless, lossy = tmp_path / "lossless.safetensors", tmp_path / "lossy.safetensors"
+    save_weights(make_codec("lossless_unet"), lossless)
+    save_weights(make_codec("conv_baseline"), lossy)
+    for name in ("a.jpg", "a.png"):
+        write_image(name, photograph[:, :48, :48].contiguous())
+    Image.open("a.jpg").save("a.jpg", quality=1)
+    run = runner(capsys)
+    why = ": what is stored is every pixel, not the JPEG's own coefficients"
+    assert one_line(run("compress", "a.jpg", "a.qnt", "--checkpoint", lossless)[1]).endswith(why)
+    assert why not in run("compress", "a.jpg", "b.qnt", "--checkpoint", lossy)[1]
+    assert why not in run("compress", "a.png", "c.qnt", "--checkpoint", lossless)[1]
+
+
 def test_a_rate_far_above_that_of_photographs_is_said() -> None:
     several = [{**POINT, "quality": 5, "bpp": 0.2}, {**POINT, "quality": 60, "bpp": 1.0, "psnr": 36.0}]
     ranged = replace(ABOUT, measured={"kodak": several, "bsd300": [{**several[0], "bpp": 0.3, "psnr": 29.0}]})
-    assert [_usual(ranged, quality) for quality in (0, 5, 7, 60, 99)] == [
+    assert [usual_of(ranged, quality) for quality in (0, 5, 7, 60, 99)] == [
         (0.3, 29.0),
         (0.3, 29.0),
         (1.0, 29.0),
         (1.0, 36.0),
         (1.0, 36.0),
     ]
-    assert _usual(replace(ABOUT, measured={"kodak": [POINT]}), None) == (0.5, 30.0)
-    assert list(_notes(10, 20, 1.4, None, _Usual(0.5, 30.0))) == []
-    (note,) = _notes(10, 20, 1.6, 10.0, _Usual(0.5, 30.0))
+    assert usual_of(replace(ABOUT, measured={"kodak": [POINT]}), None) == (0.5, 30.0)
+    assert list(of_rate(1.4, None, Usual(0.5, 30.0))) == []
+    (note,) = of_rate(1.6, 10.0, Usual(0.5, 30.0))
     assert note.startswith("photographs take about 0.50 bpp")
-    assert list(_notes(10, 20, 99.0, None, None)) == []
+    assert list(of_rate(99.0, None, None)) == []
 
 
 @pytest.mark.parametrize("model", ["conv_baseline", "comcnn_reccnn"])
