@@ -46,9 +46,6 @@ COLUMNS = {
     "paper_memory_ratio": "{:.2f}",
 }
 
-# Beside `ratio` these must not pass for what a file achieves.
-_HEADS = {"paper_pixel_ratio": "latent-only pixel ratio", "paper_memory_ratio": "latent-only memory ratio"}
-
 
 def results_of(rows: list[dict[str, float | str]], about: dict[str, Any]) -> dict[str, Any]:
     """What results.json holds of `rows`, one dict an image: `about`, then their means."""
@@ -90,17 +87,18 @@ def read_results(file: Path) -> dict[str, Any]:
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """A text table of named results (as `mean_of_rows` gives them), one line each.
 
-    What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless. Below it
-    stands what ended a training early, and which images are not in the means.
+    What none of them has is left out, what one lacks is a dash; bpsp is shown where a codec is lossless, and no
+    ratio as a paper counts it. Below it stands what ended a training early, and which images are not in the means.
     """
     columns = {key: form for key, form in COLUMNS.items() if any(key in values for values in rows.values())}
+    for of_a_paper in ("paper_pixel_ratio", "paper_memory_ratio"):  # which no file achieves, beside `ratio`
+        columns.pop(of_a_paper, None)
     if not any(math.isinf(values.get("psnr", 0)) for values in rows.values()):
         columns.pop("bpsp", None)
-    heads = [_HEADS.get(key, key) for key in columns]
     cells = [
         [name, *(shown(values.get(key), form) for key, form in columns.items())] for name, values in rows.items()
     ]
-    lines = [text_table(["codec", *heads], cells, right=heads)]
+    lines = [text_table(["codec", *columns], cells, right=list(columns))]
     lines += [f"{name}: {values['stopped']}" for name, values in rows.items() if "stopped" in values]
     lines += [f"{name}: {left_out(values)}" for name, values in rows.items() if "skipped" in values]
     return "\n".join(lines)
