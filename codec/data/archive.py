@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from codec.checks import check_integer
 from codec.data.download import DownloadError, download, file_sha256
 from codec.data.image_file import ImageFileError, read_image
-from codec.data.source import SourceError, check_folder, map_in_threads
+from codec.data.source import FETCH, SourceError, check_folder, map_in_threads
 
 # What reading an archive raises, but for bz2's OSError, which writing to a full disk raises too.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -58,7 +58,7 @@ class ArchiveSource:
     def images(self, split: str) -> list[Path]:
         if split != "test":
             raise SourceError("root", f"{self.root.name} is for testing only: train on another source")
-        remedy = f"unpack {self.url} there" + ("" if self.download else ", or set download: true")
+        remedy = f"unpack {self.url} there" + ("" if self.download else f", or {FETCH}")
         check_folder("root", self.root, remedy)
         found = self._found()
         if len(found) != self.count:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codec.data.download import DownloadError, download, extract_tar
 from codec.data.image_file import ImageFileError, image_size
-from codec.data.source import SourceError, check_folder
+from codec.data.source import FETCH, SourceError, check_folder
 
 URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz"
 COUNTS = {"train": 200, "test": 100}
@@ -59,7 +59,7 @@ class Bsd300Source:
 
 
 def _listed_images(root: Path, split: str) -> list[Path]:
-    remedy = "name the folder that holds images/ and iids_train.txt, or set download: true"
+    remedy = f"name the folder that holds images/ and iids_train.txt, or {FETCH}"
     check_folder("root", root, remedy)
     id_list = root / f"iids_{split}.txt"
     if not id_list.is_file():
@@ -74,6 +74,6 @@ def _listed_images(root: Path, split: str) -> list[Path]:
             "root",
             root,
             f"{len(missing)} of {COUNTS[split]} images are not in images/{split} "
-            f"(first: {missing[0]}): complete the folder, or delete it and set download: true",
+            f"(first: {missing[0]}): complete the folder, or delete it and {FETCH}",
         )
     return images

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from codec.data.download import download, file_sha256
-from codec.data.source import SourceError, check_folder
+from codec.data.source import FETCH, SourceError, check_folder
 
 URL = "https://r0k.us/graphics/kodak/kodak/"
 SHA256 = {
@@ -58,7 +58,7 @@ class KodakSource:
             if path.is_file():
                 if file_sha256(path) != sha256:
                     raise SourceError(
-                        "root", self.root, f"{name} is not the published file: delete it and set download: true"
+                        "root", self.root, f"{name} is not the published file: delete it, and {FETCH}"
                     )
             elif self.download:
                 download(f"{self.url.rstrip('/')}/{name}", path, sha256)
@@ -67,7 +67,7 @@ class KodakSource:
     def images(self, split: str) -> list[Path]:
         if split != "test":
             raise SourceError("root", "Kodak is for testing only: train on another source")
-        remedy = "name the folder that holds kodim01.png to kodim24.png, or set download: true"
+        remedy = f"name the folder that holds kodim01.png to kodim24.png, or {FETCH}"
         check_folder("root", self.root, remedy)
         paths = [self.root / name for name in self.sha256]
         missing = [path.name for path in paths if not path.is_file()]

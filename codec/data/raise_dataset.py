@@ -96,7 +96,7 @@ class RaiseSource:
                 "root",
                 self.root,
                 f"not one of the {len(rows)} images of {self.csv.name} is in it and readable: "
-                "put the TIFF or NEF files there, or set download: true",
+                "put the TIFF or NEF files there, or add data.train.download=true",
             )
         if not self.test_fraction:
             return paths

@@ -17,6 +17,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+FETCH = "put QUINTET_DOWNLOAD=true before the command, which then fetches them"
+
+
 class SourceError(UserError, ValueError):
     """A source that has no images to give; `key` is its argument at fault, as in "root"."""
 

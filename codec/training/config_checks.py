@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -28,7 +29,7 @@ from codec.checks import (
     together,
 )
 from codec.data.folder import FolderSource
-from codec.data.source import SourceError
+from codec.data.source import FETCH, SourceError, check_folder
 from codec.errors import ArgumentError, ConfigError, UserError
 from codec.further_metrics import check_metrics
 from codec.training.config import Builder
@@ -48,6 +49,7 @@ def check_training(config: DictConfig) -> None:
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
         build.attempt("more_epochs", lambda: check_integer("more_epochs", config.more_epochs, 0))
+        build.faults += _of_two_lengths(config)
         build.faults += _cannot_go_on(config)
         build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
         if config.get("quantization") is not None:
@@ -67,7 +69,7 @@ def check_training(config: DictConfig) -> None:
     with Builder(config) as build:
         own = (part for part in ("train", "val", "test") if not OmegaConf.is_interpolation(config.data, part))
         for part in own:
-            build.attempt(f"data.{part}", lambda part=part: _check_folder(f"data.{part}", config.data.get(part)))
+            build.attempt(f"data.{part}", lambda part=part: _check_source(f"data.{part}", config.data.get(part)))
     if not validates(config) and "ReduceLROnPlateau" in OmegaConf.to_yaml(config.get("scheduler") or {}):
         raise ConfigError(
             "scheduler",
@@ -89,6 +91,7 @@ def check_evaluation(config: DictConfig) -> None:
         build.attempt("metrics", lambda: check_metrics(config.metrics))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
         build.faults += _wrong_kinds(config, but=build.faults)
+    _check_source("data.test", config.data.get("test"))
 
 
 def _check_target(config: DictConfig) -> None:
@@ -176,6 +179,14 @@ def validates(config: DictConfig) -> bool:
     return config.trainer.get("limit_val_batches") != 0 and (every is None or last == -1 or every <= last)
 
 
+def _of_two_lengths(config: DictConfig) -> list[UserError]:
+    """Schedules follow `epochs`: a trainer that ends elsewhere would cut them short, or go on beyond them."""
+    last = config.trainer.get("max_epochs")
+    if type(last) is not int or last < 1 or last == config.epochs:  # -1 is without end
+        return []
+    return [ConfigError("trainer.max_epochs", last, f"say epochs={last}, which schedules follow, too")]
+
+
 def _cannot_go_on(config: DictConfig) -> list[UserError]:
     """Where something but the number of epochs ends a training, more of them change nothing."""
     steps = config.trainer.get("max_steps", -1)
@@ -201,8 +212,16 @@ def _check(check: Callable[..., None], node: DictConfig, target: str | None = No
         check(**{name: node[name] for name in inspect.signature(check).parameters if name in node})
 
 
-def _check_folder(key: str, source: DictConfig | None) -> None:
-    if source is None or source.get("_target_") != FOLDER:
+def _check_source(key: str, source: DictConfig | None) -> None:
+    """Raises SourceError where no images can be there: of a data set that is not fetched, without its folder."""
+    if source is None:
+        return
+    for name, one in (source.get("sources") or {}).items():
+        _check_source(f"{key}.sources.{name}", one)
+    if source.get("download") is False and "root" in source:
+        fetch = f", or {FETCH}" if OmegaConf.is_interpolation(source, "download") else ""
+        check_folder(f"{key}.root", Path(source.root), f"name the one that holds its images{fetch}")
+    if source.get("_target_") != FOLDER:
         return
     try:
         FolderSource(**{name: value for name, value in source.items() if name != "_target_"}).prepare()

@@ -335,7 +335,10 @@ def test_an_archived_set_that_was_unpacked_by_hand_is_taken_where_it_lies(server
         source.images("train")
     (tmp_path / "set/valid/b.png").unlink()
     source.download = False
-    with pytest.raises(SourceError, match=r"2 images called \*\.png in it, not 3: unpack http.*set download: true"):
+    with pytest.raises(
+        SourceError,
+        match=r"2 images called \*\.png in it, not 3: unpack http.*, or put QUINTET_DOWNLOAD=true before",
+    ):
         source.prepare()
 
 

@@ -99,7 +99,9 @@ def test_bsd300_is_split_by_its_id_lists(tmp_path):
 
 
 def test_bsd300_says_what_is_missing_and_what_to_do(tmp_path):
-    with pytest.raises(SourceError, match=r"^root=.*absent: no such folder: .*download: true$"):
+    with pytest.raises(
+        SourceError, match=r"^root=.*absent: no such folder: .*QUINTET_DOWNLOAD=true before the command, which"
+    ):
         Bsd300Source(str(tmp_path / "absent")).prepare()
     make_bsd300(tmp_path)
     (tmp_path / "images/test/503.jpg").unlink()
@@ -115,7 +117,9 @@ def test_kodak_is_for_testing_only_and_says_what_is_missing(tmp_path):
     source = KodakSource(str(tmp_path))
     with pytest.raises(SourceError, match="testing only"):
         source.images("train")
-    with pytest.raises(SourceError, match=r"24 images are missing \(kodim01\.png, \.\.\.\): .*download: true"):
+    with pytest.raises(
+        SourceError, match=r"24 images are missing \(kodim01\.png, \.\.\.\): .*QUINTET_DOWNLOAD=true"
+    ):
         source.prepare()
 
 
@@ -211,7 +215,9 @@ def test_raise_fails_when_all_files_are_missing(tmp_path):
     make_raise(tmp_path)
     for path in tmp_path.glob("*.TIF"):
         path.unlink()
-    with pytest.raises(SourceError, match=r"^root=.*: not one of the 4 images of RAISE_all\.csv .*download: true$"):
+    with pytest.raises(
+        SourceError, match=r"^root=.*: not one of the 4 images of RAISE_all\.csv .*data\.train\.download=true$"
+    ):
         RaiseSource(str(tmp_path)).prepare()
 
 

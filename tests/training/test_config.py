@@ -108,7 +108,7 @@ FAULTS = [
     (["data=folder", "data.train.root=nowhere"], r"error: data\.train\.root=nowhere: no such folder"),
     (
         ["data=bsd300", "data.train.root=nowhere"],
-        r"error: data\.train\.root=nowhere: no such folder.*download: true",
+        r"error: data\.train\.root=nowhere: no such folder: name .*, or put QUINTET_DOWNLOAD=true before",
     ),
     (["data=folder"], r"error: data\.train\.root: a value must be given: data\.train\.root=…"),
     (["modle=conv_baseline"], r"error: Could not override 'modle': there is no such key"),
@@ -133,6 +133,7 @@ FAULTS = [
     (["data.seed=x"], r"error: data\.seed=x: allowed are the integers 0 to"),
     (["data.split_seed=-1"], r"error: data\.split_seed=-1: allowed are the integers 0 to"),
     (["trainer.max_epochs=-5"], r"error: trainer\.max_epochs=-5: allowed are the integers from 1"),
+    (["trainer.max_epochs=1"], r"error: trainer\.max_epochs=1: say epochs=1, which schedules follow, too"),
     (["seed=x"], r"error: seed=x: allowed are the integers 0 to"),
     (["name=a/b"], r"error: name=a/b: allowed are"),
     (["name=a=b"], r"error: name=a=b: quote a value with spaces or signs twice, 'name=\"a=b\"'"),
