@@ -4,7 +4,8 @@
 `image.draft(None, size)`, and in `image.thumbnail(size)`, at a fraction of its sides, sooner, of models that can.
 `image.save("photo.qnt", quality=50)` takes `bpp`, `max_bytes`, `psnr` and `effort` too, as `Codec.encode` does,
 `model`, the name of a pretrained one, or `codec`, one of `codec.load`, which may be yours; and `icc_profile`,
-`exif` and `xmp` instead of those of the image.
+`exif` and `xmp` instead of those of the image. What else is given is refused, but for a few options of Pillow's own
+writers that programs name for whatever kind of file they save (`FOR_OTHERS`).
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from codec import bitstream
 from codec.api import shared
 from codec.bitstream import BitstreamError
 from codec.coded_image import CodedImage, info_of
-from codec.errors import UserError
+from codec.errors import ArgumentError, UserError
 
 FORMAT = "QNT"
 KEPT = ("icc_profile", "exif", "xmp")  # in an image's `info`, or given instead
 OPTIONS = ("quality", "bpp", "max_bytes", "psnr", "effort")
+FOR_OTHERS = ("optimize", "progressive", "subsampling", "dpi")  # without effect
 
 
 class QuintetImageFile(ImageFile.ImageFile):
@@ -82,7 +84,11 @@ def _os_errors() -> Iterator[None]:
 
 
 def _save(image: Image.Image, file: IO[bytes], _: str | bytes) -> None:
-    given = image.encoderinfo
+    given = image.encoderinfo  # Pillow adds nothing to what it is given
+    allowed = ("model", "codec", *OPTIONS, *KEPT)
+    for name in given:
+        if name not in (*allowed, *FOR_OTHERS):
+            raise ArgumentError(name, f"there is no such option, allowed are {', '.join(allowed)}")
     codec = given["codec"] if "codec" in given else shared(given.get("model"), given.get("quality"))
     instead = {key: given[key] for key in KEPT if key in given}
     if instead:

@@ -125,6 +125,25 @@ def test_what_is_saved_is_the_codecs_own_file(here: Path) -> None:
         assert (back.size, back.mode) == (SIZE, "L")
 
 
+def test_an_option_that_there_is_not_is_refused_by_its_name(here: Path) -> None:
+    with Image.open(picture("a.png", size=SIZE)) as image:
+        for wrong in ({"qualty": 30}, {"quality": 30, "lossless": True}, {"append_images": [image]}):
+            *_, name = wrong
+            with pytest.raises(ArgumentError, match=rf"^{name}: there is no such option, allowed are model, codec"):
+                image.save("b.qnt", **wrong)
+            assert not Path("b.qnt").exists()
+        image.encoderinfo = {"qualty": 30}
+        with pytest.raises(ArgumentError, match="^qualty: there is no such option"):
+            image.save("b.qnt")
+
+
+def test_options_that_programs_name_for_every_kind_of_file_change_nothing(here: Path) -> None:
+    for_others = {"optimize": True, "progressive": True, "subsampling": 0, "dpi": (72, 72)}
+    with Image.open(picture("a.png", size=SIZE)) as image:
+        image.save("b.qnt", model=MODEL, save_all=False, **for_others)
+    assert Path("b.qnt").read_bytes() == codec.load(MODEL).encode("a.png")
+
+
 def test_an_own_codec_saves_and_once_registered_opens(here: Path) -> None:
     save_weights(make_codec("conv_baseline", seed=3, overrides=NARROW), "own.safetensors")
     own = codec.load(checkpoint="own.safetensors")
