@@ -1,20 +1,15 @@
-"""download, against a real HTTP server on localhost that can be told to misbehave; and the sources that use it."""
+"""download, against a real HTTP server on localhost, and the sources that fetch files or a tar archive by it."""
 
 import csv
 import hashlib
 import io
 import tarfile
-import threading
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import tifffile
-from full_disk import small_disk
-from PIL import Image
+from file_server import file_server, names, small_image
 
-from codec.data.archive import ArchiveSource
 from codec.data.bsd300 import Bsd300Source
 from codec.data.download import DownloadError, download, extract_tar
 from codec.data.kodak import KodakSource
@@ -25,57 +20,11 @@ DATA = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.requests.append((self.path, self.headers.get("Range")))
-        if server.answers_503:
-            server.answers_503 -= 1
-            self.send_error(503)
-            return
-        data = server.files.get(self.path)
-        if data is None:
-            self.send_error(404)
-            return
-        start = 0
-        if server.ranges and (wanted := self.headers.get("Range")):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(data):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(data)}")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        body = data[start:]
-        if server.cuts:
-            server.cuts -= 1
-            body = body[: len(body) // 2]
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files = {"/data.bin": DATA}
-        server.requests = []
-        server.ranges = True
-        server.cuts = server.answers_503 = 0
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    with file_server() as started:
+        started.files["/data.bin"] = DATA
+        yield started
 
 
 def test_a_download_is_whole_and_alone(server, tmp_path):
@@ -177,12 +126,6 @@ def test_an_archive_that_points_outside_is_refused(tmp_path):
     assert not (tmp_path / "evil.txt").exists()
 
 
-def small_image(image_format):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), "teal").save(buffer, image_format)
-    return buffer.getvalue()
-
-
 def berkeley_files():
     ids = {"train": range(200), "test": range(1000, 1100)}
     files = {f"BSDS300/iids_{split}.txt": "\n".join(map(str, ids[split])).encode() for split in ids}
@@ -253,140 +196,3 @@ def test_raise_downloads_from_the_addresses_of_its_list_on_the_host_given(server
     source.prepare()
     assert [path.name for path in source.images("train")] == ["r1t.png"]
     assert (tmp_path / "r1t.TIF").read_bytes() == tiff.getvalue()
-
-
-def zipped(files, method=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def published_set():
-    """As such archives are: images in a folder, beside what is none of the set."""
-    files = {f"valid/{name}.png": small_image("PNG") for name in ("b", "a", "c")}
-    return files | {"__MACOSX/valid/._a.png": b"a resource fork", "valid/a.txt": b"", "small/a.jpg": b""}
-
-
-def archive_source(server, root, **options):
-    return ArchiveSource(str(root), f"{server.url}/set.zip", count=3, download=True, **options)
-
-
-def test_an_archived_set_downloads_unpacks_and_verifies_itself_once(server, tmp_path, capsys):
-    server.files["/set.zip"] = data = zipped(published_set())
-    server.cuts = 1
-    sha256 = hashlib.sha256(data).hexdigest()
-    source = archive_source(server, tmp_path / "set", sha256=sha256, size=len(data), image_size=[8, 8])
-    source.prepare()
-    requests = len(server.requests)
-    source.prepare()
-    assert len(server.requests) == requests
-    assert [path.name for path in source.images("test")] == names(tmp_path / "set") == ["a.png", "b.png", "c.png"]
-    assert not capsys.readouterr().out.count("sha256")
-
-
-def test_the_checksum_of_an_archive_without_a_published_one_is_told_to_pin(server, tmp_path, capsys):
-    server.files["/set.zip"] = data = zipped(published_set())
-    archive_source(server, tmp_path).prepare()
-    assert f"set sha256: {hashlib.sha256(data).hexdigest()}\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("fault", "line"),
-    [
-        ("missing", r"holds 2 images called \*\.png, not 3"),
-        ("twice", r"holds 3 images called \*\.png, not 3"),
-        ("damaged", r"b\.png: "),
-        ("other size", r"b\.png has 9×7 pixels, not 8×8"),
-        ("cut", "is no whole zip archive"),
-        ("no archive", "is no whole zip archive"),
-    ],
-)
-def test_a_faulty_archive_is_one_line_and_leaves_nothing_behind(server, tmp_path, fault, line):
-    files = published_set()
-    if fault == "missing":
-        del files["valid/b.png"]
-    elif fault == "twice":
-        files["train/b.png"] = files["valid/b.png"]
-    elif fault == "damaged":
-        files["valid/b.png"] = files["valid/b.png"][:40]
-    elif fault == "other size":
-        buffer = io.BytesIO()
-        Image.new("RGB", (9, 7)).save(buffer, "PNG")
-        files["valid/b.png"] = buffer.getvalue()
-    data = zipped(files)
-    server.files["/set.zip"] = {"cut": data[:-30], "no archive": b"an error page"}.get(fault, data)
-    with pytest.raises(DownloadError, match=line) as raised:
-        archive_source(server, tmp_path, image_size=[8, 8]).prepare()
-    assert "\n" not in str(raised.value)
-    assert names(tmp_path) == []
-
-
-def test_an_archived_set_that_was_unpacked_by_hand_is_taken_where_it_lies(server, tmp_path):
-    source = archive_source(server, tmp_path / "set")
-    for name, data in published_set().items():
-        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "set" / name).write_bytes(data)
-    source.prepare()
-    assert server.requests == []
-    assert [path.name for path in source.images("test")] == ["a.png", "b.png", "c.png"]
-    with pytest.raises(SourceError, match="testing only"):
-        source.images("train")
-    (tmp_path / "set/valid/b.png").unlink()
-    source.download = False
-    with pytest.raises(
-        SourceError,
-        match=r"2 images called \*\.png in it, not 3: unpack http.*, or put QUINTET_DOWNLOAD=true before",
-    ):
-        source.prepare()
-
-
-def test_an_archived_set_that_was_moved_in_part_is_completed(server, tmp_path):
-    server.files["/set.zip"] = zipped(published_set())
-    archive_source(server, tmp_path).prepare()
-    (tmp_path / "b.png").unlink()
-    archive_source(server, tmp_path).prepare()
-    assert names(tmp_path) == ["a.png", "b.png", "c.png"]
-
-
-@pytest.mark.parametrize("kept", [{"valid/a.png"}, {"valid/a.png", "a.png"}, {"a.png", "b.png", "c.png", "d.png"}])
-def test_images_that_a_download_would_not_make_a_set_of_are_refused_before_it(server, tmp_path, kept):
-    server.files["/set.zip"] = zipped(published_set())
-    for name in kept:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(small_image("PNG"))
-    line = rf"{len(kept)} images called \*\.png in it, not 3: move them away, or give another root$"
-    with pytest.raises(SourceError, match=line):
-        archive_source(server, tmp_path).prepare()
-    assert server.requests == []
-
-
-def test_an_archive_of_the_users_is_neither_taken_nor_deleted(server, tmp_path):
-    server.files["/set.zip"] = zipped(published_set())
-    own = tmp_path / f"{tmp_path.name}.zip"
-    own.write_bytes(b"mine")
-    archive_source(server, tmp_path).prepare()
-    assert own.read_bytes() == b"mine"
-    assert names(tmp_path) == ["a.png", "b.png", "c.png", own.name]
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_member_is_one_line_however_it_is_compressed(server, tmp_path, method):
-    data = bytearray(zipped(published_set(), method))
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        start = archive.getinfo("valid/b.png").header_offset + len("valid/b.png") + 30
-    data[start : start + 30] = bytes(30)
-    server.files["/set.zip"] = bytes(data)
-    with pytest.raises(DownloadError, match=r"is no whole zip archive: .+: it was removed$"):
-        archive_source(server, tmp_path).prepare()
-    assert names(tmp_path) == []
-
-
-def test_a_full_disk_is_not_taken_for_a_damaged_archive(server, tmp_path):
-    server.files["/set.zip"] = zipped({f"{name}.png": bytes(1 << 20) for name in "abc"})
-    with small_disk(tmp_path / "disk", "512k") as disk:
-        with pytest.raises(OSError, match="No space left") as raised:
-            archive_source(server, disk).prepare()
-        assert not isinstance(raised.value, DownloadError)
-        assert names(disk) == [".download.zip"]
