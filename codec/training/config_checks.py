@@ -38,6 +38,7 @@ from codec.training.wandb_names import asked_wandb_mode
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")  # priors compute in float32
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 FOLDER = "codec.data.folder.FolderSource"
+FETCHED = ("codec.data.archive.ArchiveSource", "codec.data.bsd300.Bsd300Source", "codec.data.kodak.KodakSource")
 
 
 def check_training(config: DictConfig) -> None:
@@ -216,11 +217,12 @@ def _check_source(key: str, source: DictConfig | None) -> None:
     """Raises SourceError where no images can be there: of a data set that is not fetched, without its folder."""
     if source is None:
         return
-    for name, one in (source.get("sources") or {}).items():
-        _check_source(f"{key}.sources.{name}", one)
-    if source.get("download") is False and "root" in source:
-        fetch = f", or {FETCH}" if OmegaConf.is_interpolation(source, "download") else ""
-        check_folder(f"{key}.root", Path(source.root), f"name the one that holds its images{fetch}")
+    several = source.get("sources") or {}
+    for name in several:
+        if not OmegaConf.is_interpolation(several, name):
+            _check_source(f"{key}.sources.{name}", several[name])
+    if source.get("_target_") in FETCHED and not source.get("download"):
+        check_folder(f"{key}.root", Path(source.root), f"name the one that holds its images, or {FETCH}")
     if source.get("_target_") != FOLDER:
         return
     try:

@@ -52,6 +52,9 @@ def test_a_wrong_override_is_refused_before_torch_is_imported(entry: str, overri
     assert done.returncode == 2
     assert errors
     assert all(line.startswith("error: ") for line in errors)
+    if overrides[-1] == "data.test.root=nowhere":
+        assert errors[0].startswith("error: data.test.root=nowhere: no such folder: ")
+        assert "QUINTET_DOWNLOAD=true" in errors[0]
     assert heavy == "heavy: []"
 
 
