@@ -15,6 +15,9 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from codec import pillow_plugin  # noqa: F401 - Pillow knows our files from here on
+from codec.allocator import keep_freed_memory
 from codec.api import decode, load, models, open, register
+
+keep_freed_memory()
 
 __all__ = ["decode", "load", "models", "open", "register"]
