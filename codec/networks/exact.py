@@ -97,6 +97,15 @@ class ExactConv2d(_Exact, nn.Conv2d):
             x, weight = (F.pad(values, (0, 0, 0, 0, 0, 1)) for values in (x, weight))
         return self._conv_forward(quick_layout(x), weight, bias)
 
+    def whole(self, x: Tensor, unit: float = 1.0) -> Tensor:
+        """`whole` of what `forward` gives."""
+        y = self(x)
+        if y.requires_grad:
+            return whole(y, unit)
+        if unit == 1:
+            return y.add_(0.5).floor_()
+        return y.mul_(unit).add_(0.5).floor_().mul_(1 / unit)
+
     def as_is(self) -> tuple[Tensor, Tensor | None]:
         return self.kernel(), None if self.bias is None else self.scale * self.bias
 

@@ -22,8 +22,10 @@ from codec.entropy.priors.pass_network import (
 from codec.entropy.priors.positions import InPlace, picking, positions, put
 from codec.entropy.priors.prior import Size
 
+# Up to so many channels are copied into another layout at once.
+_FEW = 16
 # Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
-_SOME = 1 << 15
+_SOME = 1 << 14
 
 
 class Blocks:
@@ -92,7 +94,8 @@ class Blocks:
         features = None
         if self.told:
             at = (..., slice(2 * top + row, 2 * rows + row, 2), slice(column, None, 2))
-            features = {(2 * top + row - begin, column): torch.cat([h[at].float() for h in self.told], 1)}
+            told = [h[at].to(torch.float32, memory_format=torch.channels_last) for h in self.told]
+            features = {(2 * top + row - begin, column): told[0] if len(told) == 1 else torch.cat(told, 1)}
         magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :].float()
         coarser = Coarser(features, magnitudes)
         mean, log_scale = network(Known.of(seen), coarser, self.knots, (2 * top + row - begin, column), shape)
@@ -100,7 +103,10 @@ class Blocks:
 
     def _seen(self, reached: int, begin: int, end: int) -> Tensor:
         """Rows of what is known, a copy."""
-        rows = self.known[:, :reached, begin:end].to(torch.float32, copy=True)
+        # One copy into the layout of the convolutions is quicker than one of each form that they see; of many
+        # channels it is slow.
+        layout = torch.channels_last if reached <= _FEW else torch.contiguous_format
+        rows = self.known[:, :reached, begin:end].to(torch.float32, copy=True, memory_format=layout)
         for (row, column), channels in self._unknown.items():
             hidden = tuple(sorted(channel for channel in channels if channel < reached))
             if hidden:
@@ -112,7 +118,8 @@ def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor 
     """What `network` gives, as uint8."""
     batch, _, height, width = levels.shape
     features = network.to_next.out_channels
-    made = torch.empty((batch, features, 2 * height, 2 * width), dtype=torch.uint8, device=levels.device)
+    shape = batch, features, 2 * height, 2 * width
+    made = torch.empty(shape, dtype=torch.uint8, device=levels.device, memory_format=torch.channels_last)
     step = max(1, _SOME // width)
     for top in range(0, height, step):
         bottom = min(top + step, height)
@@ -125,7 +132,8 @@ def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor 
 
 def magnitudes_in_bytes(levels: Tensor, size: Size) -> Tensor:
     """As `on_half_grid`, as uint8, a channel at a time."""
-    return torch.cat([on_half_grid(channel, size).byte() for channel in levels.split(1, 1)], 1)
+    each = [on_half_grid(channel, size).byte() for channel in levels.split(1, 1)]
+    return torch.cat(each, 1).contiguous(memory_format=torch.channels_last)
 
 
 def _fits(symbols: Tensor) -> bool:

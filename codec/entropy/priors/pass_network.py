@@ -121,18 +121,20 @@ class PassNetwork(nn.Module):
         m = whole(self.constant(knots), _MAGNITUDE_UNIT)
         h = whole(self.rate(knots))
         mean = 0
+        # Sums are added to what has just been made, which is no one else's.
         if self.mean is not None:
-            mean = whole(self.mean(around(known.levels, offset, self.kernel)), FRACTIONS)
-            m = m + whole(self.magnitude(around(known.magnitudes, offset, self.kernel)), _MAGNITUDE_UNIT)
+            mean = self.mean.whole(around(known.levels, offset, self.kernel), FRACTIONS)
+            m = self.magnitude.whole(around(known.magnitudes, offset, self.kernel), _MAGNITUDE_UNIT).add_(m)
         if self.first is not None:
-            h = h + whole(self.first(around(known.companded, offset, self.kernel)))
+            h = self.first.whole(around(known.companded, offset, self.kernel)).add_(h)
         if self.coarser_magnitude is not None:
-            m = m + whole(self.coarser_magnitude(coarser.magnitudes), _MAGNITUDE_UNIT)[..., :height, :width]
+            coarse = self.coarser_magnitude.whole(coarser.magnitudes, _MAGNITUDE_UNIT)
+            m = coarse[..., :height, :width].add_(m)
         if self.from_features is not None:
-            h = h + whole(self.from_features(coarser.features[offset]))
+            h = self.from_features.whole(coarser.features[offset]).add_(h)
         u, v = (self.last(codes(self.middle(codes(h)))) / CODE_UNIT).chunk(2, 1)
         shape = (len(u), u.shape[1], height, width)
-        log_scale = _log2(m.clamp(min=2.0**LOWEST), self.training) + whole(u, _SCALE_UNIT)
+        log_scale = _log2(m, self.training) + whole(u, _SCALE_UNIT)
         return (mean + whole(v, FRACTIONS)).expand(shape), log_scale.expand(shape)
 
 
@@ -160,7 +162,7 @@ def companded(levels: Tensor) -> Tensor:
     """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
     if levels.requires_grad:
         return codes(_COMPANDING * torch.log2(1 + levels.abs()))
-    return _companding_table(levels.device)[levels.abs().clamp(max=256).long()]
+    return _companding_table(levels.device)[levels.abs().clamp(max=256).int()]
 
 
 @cache
@@ -200,9 +202,18 @@ def spread(x: Tensor, size: Size) -> Tensor:
 
 
 def _log2(m: Tensor, smooth: bool) -> Tensor:
-    """log2(m); in steps of 1/16 of a doubling, by comparisons only, where it must be the same on every machine."""
+    """log2(m), of multiples of 1/64; in steps of 1/16, from a table, where it must be the same on every machine."""
     if smooth:
-        return torch.log2(m)
-    steps = (SCALES // PER_OCTAVE - 1) * _SCALE_UNIT
+        return torch.log2(m.clamp(min=2.0**LOWEST))
+    table = _log2_table(m.device)
+    last = len(table) - 1
+    return table[(m * _MAGNITUDE_UNIT).clamp(0, last).nan_to_num(last).int()]
+
+
+@cache
+def _log2_table(device: torch.device) -> Tensor:
+    octaves = SCALES // PER_OCTAVE - 1
+    steps = octaves * _SCALE_UNIT
     middles = 2.0 ** (LOWEST + (torch.arange(steps, dtype=torch.float64) + 0.5) / _SCALE_UNIT)
-    return LOWEST + torch.bucketize(m.contiguous(), middles.float().to(m.device)) / _SCALE_UNIT
+    m = torch.arange(2 ** (LOWEST + octaves) * _MAGNITUDE_UNIT + 1) / _MAGNITUDE_UNIT
+    return (LOWEST + torch.bucketize(m, middles.float()) / _SCALE_UNIT).to(device)
