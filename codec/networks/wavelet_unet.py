@@ -46,10 +46,10 @@ class WaveletUNet(nn.Module):
         self.head = zero_(nn.Conv2d(half, 4 * image_channels, 3, padding=1))
 
     def forward(self, base: Tensor, levels: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> Tensor:
-        eighth, quarter, half = map(companded, levels[-3:])
+        eighth, quarter, half = (quick_layout(companded(level)) for level in levels[-3:])
         rate = nearness_to_knots(quality)
-        half = torch.cat([4 * F.pixel_unshuffle(base - 0.5, 2), half], 1)
-        half = self.stem(quick_layout(half))
+        image = quick_layout(4 * F.pixel_unshuffle(base - 0.5, 2))
+        half = self.stem(torch.cat([image, half], 1))
         half = self.down_half(half, rate)
         quarter = self.down_quarter(self.to_quarter(half) + self.quarter_levels(quarter), rate)
         eighth = self.middle(self.to_eighth(quarter) + self.eighth_levels(eighth), rate)
