@@ -79,7 +79,7 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
     @property
     def analyses_batches(self) -> bool:
         """Whether `encode_batch` has images of equal size analysed together."""
-        return self.efforts is not None
+        return type(self).write is LearnedCodec.write
 
     def set_quality(self, quality: float) -> None:
         super().set_quality(quality)
@@ -202,8 +202,11 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         scheme with a `write` of its own, where coding is what takes the time. Files are those of `encode`, unless
         the device adds up a convolution of several images in another order: then a number next to a tie may have
         become the other level. Each decodes on every machine to the levels that were written, whatever was beside
-        it.
+        it. Raises EncodeError as `encode` does, before any is coded, and ValueError unless each image has its
+        `metadata`.
         """
+        if metadata is not None and len(metadata) != len(images):
+            raise ValueError(f"{len(metadata)} metadata for {len(images)} images")
         for image in images:
             self._check_codable(image)
         kept: Sequence[Metadata | None] = [None] * len(images) if metadata is None else metadata

@@ -68,7 +68,7 @@ def reason(error: BaseException, path: Place | None = None) -> str:
         kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
         text = str(error).splitlines()[0] if str(error) else kind
         if isinstance(error, ArgumentError) and error.key in _OPTIONS:
-            value = "" if error.value is True else f" {error.value}"
+            value = "" if error.value is True or error.value is None else f" {error.value}"
             text = f"--{error.key.replace('_', '-')}{value}: {error.allowed}"
     if isinstance(error.__cause__, Image.DecompressionBombWarning | Image.DecompressionBombError):
         text += " (--max-pixels)"

@@ -19,7 +19,7 @@ from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
 from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.decoders import Decoders
-from codec.errors import EncodeError
+from codec.errors import EncodeError, UserError
 from codec.loaded_codec import Codec, Compressed
 from codec.metadata import Metadata
 from codec.side_by_side import side_by_side
@@ -54,15 +54,19 @@ def compress(options: argparse.Namespace) -> int:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec = Codec(learned.to(device), weights)
     compressor = _Compressor(codec, options, target)
-    size = 1 if target else codec.batch_size(options.batch)
+    size = codec.batch_size(options.batch)
+    if target:
+        if options.batch is not None:
+            raise UsageError(f"--batch {options.batch}: a target is sought image by image: leave one of them out")
+        size = 1
     with side_by_side(options.jobs):
         status = each_batch(plan, compressor.several, size, options.jobs)
     if options.verify and len(plan.jobs) > 1:
-        exactly = ", and each gives its image back" if learned.lossless else ""
-        said = (
-            f"{len(compressor.verified)} of {len(plan.jobs)} files verified: decoded again before they were written"
-        )
-        say(said + exactly)
+        said = f"{len(compressor.verified)} of {len(plan.jobs)} files verified"
+        if compressor.verified:
+            said += ": decoded again before they were written"
+            said += ", and each gives its image back" if learned.lossless else ""
+        say(said)
     return status
 
 
@@ -213,14 +217,18 @@ def _opened(data: bytes, decoders: Decoders, partial: bool) -> CodedImage:
     except BitstreamError as error:
         if partial or not _may_be_shown(data, decoders):
             raise
-        raise BitstreamError(f"{error}; if it is cut, --partial shows as much of it as is there") from error
+        raise BitstreamError(f"{error}; --partial shows as much of it as is there") from error
 
 
 def _may_be_shown(data: bytes, decoders: Decoders) -> bool:
+    """Whether --partial shows something of a file: where what can be shown is cut, and not damaged."""
     try:
         CodedImage(data, partial=True)
-        return decoders.of(data, partial=True).shown_in_part
-    except BitstreamError:
+        learned = decoders.of(data, partial=True)
+        if learned.shown_in_part:
+            learned.decode(data, partial=True)
+        return learned.shown_in_part
+    except UserError:
         return False
 
 

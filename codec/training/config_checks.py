@@ -92,7 +92,9 @@ def check_evaluation(config: DictConfig) -> None:
         build.attempt("metrics", lambda: check_metrics(config.metrics))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
         build.faults += _wrong_kinds(config, but=build.faults)
-    _check_source("data.test", config.data.get("test"))
+    # Where a set has no images of its own to train on, `test` is what `train` is, and is named there.
+    node = "train" if config.data.get("test") == config.data.get("train") else "test"
+    _check_source(f"data.{node}", config.data.get("test"))
 
 
 def _check_target(config: DictConfig) -> None:
@@ -217,6 +219,8 @@ def _check_source(key: str, source: DictConfig | None) -> None:
     """Raises SourceError where no images can be there: of a data set that is not fetched, without its folder."""
     if source is None:
         return
+    if not isinstance(source, DictConfig):
+        raise ConfigError(key, source, "a source of images is wanted, a group of keys: see conf/data")
     several = source.get("sources") or {}
     for name in several:
         if not OmegaConf.is_interpolation(several, name):

@@ -161,7 +161,7 @@ def test_training_for_anything_but_the_rate_is_refused_before_data_is_read(tmp_p
         "model=lossless_unet",
         "loss=mse",
         "data=bsd300",
-        "data.train.root=nowhere",
+        "data.train.root=.",
         cwd=tmp_path,
         check=False,
     )
