@@ -3,6 +3,7 @@
 from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
 from codec.networks.blocks import (
     ConvBlock,
+    ImageConv2d,
     ResidualBlock,
     Upsample,
     UpsamplingLayers,
@@ -25,6 +26,7 @@ __all__ = [
     "ConvBlock",
     "DCTRate",
     "DetailDenoiser",
+    "ImageConv2d",
     "NoiseSchedule",
     "RecCNN",
     "RecUNet",

@@ -61,10 +61,17 @@ class UpsamplingLayers(nn.Sequential):
 
 
 def normalised(
-    x: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, doubled: bool = False
+    x: Tensor,
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    norm: nn.BatchNorm2d,
+    doubled: bool = False,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """`norm(conv(x))`, `doubled` of x at twice its size; without a gradient norm is a part of the convolution."""
-    weight, bias = conv.weight, conv.bias
+    """`norm(conv(x))`, `doubled` of x at twice its size; without a gradient norm is a part of the convolution.
+
+    `weight`, if given, instead of the convolution's own.
+    """
+    weight, bias = conv.weight if weight is None else weight, conv.bias
     folds = not norm.training and not torch.is_grad_enabled()
     if folds:
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -86,6 +93,23 @@ def _of_doubled(weight: Tensor) -> Tensor:
     sums = F.pad(weight.flip(-2, -1), (1, 1, 1, 1))
     sums = sums[..., 1:, :] + sums[..., :-1, :]
     return (sums[..., 1:] + sums[..., :-1]).transpose(0, 1)
+
+
+class ImageConv2d(nn.Conv2d):
+    """3×3 convolution to the few channels of an image: `[B, inputs, H, W]` → `[B, outputs, H, W]`, both even."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """`weight`, if given, instead of its own."""
+        weight = self.weight if weight is None else weight
+        if torch.is_grad_enabled():
+            return F.conv2d(x, weight, self.bias, padding=1)
+        # So few channels leave most lanes of a CPU idle: those of 2×2 pixels are made at once.
+        shifts = [(column, 1 - column, row, 1 - row) for row in (0, 1) for column in (0, 1)]
+        of_four = torch.stack([F.pad(weight, shift) for shift in shifts], 1).flatten(0, 1)
+        return F.pixel_shuffle(F.conv2d(x, of_four, self.bias.repeat_interleave(4), stride=2, padding=1), 2)
 
 
 def quick_layout(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from codec.networks.blocks import Upsample, normalised, quick_layout, zero_
+from codec.networks.blocks import ImageConv2d, Upsample, normalised, quick_layout, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
 from codec.networks.wavelet_unet import RatedBlocks
 
@@ -20,9 +20,9 @@ _MOMENTUM = 0.2
 class UNetDecoder(nn.Module):
     """Three levels of [4×4 transposed convolution, BatchNorm, ReLU], a skip after each; a 3×3 convolution.
 
-    `y` `[B, y_channels, h, w]` → `[B, C, 8h, 8w]`. `skips`, coarsest first: `[B, 128, 2h, 2w]`,
-    `[B, 64, 4h, 4w]` and `[B, 64, 4h, 4w]`, which is upsampled; `with_skips` False leaves them out. The last
-    convolution starts at zero if `starts_at_zero`.
+    `y` `[B, y_channels, h, w]` → `[B, C, 8h, 8w]`. `skips`, coarsest first, of any number of channels, each with
+    the 1×1 convolution that expands it: to `[B, 128, 2h, 2w]`, `[B, 64, 4h, 4w]` and `[B, 64, 4h, 4w]`, which is
+    upsampled before; `with_skips` False leaves them out. The last convolution starts at zero if `starts_at_zero`.
     """
 
     def __init__(self, image_channels: int, with_skips: bool, starts_at_zero: bool, y_channels: int = 128) -> None:
@@ -33,17 +33,22 @@ class UNetDecoder(nn.Module):
             for inputs, outputs in [(y_channels, 128), (128 + skips[0], 128), (128 + skips[1], 64)]
         )
         self.upsample = Upsample("bilinear")
-        self.head = nn.Conv2d(64 + skips[2], image_channels, 3, padding=1)
+        self.head = ImageConv2d(64 + skips[2], image_channels)
         if starts_at_zero:
             zero_(self.head)
 
-    def forward(self, y: Tensor, skips: Sequence[Tensor] = ()) -> Tensor:
-        h = quick_layout(y)
-        for n, up in enumerate(self.up):
-            h = up(h)
+    def forward(self, y: Tensor, skips: Sequence[tuple[Tensor, nn.Conv2d]] = ()) -> Tensor:
+        first, *others = self.up
+        h, weight = first(quick_layout(y)), None
+        for n, up in enumerate(others):
             if skips:
-                h = cat([h, self.upsample(skips[n]) if n == 2 else skips[n]], dim=1)
-        return self.head(h)
+                h, weight = _beside(h, *skips[n], up[0])
+            h = up(h, weight)
+        if not skips:
+            return self.head(h)
+        coded, expand = skips[-1]
+        h, weight = _beside(h, self.upsample(coded), expand, self.head)
+        return self.head(h, weight)
 
 
 class _UpBlock(nn.Sequential):
@@ -54,9 +59,26 @@ class _UpBlock(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """`weight`, if given, instead of the convolution's own."""
         conv, norm, relu = self
-        return relu(normalised(x, conv, norm))
+        return relu(normalised(x, conv, norm, weight=weight))
+
+
+def _beside(
+    h: Tensor, coded: Tensor, expand: nn.Conv2d, conv: nn.Conv2d | nn.ConvTranspose2d
+) -> tuple[Tensor, Tensor]:
+    """What `conv` takes of `h` and the expanded skip, and its weight; without a gradient that expands the skip."""
+    if torch.is_grad_enabled():
+        return cat([h, expand(coded)], 1), conv.weight
+    # Beyond the border the bias counts as little as the skip: it is the weight of a channel of ones.
+    coded = F.pad(coded, (0, 0, 0, 0, 0, 1), value=1.0)
+    expansion = cat([expand.weight.flatten(1), expand.bias[:, None]], 1)
+    of_inputs = conv.weight if isinstance(conv, nn.ConvTranspose2d) else conv.weight.transpose(0, 1)
+    own, of_skip = of_inputs.split([h.shape[1], len(expansion)])
+    folded = cat([own, torch.einsum("eokl,ec->cokl", of_skip, expansion)])
+    weight = folded if isinstance(conv, nn.ConvTranspose2d) else folded.transpose(0, 1)
+    return cat([h, quick_layout(coded)], 1), weight
 
 
 class DetailDenoiser(nn.Module):

@@ -301,8 +301,8 @@ class DiffusionAutoencoder(LearnedCodec):
         weight = deviation.flatten() ** -2  # or the lowest rates would be all that is trained
         return Reconstruction(gradient_times(weight / weight.mean(), x_hat), bits)
 
-    def _conditions(self, y_hats: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The normalised latent, the shortcut's reconstruction (mid-grey without one), the expanded skips."""
+    def _conditions(self, y_hats: list[Tensor]) -> tuple[Tensor, Tensor, list[tuple[Tensor, nn.Conv2d]]]:
+        """The normalised latent, the shortcut's image (mid-grey without one), skips, each with what expands it."""
         y, *skips = y_hats
         told = [skips[0], *skips[1].split([s.expand.in_channels for s in self.skips[1:]], 1)] if skips else []
         if self.shortcut is not None:
@@ -311,8 +311,8 @@ class DiffusionAutoencoder(LearnedCodec):
             batch, _, height, width = y.shape
             size = height * self.stride, width * self.stride
             base = y.new_full((batch, self.image_channels, *size), 0.5)
-        expanded = [skip.expand(coded) for skip, coded in zip(self.skips, told, strict=True)]
-        return self.normalise(y), base, expanded
+        expanded_by = [skip.expand for skip in self.skips]
+        return self.normalise(y), base, list(zip(told, expanded_by, strict=True))
 
 
 class _CodedSkip(nn.Module):

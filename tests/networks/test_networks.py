@@ -7,12 +7,26 @@ import torch
 from conftest import generator, images, noise
 from torch import Tensor, nn
 
-from codec.networks import ConvBlock, DetailDenoiser, ResidualBlock, UNetDecoder, Upsample, UpsamplingLayers
+from codec.networks import (
+    SKIP_WIDTHS,
+    ConvBlock,
+    DetailDenoiser,
+    ImageConv2d,
+    ResidualBlock,
+    UNetDecoder,
+    Upsample,
+    UpsamplingLayers,
+)
 
 
-def skips_of(size: int, channels: tuple[int, int, int] = (128, 64, 64), batch: int = 1) -> list[Tensor]:
-    sides = (size // 4, size // 2, size // 2)
-    return [noise(batch, c, side, side, seed=n) for n, (c, side) in enumerate(zip(channels, sides, strict=True))]
+def skips_of(height: int, width: int, batch: int = 1) -> list[tuple[Tensor, nn.Conv2d]]:
+    """Of images of that size, as they are coded, and what expands them."""
+    torch.manual_seed(0)
+    kinds = zip((8, 2, 2), SKIP_WIDTHS, (4, 2, 2), strict=True)
+    return [
+        (noise(batch, few, height // stride, width // stride, seed=n), nn.Conv2d(few, wide, 1))
+        for n, (few, wide, stride) in enumerate(kinds)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -23,8 +37,7 @@ def test_the_decoder_has_the_papers_channels_at_256_by_256(with_skips, inputs):
     seen = []
     for module in (*decoder.up, decoder.head):
         module.register_forward_hook(lambda _, x, out: seen.append((tuple(x[0].shape[1:]), tuple(out.shape[1:]))))
-    with torch.no_grad():
-        x_hat = decoder(noise(1, 128, 32, 32), skips_of(256) if with_skips else [])
+    x_hat = decoder(noise(1, 128, 32, 32), skips_of(256, 256) if with_skips else [])
     assert seen == [
         ((inputs[0], 32, 32), (128, 64, 64)),
         ((inputs[1], 64, 64), (128, 128, 128)),
@@ -40,24 +53,25 @@ def test_the_decoder_has_the_papers_channels_at_256_by_256(with_skips, inputs):
 @pytest.mark.parametrize("with_skips", [True, False])
 def test_the_decoder_takes_any_multiple_of_8(with_skips, colours):
     decoder = UNetDecoder(colours, with_skips, starts_at_zero=False)
-    skips = [noise(2, 128, 2, 6), noise(2, 64, 4, 12), noise(2, 64, 4, 12)] if with_skips else []
+    skips = skips_of(8, 24, batch=2) if with_skips else []
     assert decoder(noise(2, 128, 1, 3), skips).shape == (2, colours, 8, 24)
 
 
 def test_a_decoder_that_starts_at_zero_gives_zeros_and_learns_from_its_first_step():
     decoder = UNetDecoder(3, True, starts_at_zero=True)
-    out = decoder(noise(1, 128, 2, 2), skips_of(16))
+    out = decoder(noise(1, 128, 2, 2), skips_of(16, 16))
     assert not bool(out.any())
     (out - 1).square().sum().backward()
     assert bool(decoder.head.weight.grad.any())
-    assert bool(UNetDecoder(3, True, starts_at_zero=False)(noise(1, 128, 2, 2), skips_of(16)).any())
+    assert bool(UNetDecoder(3, True, starts_at_zero=False)(noise(1, 128, 2, 2), skips_of(16, 16)).any())
 
 
 @pytest.mark.parametrize("n", range(3))
 def test_every_skip_changes_what_the_decoder_makes(n):
-    decoder, y, skips = UNetDecoder(3, True, starts_at_zero=False).eval(), noise(1, 128, 2, 2), skips_of(16)
+    decoder, y, skips = UNetDecoder(3, True, starts_at_zero=False).eval(), noise(1, 128, 2, 2), skips_of(16, 16)
     before = decoder(y, skips)
-    skips[n] = skips[n] + 1
+    coded, expand = skips[n]
+    skips[n] = coded + 1, expand
     assert not torch.allclose(decoder(y, skips), before)
 
 
@@ -189,3 +203,20 @@ def test_a_block_that_trains_counts_its_statistics_with_and_without_a_gradient()
     with torch.no_grad():
         block(images(2, 3, 8, 8))
     assert block[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_a_gradient_expanding_the_skips_is_a_part_of_the_convolutions_after_them(training):
+    decoder = with_statistics(UNetDecoder(3, True, starts_at_zero=False)).train(training)
+    y, skips = noise(2, 128, 2, 3).double(), [(c.double(), e.double()) for c, e in skips_of(16, 24, batch=2)]
+    as_trained = decoder(y, skips)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(y, skips), as_trained.detach(), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_without_a_gradient_the_pixels_of_2_by_2_are_made_at_once_and_are_the_same(colours):
+    torch.manual_seed(0)
+    conv, x = ImageConv2d(5, colours).double(), noise(2, 5, 6, 8).double()
+    with torch.no_grad():
+        torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), atol=1e-12, rtol=0)
