@@ -22,7 +22,7 @@ from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ConvBlock, Upsample, UpsamplingLayers, quick_layout, zero_
+from codec.networks import ConvBlock, ImageConv2d, Upsample, UpsamplingLayers, quick_layout, zero_
 
 
 class ConvBaseline(LearnedCodec):
@@ -62,7 +62,7 @@ class ConvBaseline(LearnedCodec):
         self.decoder = UpsamplingLayers()
         for inputs, outputs in pairwise([latent_channels + self.bottleneck.step_planes, *reversed(widths)]):
             self.decoder.extend([Upsample("nearest"), ConvBlock(inputs, outputs)])
-        self.decoder.append(nn.Conv2d(widths[0], image_channels, 3, padding=1))
+        self.decoder.append(ImageConv2d(widths[0], image_channels))
         if self.shortcut is None:
             self.decoder.append(nn.Sigmoid())
         else:
@@ -142,7 +142,7 @@ class ConvEnhanced(LearnedCodec):
             of_image = 0 if self.shortcut is None else image_channels * 4**n
             self.merge.append(ConvBlock(fine + skip_channels[n] + of_image, fine))
         self.dropout = nn.Dropout2d(dropout)
-        self.head = nn.Sequential(nn.Conv2d(widths[0], image_channels, 3, padding=1))
+        self.head = nn.Sequential(ImageConv2d(widths[0], image_channels))
         if self.shortcut is None:
             self.head.append(nn.Sigmoid())
         else:

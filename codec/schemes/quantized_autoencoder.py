@@ -22,7 +22,7 @@ from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ResidualBlock, quick_layout, zero_
+from codec.networks import ImageConv2d, ResidualBlock, quick_layout, zero_
 from codec.networks.pretrained import load_pretrained
 
 # Blocks of each of the four stages.
@@ -90,7 +90,7 @@ class QuantizedAutoencoder(LearnedCodec):
                 ResidualBlock(coarse, fine, upsample=True)
                 for coarse, fine in pairwise([latent_channels + self.bottleneck.step_planes, *widths])
             ),
-            nn.Conv2d(widths[-1], image_channels, 3, padding=1),
+            ImageConv2d(widths[-1], image_channels),
         )
         if self.shortcut is not None:
             zero_(self.to_latent)
