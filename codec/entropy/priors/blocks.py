@@ -22,8 +22,6 @@ from codec.entropy.priors.pass_network import (
 from codec.entropy.priors.positions import InPlace, picking, positions, put
 from codec.entropy.priors.prior import Size
 
-# Up to so many channels are copied into another layout at once.
-_FEW = 16
 # Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
 _SOME = 1 << 14
 
@@ -69,44 +67,47 @@ class Blocks:
         shapes = [positions(offset, size) for offset in at]
         count = sum(height * width for height, width in shapes)
         integers = torch.empty((len(self.known), len(coded), count), dtype=torch.int32, device=self.known.device)
-        first = 0
-        for offset, (height, width) in zip(at, shapes, strict=True):
-            step = max(1, _SOME // width)
-            for top in range(0, height, step):
+        step = max(1, _SOME // max(width for _, width in shapes))
+        for top in range(0, max(height for height, _ in shapes), step):
+            begin = max(0, 2 * top - network.kernel // 2)
+            # Those from the different offsets on are predicted of the same rows.
+            known = Known.of(self._seen(reached, begin, 2 * (top + step) + network.kernel // 2))
+            first = 0
+            for offset, (height, width) in zip(at, shapes, strict=True):
                 bottom = min(top + step, height)
-                mean, log_scale = self._block(network, reached, offset, top, bottom)
-                rows = slice(first + top * width, first + bottom * width)
-                integers[..., rows] = packed(mean, log_scale).flatten(2)
-            first += height * width
+                if top < bottom:
+                    mean, log_scale = self._block(network, known, begin, offset, top, bottom)
+                    rows = slice(first + top * width, first + bottom * width)
+                    integers[..., rows] = packed(mean, log_scale).flatten(2)
+                first += height * width
         return CodedLaplace(self.tables, integers)
 
     def _block(
-        self, network: PassNetwork, reached: int, offset: Offset, top: int, bottom: int
+        self, network: PassNetwork, known: Known, begin: int, offset: Offset, top: int, bottom: int
     ) -> tuple[Tensor, Tensor]:
-        """Mean and scale of the positions from `offset` on in their rows `top` to `bottom`."""
+        """Mean and scale of the positions from `offset` on in their rows `top` to `bottom`.
+
+        `known` of the tensor's rows from `begin` on.
+        """
         row, column = offset
-        radius = network.kernel // 2
-        begin = max(0, 2 * top + row - radius)
-        seen = self._seen(reached, begin, 2 * (bottom - 1) + row + radius + 1)
+        here = 2 * top + row - begin, column
         # Rows below the block may make one position more, which is left out again.
-        shape = positions((2 * top + row - begin, column), seen.shape[-2:])
+        shape = positions(here, known.levels.shape[-2:])
         rows = top + shape[0]
         features = None
         if self.told:
             at = (..., slice(2 * top + row, 2 * rows + row, 2), slice(column, None, 2))
             told = [h[at].to(torch.float32, memory_format=torch.channels_last) for h in self.told]
-            features = {(2 * top + row - begin, column): told[0] if len(told) == 1 else torch.cat(told, 1)}
+            features = {here: told[0] if len(told) == 1 else torch.cat(told, 1)}
         magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :].float()
-        coarser = Coarser(features, magnitudes)
-        mean, log_scale = network(Known.of(seen), coarser, self.knots, (2 * top + row - begin, column), shape)
+        mean, log_scale = network(known, Coarser(features, magnitudes), self.knots, here, shape)
         return mean[..., : bottom - top, :], log_scale[..., : bottom - top, :]
 
     def _seen(self, reached: int, begin: int, end: int) -> Tensor:
         """Rows of what is known, a copy."""
-        # One copy into the layout of the convolutions is quicker than one of each form that they see; of many
-        # channels it is slow.
-        layout = torch.channels_last if reached <= _FEW else torch.contiguous_format
-        rows = self.known[:, :reached, begin:end].to(torch.float32, copy=True, memory_format=layout)
+        # One copy into the layout of the convolutions is quicker than one of each form that they see.
+        rows = self.known[:, :reached, begin:end]
+        rows = rows.to(torch.float32, copy=True, memory_format=torch.channels_last)
         for (row, column), channels in self._unknown.items():
             hidden = tuple(sorted(channel for channel in channels if channel < reached))
             if hidden:

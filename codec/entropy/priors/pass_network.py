@@ -162,7 +162,7 @@ def companded(levels: Tensor) -> Tensor:
     """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
     if levels.requires_grad:
         return codes(_COMPANDING * torch.log2(1 + levels.abs()))
-    return _companding_table(levels.device)[levels.abs().clamp(max=256).int()]
+    return _looked_up(_companding_table(levels.device), levels.abs().clamp(max=256).int())
 
 
 @cache
@@ -207,7 +207,15 @@ def _log2(m: Tensor, smooth: bool) -> Tensor:
         return torch.log2(m.clamp(min=2.0**LOWEST))
     table = _log2_table(m.device)
     last = len(table) - 1
-    return table[(m * _MAGNITUDE_UNIT).clamp(0, last).nan_to_num(last).int()]
+    return _looked_up(table, (m * _MAGNITUDE_UNIT).clamp(0, last).nan_to_num(last).int())
+
+
+def _looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]`, which takes several times as long on a CPU, in the layout of `index` `[B, C, H, W]`."""
+    if index.is_contiguous(memory_format=torch.channels_last):
+        in_memory = index.permute(0, 2, 3, 1)
+        return table.index_select(0, in_memory.flatten()).view(in_memory.shape).permute(0, 3, 1, 2)
+    return table.index_select(0, index.flatten()).view(index.shape)
 
 
 @cache
