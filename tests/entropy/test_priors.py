@@ -13,7 +13,7 @@ from codec.entropy import EntropyBottleneck
 from codec.entropy.priors import blocks
 from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.context import ContextPrior
-from codec.entropy.priors.pass_network import KNOTS
+from codec.entropy.priors.pass_network import KNOTS, companded
 from codec.entropy.rdoq import Targets
 from codec.networks.exact import UnusableWeightsError
 
@@ -320,3 +320,12 @@ def test_a_linear_start_makes_files_smaller_and_is_made_once() -> None:
     assert all(map(torch.equal, bottleneck.decompress(section, SIZES), bottleneck(one)[0]))
     assert not bottleneck.prior.can_be_fitted
     assert not make("hyperprior").prior.can_be_fitted
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_levels_are_companded_in_the_layout_that_they_lie_in(layout: torch.memory_format) -> None:
+    levels = torch.randint(-300, 300, (2, 3, 5, 7), generator=generator()).float().contiguous(memory_format=layout)
+    made = companded(levels)
+    assert made.is_contiguous(memory_format=layout)
+    expected = (32 * torch.log2(1 + levels.double().abs())).round().clamp(max=255).float()
+    assert torch.equal(made, expected)
