@@ -227,9 +227,9 @@ def _may_be_shown(data: bytes, decoders: Decoders) -> bool:
         learned = decoders.of(data, partial=True)
         if learned.shown_in_part:
             learned.decode(data, partial=True)
-        return learned.shown_in_part
     except UserError:
         return False
+    return learned.shown_in_part
 
 
 def _decoded_again(learned: "LearnedCodec", done: Compressed) -> "Tensor":
