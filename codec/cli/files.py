@@ -217,19 +217,15 @@ def _opened(data: bytes, decoders: Decoders, partial: bool) -> CodedImage:
     except BitstreamError as error:
         if partial or not _may_be_shown(data, decoders):
             raise
-        raise BitstreamError(f"{error}; --partial shows as much of it as is there") from error
+        raise BitstreamError(f"{error}; if it is cut, --partial shows as much of it as is there") from error
 
 
 def _may_be_shown(data: bytes, decoders: Decoders) -> bool:
-    """Whether --partial shows something of a file: where what can be shown is cut, and not damaged."""
     try:
         CodedImage(data, partial=True)
-        learned = decoders.of(data, partial=True)
-        if learned.shown_in_part:
-            learned.decode(data, partial=True)
+        return decoders.of(data, partial=True).shown_in_part
     except UserError:
         return False
-    return learned.shown_in_part
 
 
 def _decoded_again(learned: "LearnedCodec", done: Compressed) -> "Tensor":

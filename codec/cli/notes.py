@@ -57,7 +57,7 @@ def of_rate(bpp: float, psnr: float | None, usual: Usual | None) -> Iterator[str
     """What is not as photographs are. `psnr` is that of the decoded image, where it was decoded."""
     if usual is None:
         return
-    advice = "this model is not made for this image, try a lossless one"
+    advice = "if it is a drawing or a screenshot, try a lossless model"
     if bpp > UNUSUAL_RATE * usual.bpp:
         yield f"photographs take about {usual.bpp:.2f} bpp: {advice}"
     elif psnr is not None and psnr < usual.psnr - UNUSUAL_LOSS:

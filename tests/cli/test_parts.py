@@ -54,7 +54,7 @@ def test_a_cut_file_is_shown_where_that_is_asked_for(run, file: Path) -> None:
     status, _, err = run("decompress", "a.qnt", "part.png")
     assert status == 1
     assert "cut or damaged" in one_line(err)
-    assert one_line(err).endswith("; --partial shows as much of it as is there")
+    assert one_line(err).endswith("; if it is cut, --partial shows as much of it as is there")
     status, out, _ = run("decompress", "a.qnt", "part.png", "--partial")
     assert status == 0
     assert "90×70; cut: as much of it as is there" in out

@@ -253,7 +253,7 @@ def test_line_art_is_said_to_be_no_photograph_whatever_its_rate(
     write_image("photograph.png", photograph[:, :192, :192].contiguous())
     run = runner(capsys)
     lines, real = (run("compress", f"{n}.png", f"{n}.qnt", "--model", model)[1] for n in ("lines", "photograph"))
-    note = "this model is not made for this image, try a lossless one\n"
+    note = "if it is a drawing or a screenshot, try a lossless model\n"
     assert lines.endswith(note)
     assert note not in real
     decoded = psnr(load_pretrained(model).decode(Path("lines.qnt").read_bytes()), read_image("lines.png"))
