@@ -139,9 +139,9 @@ class _Compressor:
         pictures = {job: found[1] for job, found in opened.items() if not isinstance(found, Exception)}
         try:
             done = self.codec.compress_batch(list(pictures.values()), self.kept)
+            compressed = dict(zip(pictures, done, strict=True))
         except Exception:  # of one of them, or for want of memory: each is tried by itself
-            done = []
-        compressed = dict(zip(pictures, done, strict=False))
+            compressed = {}
 
         def finished(job: Job) -> str:
             found = opened[job]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from codec.errors import ConfigError
 
+_OURS = ("PYTHONPATH", "OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
 # Names the Python that has CompressAI, which wants an environment of its own: it holds NumPy below 2.
 VARIABLE = "QUINTET_COMPRESSAI"
 PEER = "bmshj2018-hyperprior"
@@ -53,8 +54,8 @@ class Peer:
         file = Path(self._folder.name, "image.pt")
         torch.save(image, file)
         command = [python, str(Path(__file__).with_name("compressai_worker.py")), str(file)]
-        # Modules of ours are not for it to import.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        # Modules of ours are not for it to import, and what importing codec sets its users work without.
+        environment = {name: value for name, value in os.environ.items() if name not in _OURS}
         try:
             self._process = subprocess.Popen(
                 command,
