@@ -60,6 +60,12 @@ def test_sharded_training_clips_no_norm_which_lightning_would_refuse() -> None:
     assert composed("train", ["strategy=fsdp"]).trainer.gradient_clip_val is None
 
 
+def test_sharded_training_keeps_float32_weights_whatever_its_precision() -> None:
+    strategy = instantiate(composed("train", ["strategy=fsdp"]).trainer.strategy)
+    kept = strategy.mixed_precision_config
+    assert (kept.param_dtype, kept.reduce_dtype, kept.buffer_dtype) == (None, None, None)
+
+
 @pytest.mark.parametrize("entry", ["train", "evaluate"])
 def test_the_entry_configs_resolve(entry: str) -> None:
     assert OmegaConf.to_container(composed(entry, []), resolve=True)

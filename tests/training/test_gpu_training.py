@@ -30,7 +30,7 @@ def losses_of(run: Path) -> list[float]:
     return [float(row["train/loss"]) for row in rows if row["train/loss"]]
 
 
-@pytest.mark.parametrize("strategy", ["gpu", "ddp"])  # the second by NCCL, on all GPUs that there are
+@pytest.mark.parametrize("strategy", ["gpu", "ddp", "fsdp"])  # the last two on all GPUs that there are
 def test_steps_in_bfloat16_teach_weights_that_are_measured_there(strategy: str, tmp_path: Path) -> None:
     options = (f"strategy={strategy}", "strategy.accelerator=gpu", "strategy.precision=bf16-mixed", "name=one")
     run_python(TRAIN, *STEPS, *options, cwd=tmp_path)
