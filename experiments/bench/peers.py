@@ -33,7 +33,7 @@ from codec.training.faults import quieten, user_errors
 from codec.training.precision import choose_precision
 from codec.training.run_folder import hardware
 from experiments.bench.peer_training import BATCH, Trained, trained
-from experiments.bench.turns import PEER, VARIABLE, Peer, Times, median, ratios, spread, timed
+from experiments.bench.turns import PEER, VARIABLE, Peer, Times, markdown, median, ratios, spread, timed
 from experiments.plots.figures import COLOURS, save
 
 OURS = (
@@ -125,7 +125,7 @@ def coding_table(rows: Sequence[Row], of_peer: PeerRow) -> str:
     if of_peer.peer is not None:
         milliseconds = [f"{1000 * median(times, 'cpu'):,.0f}" for times in (of_peer.encode, of_peer.decode)]
         lines.append([PEER, f"{of_peer.peer.bytes:,}", *milliseconds, *["1"] * 4])
-    return _markdown([*heads, *(f"{way} × by the clock" for way in ("encode", "decode"))], lines)
+    return markdown([*heads, *(f"{way} × by the clock" for way in ("encode", "decode"))], lines)
 
 
 def training_table(rows: Sequence[Trained]) -> str:
@@ -143,7 +143,7 @@ def training_table(rows: Sequence[Trained]) -> str:
             spread(ratios(row.trainer, row.bare, "cpu")),
         ]
         lines.append([row.name, crops, row.precision, *cells])
-    return _markdown([*heads, "step ÷ bare loop's"], lines)
+    return markdown([*heads, "step ÷ bare loop's"], lines)
 
 
 def page(coding: str, training: str, about: str, image: str) -> str:
@@ -196,11 +196,6 @@ def _bars(axes: Axes, kinds: dict[str, list[tuple[str, list[float]]]], aimed_at:
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.legend(fontsize="small")
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 @user_errors()

@@ -28,7 +28,10 @@ class Times(NamedTuple):
     wall: float
 
     @classmethod
-    def now(cls) -> "Times":
+    def now(cls, device: torch.device | None = None) -> "Times":
+        """Once all is done that was asked of the device, if one is named."""
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
         return cls(time.process_time(), time.perf_counter())
 
     def until(self, end: "Times", count: int = 1) -> "Times":
@@ -115,3 +118,9 @@ def spread(values: Sequence[float]) -> str:
     if not values:
         return "not measured"
     return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, its numbers to the right; the first column holds names."""
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
