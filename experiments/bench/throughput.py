@@ -40,6 +40,11 @@ class Coded(NamedTuple):
     megapixels: float
     times: Sequence[Times]
 
+    @property
+    def speed(self) -> str:
+        """Megapixels/s: of the rounds the median, in brackets the least and the greatest."""
+        return spread([self.megapixels / t.wall for t in self.times])
+
 
 def coded(
     name: str, together: Sequence[int], device: torch.device, rounds: int, megapixels: float
@@ -63,9 +68,8 @@ def _repeated(call: Callable[[], Any], rounds: int) -> list[Times]:
 
 
 def coding_table(rows: Sequence[Coded]) -> str:
-    """Markdown; of the rounds the median, in brackets the least and the greatest."""
-    lines = [[row.name, row.way, spread([row.megapixels / t.wall for t in row.times])] for row in rows]
-    return markdown(["codec", "", "MP/s"], lines)
+    """Markdown."""
+    return markdown(["codec", "", "MP/s"], [[row.name, row.way, row.speed] for row in rows])
 
 
 def training_table(rows: Sequence[Trained], batch: int) -> str:
@@ -106,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Coded], list[Trai
     print(f"{hardware(device)}, torch {torch.__version__}, {options.rounds} rounds", flush=True)
     coding = []
     for name in options.codecs:
-        print(f"coding: {name}", file=sys.stderr, flush=True)
-        coding += coded(name, options.together, device, options.rounds, options.megapixels)
+        for one in coded(name, options.together, device, options.rounds, options.megapixels):
+            print(f"coding: {one.name}, {one.way}: {one.speed} MP/s", file=sys.stderr, flush=True)
+            coding.append(one)
     if coding:
         print(f"\n{coding_table(coding)}", flush=True)
     strategy = f"strategy={'gpu' if device.type == 'cuda' else 'cpu'}"
