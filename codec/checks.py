@@ -11,6 +11,8 @@ from typing import Any
 
 from codec.errors import ArgumentError, FaultsError
 
+EFFORTS = range(10)  # how much work goes into a file of a learned codec
+
 
 def check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
     """`value` is one of `allowed`."""
@@ -160,11 +162,12 @@ def check_data(
         check(_check_val_fraction, val_fraction)
 
 
-def check_device(device: Any) -> None:
-    """Where files are coded. Raises ArgumentError on all but auto, cpu, cuda, cuda:N and mps."""
+def check_device(device: Any, auto: bool = False) -> None:
+    """Where files are coded. Raises ArgumentError on all but cpu, cuda, cuda:N, mps and, where it is, `auto`."""
+    kinds = ("auto", "cpu", "cuda", "mps") if auto else ("cpu", "cuda", "mps")
     kind, _, index = str(device).partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or not (index or "0").isdecimal() or (index and kind != "cuda"):
-        raise ArgumentError("device", device, "allowed are auto, cpu, cuda, cuda:N, mps")
+    if kind not in kinds or not (index or "0").isdecimal() or (index and kind != "cuda"):
+        raise ArgumentError("device", device, f"allowed are {', '.join(kinds).replace('cuda', 'cuda, cuda:N')}")
 
 
 def _check_scale(scale: Any, crop_size: Any) -> None:

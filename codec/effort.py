@@ -17,7 +17,6 @@ from codec.windows import Picture, Size, Window, tiles, whole
 if TYPE_CHECKING:
     from codec.learned_codec import LearnedCodec
 
-EFFORTS = range(10)
 # Pixels a side of what is looked at together, as all that lies between levels and cost is kept for the gradient.
 LARGEST = 1024
 _CORNER = 256

@@ -1,6 +1,7 @@
 """Errors of the user, each of one line that says what was wrong and what to do; whatever else is raised is ours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, Self
 
 DISTRIBUTION = "quintet-codec"  # this package where packages are installed from; `quintet` there is another's
@@ -71,6 +72,12 @@ class MissingPackageError(ConfigError):
 def install(extra: str) -> str:
     """The command that installs what an extra of pyproject.toml brings."""
     return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """What may have been meant by something misspelt, to stand at the end of a message; empty: nothing is near."""
+    near = get_close_matches(text, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def shown(value: Any) -> str:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from codec import bitstream
 from codec.bitstream import BitstreamError
-from codec.checks import check_channels
+from codec.checks import EFFORTS, check_channels
 from codec.data.codings import Coding
-from codec.effort import EFFORTS, improved
+from codec.effort import improved
 from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.errors import ArgumentError, EncodeError
 from codec.fingerprint import Fingerprint

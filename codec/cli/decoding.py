@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from codec import api
+from codec.checkpoint_files import find_checkpoint
+from codec.checks import check_device
 from codec.cli.console import UsageError
 from codec.decoders import Decoders
 from codec.errors import ArgumentError
@@ -33,6 +35,20 @@ def limit_pixels(options: argparse.Namespace) -> None:
             raise UsageError(f"--max-pixels {options.max_pixels}: allowed are integers from 1")
         Image.MAX_IMAGE_PIXELS = options.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # what decompress refuses, compress refuses
+
+
+def check_device_name(options: argparse.Namespace) -> None:
+    """Raises UsageError where `--device` is none anywhere; whether it is here, torch knows."""
+    try:
+        check_device(options.device)
+    except ArgumentError as error:
+        raise UsageError(f"--device {options.device}: {error.allowed}") from error
+
+
+def check_checkpoint(options: argparse.Namespace) -> None:
+    """Raises CheckpointError where there is none, before torch is imported to load it."""
+    if options.checkpoint:
+        find_checkpoint(options.checkpoint)
 
 
 def device_of(options: argparse.Namespace) -> "torch.device":

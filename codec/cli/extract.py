@@ -169,5 +169,5 @@ def _target(options: argparse.Namespace, kind: Stream) -> Path:
         return output / options.input.with_suffix(kind.suffixes[0]).name
     if output.suffix.lower() not in kind.suffixes:
         named = output.with_suffix(kind.suffixes[0]).name
-        raise UsageError(f"{output}: the file holds a {kind.name} stream, extract writes e.g. {named}")
+        raise UsageError(f"{output}: the stream in this file is {kind.name}, extract writes e.g. {named}")
     return output

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from codec.bitstream import BitstreamError
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, say, write_output
-from codec.cli.decoding import decoders_of, device_of, limit_pixels
+from codec.cli.decoding import check_checkpoint, check_device_name, decoders_of, device_of, limit_pixels
 from codec.cli.notes import Source, of_rate, of_size, usual_of
-from codec.cli.parts import crop_of
+from codec.cli.parts import part_of
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.progress import progress_of
-from codec.cli.targets import chosen, prepare, target_of
+from codec.cli.targets import check_effort, chosen, prepare, target_of
 from codec.cli.workers import each, each_batch, tried
 from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
@@ -36,11 +36,16 @@ def compress(options: argparse.Namespace) -> int:
     """Images → files, with a pretrained model or the codec of a checkpoint."""
     if options.checkpoint and options.model:
         raise UsageError(f"--checkpoint {options.checkpoint}, --model {options.model}: name one of them")
+    check_device_name(options)
     weights = None if options.checkpoint else chosen(options.model, options.quality)
     target = target_of(options, weights)
+    check_effort(options.effort, weights)
+    if options.batch is not None and target:
+        raise UsageError(f"--batch {options.batch}: a target is sought image by image: leave one of them out")
     plan = _planned(options, SUFFIX)
     if not plan.jobs:
         return each(plan, str)
+    check_checkpoint(options)
     from codec.cli.import_lightning import import_lightning
 
     import_lightning()
@@ -54,11 +59,7 @@ def compress(options: argparse.Namespace) -> int:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec = Codec(learned.to(device), weights)
     compressor = _Compressor(codec, options, target)
-    size = codec.batch_size(options.batch)
-    if target:
-        if options.batch is not None:
-            raise UsageError(f"--batch {options.batch}: a target is sought image by image: leave one of them out")
-        size = 1
+    size = 1 if target else codec.batch_size(options.batch)
     with side_by_side(options.jobs):
         status = each_batch(plan, compressor.several, size, options.jobs)
     if options.verify and len(plan.jobs) > 1:
@@ -72,23 +73,27 @@ def compress(options: argparse.Namespace) -> int:
 
 def decompress(options: argparse.Namespace) -> int:
     """Files → images, with the pretrained model or the checkpoint that wrote them."""
+    check_device_name(options)
+    crop, scale = part_of(options)
     plan = _planned(options, ".png")
     if not plan.jobs:
         return each(plan, str)
+    check_checkpoint(options)
     from codec.cli.import_lightning import import_lightning
 
     import_lightning()
     from codec.data.image_file import write_image
+    from codec.windows import Crop
 
     decoders = decoders_of(options)
-    crop = crop_of(options)
+    wanted = None if crop is None else Crop(*crop)
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
         file = _opened(data, decoders, options.partial)
         learned = decoders.of(data, options.partial)
         with progress_of(learned, options.jobs):
-            image = learned.decode(data, crop, options.scale, options.partial)
+            image = learned.decode(data, wanted, scale, options.partial)
         kept = Metadata() if options.strip else file.metadata
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, kept)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
@@ -108,8 +113,10 @@ def decompress(options: argparse.Namespace) -> int:
 
 def _planned(options: argparse.Namespace, suffix: str) -> Plan:
     limit_pixels(options)
-    if options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs}: allowed are integers from 1")
+    for name in ("jobs", "batch"):
+        count = vars(options).get(name)
+        if count is not None and count < 1:
+            raise UsageError(f"--{name} {count}: allowed are the integers from 1")
     suffixes = SUFFIXES if suffix == SUFFIX else (SUFFIX,)
     unreadable: list[OSError] = []  # folders below those that are named: the other files are done
     plan = planned(

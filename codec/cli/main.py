@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from codec.cli import console, extract, files, parts, targets
+from codec.cli.arguments import ProgramParser, Version
 from codec.cli.console import STANDARD, Place, is_user_s, reason
 from codec.cli.models import models
 from codec.cli.paths import SUFFIX
@@ -55,14 +56,15 @@ def _run(arguments: list[str] | None) -> int:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ProgramParser:
+    parser = ProgramParser(
         prog="codec",
         description="Compress images with a learned codec, pretrained or your own, and get them back.",
         epilog="Train your own with `python train.py`, or see `make demo`. Exit status: 0 all done, 1 a file "
         "failed, 2 wrong arguments.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action=Version, help="show the version of the package and of its files")
+    commands = parser.add_commands()
     for run, summary, paths, what in [
         (files.compress, "images to files", "images or folders", "the file"),
         (files.decompress, "files to images", "files or folders", "the image"),

@@ -1,12 +1,16 @@
 """What `codec decompress` is told of the part of an image that is wanted."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from codec.cli.console import UsageError
 
-if TYPE_CHECKING:  # torch is imported only where an image is coded
-    from codec.windows import Crop
+
+class Part(NamedTuple):
+    """`crop`: X, Y, W, H in pixels, None being all of the image; `scale`: of its sides one in so many."""
+
+    crop: tuple[int, ...] | None
+    scale: int
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -30,16 +34,23 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def crop_of(options: argparse.Namespace) -> "Crop | None":
-    """The part of `--crop`. Raises UsageError where it is none of any image."""
-    from codec.windows import Crop
+def part_of(options: argparse.Namespace) -> Part:
+    """The part of `--crop` and `--scale`. Raises UsageError where it is none of any image; needs no torch."""
+    crop, scale = _crop_of(options), options.scale
+    if scale < 1 or scale & (scale - 1):
+        raise UsageError(f"--scale {scale}: allowed are 1, 2, 4 and 8, with models that have them")
+    if crop is not None and scale != 1:
+        raise UsageError(f"--scale {scale}: allowed is 1 together with --crop")
+    return Part(crop, scale)
 
+
+def _crop_of(options: argparse.Namespace) -> tuple[int, ...] | None:
     if options.crop is None:
         return None
     numbers = options.crop.split(",")
     if len(numbers) != 4 or not all(number.isascii() and number.isdecimal() for number in numbers):
         raise UsageError(f"--crop {options.crop}: allowed are four whole numbers X,Y,W,H from 0, as in 0,0,640,480")
-    crop = Crop(*map(int, numbers))
-    if min(crop.width, crop.height) < 1:
+    crop = tuple(map(int, numbers))
+    if min(crop[2:]) < 1:
         raise UsageError(f"--crop {options.crop}: W and H must be at least 1")
     return crop

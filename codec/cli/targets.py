@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from codec import pretrained
+from codec.checks import EFFORTS, check_within
 from codec.cli.console import UsageError
 from codec.errors import ArgumentError
 from codec.loaded_codec import set_to
@@ -74,6 +75,19 @@ def target_of(options: argparse.Namespace, weights: "Weights | None") -> dict[st
     if target and weights is not None and not weights.accepts:
         raise _one_rate_only(target, f"the weights of {weights.label} write")
     return target
+
+
+def check_effort(effort: int | None, weights: "Weights | None") -> None:
+    """Raises UsageError where no codec has this effort, or these pretrained `weights`, if any, have no choice."""
+    if effort is None:
+        return
+    try:
+        check_within("effort", effort, EFFORTS)
+    except ArgumentError as error:
+        raise UsageError(f"--effort {effort}: {error.allowed}") from error
+    if weights is not None and not weights.takes_effort:
+        others = [model.name for model in pretrained.pretrained_models() if model.weights[0].takes_effort]
+        raise UsageError(f"--effort {effort}: {weights.name} has no such choice; {', '.join(others)} have")
 
 
 def prepare(codec: "LearnedCodec", target: dict[str, float], quality: float | None, effort: int | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codec import bitstream
 from codec.cli.console import say
-from codec.cli.decoding import decoders_of, limit_pixels
+from codec.cli.decoding import check_checkpoint, check_device_name, decoders_of, limit_pixels
 
 if TYPE_CHECKING:  # torch is imported only where an image is coded
     from codec.entropy.trace import Pass
@@ -20,6 +20,8 @@ def tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
     decoded.
     """
     limit_pixels(options)
+    check_device_name(options)
+    check_checkpoint(options)
     from codec.cli.import_lightning import import_lightning
 
     import_lightning()

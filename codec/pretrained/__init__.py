@@ -12,12 +12,11 @@ Beside this file there are, for a model NAME, or for each rate N of a model that
 
 import json
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from codec.bitstream import QUALITY_UNIT
-from codec.errors import ArgumentError, CheckpointError
+from codec.errors import ArgumentError, CheckpointError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -75,6 +74,11 @@ class Weights:
     def step(self) -> float:
         """How far apart the qualities are that these weights accept."""
         return 1 if self.scheme == "comcnn_reccnn" else 1 / QUALITY_UNIT
+
+    @property
+    def takes_effort(self) -> bool:
+        """Whether there is a choice how much work goes into a file."""
+        return self.scheme not in ("comcnn_reccnn", "lossless_unet")
 
     @property
     def label(self) -> str:
@@ -155,9 +159,9 @@ def choose(name: str | None = None, quality: float | None = None) -> Weights:
     if not models:
         raise CheckpointError("this installation has no pretrained models: name a checkpoint")
     if name is not None and name not in models:
-        near = get_close_matches(name, models, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise CheckpointError(f"no pretrained model is called {name}: {hint}there are {', '.join(models)}")
+        raise CheckpointError(
+            f"no pretrained model is called {name}: there are {', '.join(models)}{did_you_mean(name, models)}"
+        )
     return models[name or next(iter(models))].at(quality)
 
 

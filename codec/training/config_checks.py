@@ -87,7 +87,7 @@ def check_evaluation(config: DictConfig) -> None:
         build.faults += _without_wandb(config)
         build.faults += _left_open(config)
         build.attempt("seed", lambda: check_seed("seed", config.seed))
-        build.attempt("device", lambda: check_device(config.device))
+        build.attempt("device", lambda: check_device(config.device, auto=True))
         build.attempt("target_bpp", lambda: _check_target(config))
         build.attempt("metrics", lambda: check_metrics(config.metrics))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))

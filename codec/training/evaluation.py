@@ -40,7 +40,7 @@ class Unreadable(NamedTuple):
 
 def choose_device(device: str) -> torch.device:
     """The device for auto, cpu, cuda, cuda:N or mps. Raises ArgumentError on others, and where there is none."""
-    check_device(device)
+    check_device(device, auto=True)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

@@ -85,7 +85,7 @@ def test_a_name_of_another_kind_is_refused(name: str, run) -> None:
     status, _, err = run("extract", "a.qnt", name, "--force")
     stem = Path(name).stem
     assert status == 2
-    assert err == f"codec: error: {name}: the file holds a JPEG stream, extract writes e.g. {stem}.jpg\n"
+    assert err == f"codec: error: {name}: the stream in this file is JPEG, extract writes e.g. {stem}.jpg\n"
     assert [path.name for path in Path().iterdir()] == ["a.qnt"]
     assert Path("a.qnt").read_bytes() == before
 

@@ -157,7 +157,7 @@ def test_files_of_several_models_are_decoded_together(run) -> None:
         (("--model", "best"), "no pretrained model is called best: there are several, ranged, variable"),
         (
             ("--model", "variabel"),
-            "no pretrained model is called variabel: did you mean variable? there are several, ranged, variable",
+            "no pretrained model is called variabel: there are several, ranged, variable; did you mean variable?",
         ),
         (("--quality", 4), "quality 4: the model several has 1 to 3"),
         (("--model", "ranged", "--quality", 4), "quality 4: the model ranged has 5 to 60"),

@@ -274,6 +274,12 @@ def test_effort_reaches_the_encoder(run, codec: LearnedCodec) -> None:
     assert run("decompress", "0.qnt", "0.png")[0] == 0
 
 
-def test_a_codec_without_a_choice_refuses_an_effort(capsys: pytest.CaptureFixture) -> None:
-    status, _, err = runner(capsys)("compress", "a.png", "a.qnt", "--model", "comcnn_reccnn", "--effort", 1)
-    assert (status, one_line(err)) == (2, "codec: error: --effort 1: this codec has no such choice")
+@pytest.mark.parametrize("model", ["comcnn_reccnn", "lossless_unet"])
+def test_a_model_without_a_choice_refuses_an_effort_and_names_those_with_one(
+    model: str, capsys: pytest.CaptureFixture
+) -> None:
+    status, _, err = runner(capsys)("compress", "a.png", "a.qnt", "--model", model, "--effort", 1)
+    assert status == 2
+    assert one_line(err).startswith(
+        f"codec: error: --effort 1: {model} has no such choice; diffusion_wavelet, conv_"
+    )
