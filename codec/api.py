@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from codec import pretrained
 from codec.checks import check_device
-from codec.coded_image import CodedImage, File, Kind
+from codec.coded_image import CodedImage, File, Kind, opened
 from codec.decoders import DECODERS
 from codec.errors import ArgumentError
 from codec.loaded_codec import Codec
@@ -83,7 +83,7 @@ def open(source: File, *, partial: bool = False) -> CodedImage:
     >>> file.size, file.mode, file.model, file.quality
     ((60, 40), 'RGB', 'diffusion_wavelet', 30.0)
     """
-    return CodedImage(source, partial)
+    return opened(source, partial)
 
 
 def decode(
@@ -95,7 +95,7 @@ def decode(
     partial: bool = False,
 ) -> "Decoded":
     """The image in a file, with the pretrained or registered codec that wrote it; see `Codec.decode`."""
-    return CodedImage(data, partial).decode(to, crop=crop, scale=scale)
+    return opened(data, partial).decode(to, crop=crop, scale=scale)
 
 
 def register(codec: Codec) -> None:

@@ -47,6 +47,10 @@ class BitstreamError(UserError, ValueError):
     """A file that cannot be decoded; the text is one line that says why."""
 
 
+class ChecksumError(BitstreamError):
+    """A file with a header of ours whose bytes are not those that were written: it is cut, or damaged."""
+
+
 class MetadataError(BitstreamError):
     """A whole file of which only the metadata cannot be read."""
 
@@ -103,6 +107,20 @@ def unpack(data: bytes, partial: bool = False) -> tuple[Header, list[bytes]]:
     return header, sections
 
 
+def unpack_torn(data: bytes) -> tuple[Header, list[bytes], int]:
+    """As `unpack`, of a file that may end anywhere behind its header: what is there of its sections.
+
+    And how many bytes at least are missing, as far as the header tells: how long the last section was, it does not.
+    Raises BitstreamError where the header is not whole, or none of ours.
+    """
+    _check_start(data)
+    reader, header, lengths, has_metadata = _header(data)
+    missing = max(0, sum(lengths) - (len(data) - reader.position))
+    sections = [reader.take(min(length, len(data) - reader.position)) for length in lengths]
+    sections.append(reader.rest())
+    return header, sections[has_metadata:], missing
+
+
 def metadata_of(data: bytes) -> Metadata:
     """What a complete file keeps beside its pixels; no pixel is decoded, and no more memory taken than it may have.
 
@@ -117,18 +135,32 @@ def metadata_of(data: bytes) -> Metadata:
 
 def _parts(data: bytes, partial: bool = False) -> tuple[Header, bytes | None, list[bytes]]:
     """Header, metadata as it is in the file, sections."""
+    _check_start(data)
+    body, (checksum,) = data[: -_CRC.size], _CRC.unpack(data[-_CRC.size :])
+    if zlib.crc32(body) != checksum:
+        if not partial:
+            raise ChecksumError("the file is cut or damaged: its checksum does not match its bytes")
+        body = data
+    reader, header, lengths, has_metadata = _header(body)
+    sections = [reader.take(length) for length in lengths]
+    sections.append(reader.rest())
+    metadata = sections.pop(0) if has_metadata else None
+    return header, metadata, sections
+
+
+def _check_start(data: bytes) -> None:
     if len(data) < _FIXED.size or data[: len(MAGIC)] != MAGIC:
         raise BitstreamError("not a Quintet file: it does not begin with a whole QNT header")
-    _, version, tag, fingerprint = _FIXED.unpack_from(data)
+    version = data[len(MAGIC)]
     if version != VERSION:
         raise BitstreamError(f"format version {version}: this program reads version {VERSION}")
     if len(data) < _FIXED.size + _CRC.size:
         raise BitstreamError("the file is cut: it ends inside the header")
-    body, (checksum,) = data[: -_CRC.size], _CRC.unpack(data[-_CRC.size :])
-    if zlib.crc32(body) != checksum:
-        if not partial:
-            raise BitstreamError("the file is cut or damaged: its checksum does not match its bytes")
-        body = data
+
+
+def _header(body: bytes) -> "tuple[_Reader, Header, list[int], bool]":
+    """What reads on behind it, the header, how long all parts but the last are, whether metadata is the first."""
+    _, _, tag, fingerprint = _FIXED.unpack_from(body)
     reader = _Reader(body, _FIXED.size)
     height, width = reader.varint("height"), reader.varint("width")
     flags, count = reader.byte("channels"), reader.byte("section count")
@@ -141,13 +173,10 @@ def _parts(data: bytes, partial: bool = False) -> tuple[Header, bytes | None, li
     if limit is not None and height * width > limit:
         raise BitstreamError(f"the header claims {width}×{height} pixels: the limit is {limit} (--max-pixels)")
     lengths = [reader.varint("section length") for _ in range(count - 1 + has_metadata)]
-    sections = [reader.take(length) for length in lengths]
-    sections.append(reader.rest())
-    metadata = sections.pop(0) if has_metadata else None
     scheme = tag.decode("ascii", "replace")
     if not _is_tag(scheme):
         raise BitstreamError(f"the header's scheme tag {tag!r} is not printable ASCII")
-    return Header(scheme, fingerprint, height, width, channels), metadata, sections
+    return reader, Header(scheme, fingerprint, height, width, channels), lengths, has_metadata
 
 
 def pack_strings(strings: list[bytes]) -> bytes:

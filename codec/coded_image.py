@@ -1,6 +1,5 @@
 """A file that is opened: what its header says at once, and its pixels when they are asked for."""
 
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -8,10 +7,10 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from PIL import Image
 
 from codec import bitstream, pretrained
-from codec.bitstream import BitstreamError, MetadataError
+from codec.bitstream import BitstreamError, ChecksumError, MetadataError
 from codec.checks import check_choice, check_integer
 from codec.decoders import DECODERS
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, UserError, warn
 from codec.metadata import Metadata
 from codec.pretrained import Weights
 
@@ -62,10 +61,7 @@ class CodedImage:
     @property
     def quality(self) -> float | None:
         """What a pretrained model wrote it at; None: that has one rate, or `model` is None."""
-        if self.weights is None or not self.weights.accepts:
-            return None if self.weights is None else self.weights.quality
-        (first,) = self._sections[0][:1] or (0,)  # an empty one is refused as it is decoded
-        return first * self.weights.step
+        return None if self.weights is None else self.weights.quality_in(self._sections[0])
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -94,6 +90,17 @@ class CodedImage:
             return True
         return False
 
+    def check_shown(self) -> None:
+        """Raises ArgumentError where the end is missing, and the pretrained model that wrote it shows no part."""
+        if self.weights is None or self.weights.levels_alone or not self.cut:
+            return
+        others = [model.name for model in pretrained.pretrained_models() if model.weights[0].levels_alone]
+        raise ArgumentError(
+            "partial",
+            True,
+            f"a cut file of {self.weights.name} cannot be shown in part, those of {', '.join(others)} can",
+        )
+
     @cached_property
     def _metadata(self) -> Metadata | None:
         if self.cut:
@@ -113,6 +120,7 @@ class CodedImage:
     ) -> "Decoded":
         """The image, see `Codec.decode`; None takes the pretrained or registered codec that wrote the file."""
         check_choice("to", to, KINDS)
+        self.check_shown()
         learned = DECODERS.of(self.data, self._partial) if codec is None else codec.learned
         from codec.windows import Crop
 
@@ -135,13 +143,32 @@ class CodedImage:
 
             return np.array(picture)
         if self.damaged:
-            warnings.warn("the file's metadata is damaged and left out", stacklevel=3)
+            warn("the file's metadata is damaged and left out")
         picture.info |= info_of(self.metadata)
         return picture
 
     def __repr__(self) -> str:
         of = f" by {self.weights.label}" if self.weights else ""
         return f"<CodedImage {self.width}×{self.height} {self.mode}{of}, {self.bytes:,} bytes>"
+
+
+def opened(source: File, partial: bool) -> CodedImage:
+    """As CodedImage, for who calls from Python: what refuses a cut file names `partial`, where that may help."""
+    data = _read(source)
+    try:
+        return CodedImage(data, partial)
+    except ChecksumError as error:
+        if not _may_be_shown(data):
+            raise
+        raise ChecksumError(f"{error}; if it is cut, partial=True gives as much of it as is there") from None
+
+
+def _may_be_shown(data: bytes) -> bool:
+    try:
+        CodedImage(data, partial=True).check_shown()
+    except UserError:
+        return False
+    return True
 
 
 def info_of(metadata: Metadata) -> dict[str, bytes]:

@@ -1,5 +1,7 @@
 """Errors of the user, each of one line that says what was wrong and what to do; whatever else is raised is ours."""
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Self
@@ -78,6 +80,14 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
     """What may have been meant by something misspelt, to stand at the end of a message; empty: nothing is near."""
     near = get_close_matches(text, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def warn(text: str) -> None:
+    """Warns of something at the line that called this package, also by way of Pillow."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("codec", "PIL"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 def shown(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, ClassVar, Self
 
 import torch
@@ -210,11 +211,12 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         for image in images:
             self._check_codable(image)
         kept: Sequence[Metadata | None] = [None] * len(images) if metadata is None else metadata
-        files = [b""] * len(images)
+        files, done = [b""] * len(images), count()
         for numbers in self.together(images) if self.analyses_batches else ([n] for n in range(len(images))):
             if len(numbers) == 1:
                 (n,) = numbers
-                files[n] = self.encode(images[n], kept[n])
+                with self.reported_of(next(done), len(images)):
+                    files[n] = self.encode(images[n], kept[n])
                 continue
             with self._coding():
                 quality = self._qualities(1)
@@ -222,7 +224,8 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
                 exact = self.bottleneck.exact_levels(self.latent(x), quality)
                 for i, n in enumerate(numbers):
                     of_one = [tensor[i : i + 1].contiguous() for tensor in exact]
-                    section = self._section(of_one, self._seen(x[i : i + 1]), quality)
+                    with self.reported_of(next(done), len(images)), self.writing_reported():
+                        section = self._section(of_one, self._seen(x[i : i + 1]), quality)
                     files[n] = self._file(images[n], [section], kept[n])
         return files
 

@@ -1,6 +1,5 @@
 """Codec: what `codec.load` gives, images of every kind to files and back."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from PIL import Image
 
 from codec.checks import check_integer
-from codec.coded_image import CodedImage, File, Kind
-from codec.errors import ArgumentError, EncodeError
+from codec.coded_image import File, Kind, opened
+from codec.errors import ArgumentError, EncodeError, warn
 from codec.metadata import Metadata
 from codec.pretrained import Weights
 from codec.side_by_side import batched, each
@@ -94,12 +93,9 @@ class Codec:
         True
         """
         target = {"bpp": bpp, "max_bytes": max_bytes, "psnr": psnr}
-        target = {key: value for key, value in target.items() if value is not None}
-        if quality is not None and target:
-            raise ArgumentError("quality", quality, f"{' and '.join(target)} given too: name one of them")
-        done = self.at(quality, effort).compress(image, metadata, **target)
-        _warn_of_dropped(done)
-        return done.data
+        ((data, dropped),) = self._encoded([image], quality, effort, metadata, **target)
+        _warn_of(dropped)
+        return data
 
     def compress(self, image: "ImageLike", metadata: Metadata | None = None, **target: float) -> Compressed:
         """As `encode`, which warns of what `picture.dropped` says; `target` is what `search.encode_to` takes."""
@@ -151,23 +147,30 @@ class Codec:
         `[H, W, 3]`; "torch" uint8 `[1, H, W]` or `[3, H, W]`, on the CPU. Raises BitstreamError, a ValueError of
         one line, if the file is damaged, or another codec's.
         """
-        return CodedImage(data, partial).decode(to, self, crop=crop, scale=scale)
+        return opened(data, partial).decode(to, self, crop=crop, scale=scale)
 
     def encode_batch(
         self, images: "Iterable[ImageLike]", jobs: int = 1, batch: int | None = None, **options: float
     ) -> list[bytes]:
         """The files of several images, of whichever sizes: `[N, 3, H, W]`, `[N, H, W, 3]`, a list, a generator.
 
+        One image, by its path for instance, is refused.
+
         `jobs`, from 1, of them at a time, by threads. Of every `batch`, from 1, those of equal size go through the
         analysis transform together; None: of 8 on a GPU, of 1 on a CPU, where that saves nothing. What files are
         then, and where it makes no difference, see `LearnedCodec.encode_batch`; nor does it in a search. `options`
         and what is raised: see `encode`.
         """
+        _check_several("images", images)
         several = each(lambda some: self._encoded(some, **options), batched(images, self.batch_size(batch)), jobs)
-        return [data for some in several for data in some]
+        done = [of_one for some in several for of_one in some]
+        for _, dropped in done:
+            _warn_of(dropped)
+        return [data for data, _ in done]
 
     def decode_batch(self, files: Iterable[File], to: Kind = "pillow", jobs: int = 1) -> "list[Decoded]":
         """The images in several files; `jobs`: see `encode_batch`, the rest: see `decode`."""
+        _check_several("files", files)
         return each(lambda data: self.decode(data, to), files, jobs)
 
     def batch_size(self, batch: int | None = None) -> int:
@@ -184,15 +187,18 @@ class Codec:
         quality: float | None = None,
         effort: int | None = None,
         metadata: Metadata | None = None,
-        **target: float | None,
-    ) -> list[bytes]:
+        **named: float | None,
+    ) -> list[tuple[bytes, tuple[str, ...]]]:
+        """A file for each, and what is not in it: a warning for the thread of who called."""
+        target = {key: value for key, value in named.items() if value is not None}
+        if quality is not None and target:
+            raise ArgumentError("quality", quality, f"{' and '.join(target)} given too: name one of them")
+        codec = self.at(quality, effort)
         if len(images) == 1 or target:
-            options = {"quality": quality, "effort": effort, "metadata": metadata, **target}
-            return [self.encode(image, **options) for image in images]
-        done = self.at(quality, effort).compress_batch(list(map(self.picture, images)), metadata)
-        for of_one in done:
-            _warn_of_dropped(of_one)
-        return [of_one.data for of_one in done]
+            done = (codec.compress(image, metadata, **target) for image in images)
+        else:
+            done = codec.compress_batch(list(map(codec.picture, images)), metadata)
+        return [(of_one.data, of_one.picture.dropped) for of_one in done]
 
     def at(self, quality: float | None = None, effort: int | None = None) -> "Codec":
         """The same weights at another quality or effort, None being those in use. Raises ArgumentError."""
@@ -224,9 +230,17 @@ def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | 
         learned.set_effort(effort)
 
 
-def _warn_of_dropped(done: Compressed) -> None:
-    if done.picture.dropped:
-        warnings.warn("; ".join(done.picture.dropped), stacklevel=3)
+def _warn_of(dropped: tuple[str, ...]) -> None:
+    if dropped:
+        warn("; ".join(dropped))
+
+
+def _check_several(key: str, given: object) -> None:
+    """Raises ArgumentError for one image or file, of which some can be iterated over, too."""
+    one = isinstance(given, str | bytes | bytearray | memoryview | Path | Image.Image) or hasattr(given, "read")
+    if one:
+        what = f"{given}: " if isinstance(given, str | Path) else ""
+        raise ArgumentError(key, f"{what}this is one and not several: put it into a list, [...]")
 
 
 def _picture(image: "ImageLike", channels: int | None) -> "Picture":

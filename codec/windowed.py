@@ -211,6 +211,19 @@ class WindowedTransforms(RateDistortionModule):
             self.progress(share)
 
     @contextmanager
+    def reported_of(self, number: int, count: int) -> Iterator[None]:
+        """In this block, an image is one of `count`, before which `number` are done."""
+        of_all = self.progress
+        if of_all is None:
+            yield
+            return
+        self.progress = lambda share: of_all((number + share) / count)
+        try:
+            yield
+        finally:
+            self.progress = of_all
+
+    @contextmanager
     def writing_reported(self) -> Iterator[None]:
         """In this block, the section that is written is what analysis has left of encoding."""
         with self._passes_reported(lambda done: _ANALYSIS + (1 - _ANALYSIS) * done):

@@ -4,6 +4,7 @@ import doctest
 import io
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +135,15 @@ def test_modes_of_pillow_are_coded_as_files_of_them_are(mode: str, default: api.
 
 def test_what_is_not_kept_is_warned_of_or_refused(default: api.Codec, lossless: api.Codec) -> None:
     clear = Image.new("RGBA", (16, 16), (255, 0, 0, 100))
-    with pytest.warns(UserWarning, match="^transparency laid over white$"):
+
+    def code_it_in_every_way() -> None:
         default.encode(clear)
+        default.encode_batch([clear, clear], jobs=2)
+        clear.save("clear.qnt", quality=10)
+
+    with pytest.warns(UserWarning, match="^transparency laid over white$") as warned:
+        code_it_in_every_way()
+    assert [one.filename for one in warned] == [__file__] * 4
     with pytest.raises(LossyInputError, match="^the image: a lossless model cannot keep its transparency: "):
         lossless.encode(clear)
     with pytest.raises(ImageFileError, match="floating-point samples have no defined white"):
@@ -185,9 +193,11 @@ def test_damaged_metadata_costs_no_picture(default: api.Codec, photo: Path) -> N
 
     data = bitstream.pack(header, sections, Broken(exif=b"x"))
     assert codec.open(data).damaged
-    with pytest.warns(UserWarning, match="metadata is damaged"):
-        image = default.decode(data)
-    assert image.tobytes() == default.decode(default.encode(photo, metadata=Metadata())).tobytes()
+    ways = (default.decode, codec.decode, lambda data: codec.open(data).decode())
+    with pytest.warns(UserWarning, match="metadata is damaged") as warned:
+        images = [way(data) for way in ways]
+    assert [one.filename for one in warned] == [__file__] * 3
+    assert images[0].tobytes() == default.decode(default.encode(photo, metadata=Metadata())).tobytes()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -205,6 +215,37 @@ def test_a_batch_is_what_its_images_are(jobs: int, default: api.Codec, photo: Pa
         default.encode_batch(batch, batch=2, qualty=20)
     back = default.decode_batch(files, "numpy", jobs)
     assert [image.tobytes() for image in back] == [default.decode(file).tobytes() for file in files]
+
+
+@pytest.mark.parametrize("one", [str, Path, Path.read_bytes, Image.open, lambda path: path.open("rb")])
+def test_one_image_is_no_batch(one: Callable[[Path], object], default: api.Codec, photo: Path) -> None:
+    given = one(photo)
+    with pytest.raises(ArgumentError, match=r"^images: (.*: )?this is one and not several: put it into a list, "):
+        default.encode_batch(given)
+    with pytest.raises(ArgumentError, match="^files: "):
+        default.decode_batch(given)
+
+
+def test_what_refuses_a_cut_file_names_partial_where_its_model_shows_a_part(
+    default: api.Codec, photo: Path
+) -> None:
+    cut = default.encode(photo)[:-9]
+    for refuses in (codec.open, codec.decode, default.decode):
+        with pytest.raises(
+            BitstreamError, match="checksum .*; if it is cut, partial=True gives as much of it as is"
+        ):
+            refuses(cut)
+    assert codec.open(cut, partial=True).cut
+    assert codec.decode(cut, partial=True).size == SMALL
+    behind_jpeg = codec.load("comcnn_jpeg")
+    cut = behind_jpeg.encode(photo)[:-9]
+    with pytest.raises(BitstreamError, match="does not match its bytes$"):
+        codec.open(cut)
+    assert codec.open(cut, partial=True).model == "comcnn_jpeg"
+    with pytest.raises(
+        ArgumentError, match="a cut file of comcnn_jpeg cannot be shown in part, those of diffusion_w"
+    ):
+        codec.decode(cut, partial=True)
 
 
 def test_an_own_codec_is_loaded_and_once_registered_found(checkpoint: Path, photo: Path) -> None:

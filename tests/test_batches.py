@@ -45,6 +45,15 @@ def test_equal_sizes_are_analysed_at_once(batch: list[Tensor]) -> None:
     assert codec.encode_batch([]) == []
 
 
+def test_progress_is_of_all_images(batch: list[Tensor]) -> None:
+    codec, shares = make_codec("conv_baseline"), []
+    codec.progress = shares.append
+    codec.encode_batch(batch)
+    assert shares == sorted(shares)
+    for n in range(1, len(batch) + 1):
+        assert min(abs(share - n / len(batch)) for share in shares) < 1e-6
+
+
 def test_no_more_is_analysed_at_once_than_memory_is_for() -> None:
     codec = make_codec("conv_baseline")
     megapixel, larger = torch.zeros(3, 1, 1).expand(3, 1024, 1024), torch.zeros(3, 1, 1).expand(3, 16, 1025)

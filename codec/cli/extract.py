@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from codec import bitstream
-from codec.bitstream import BitstreamError, MetadataError
+from codec import bitstream, pretrained
+from codec.bitstream import BitstreamError, ChecksumError, Header, MetadataError
 from codec.cli.console import (
     STANDARD,
     Place,
@@ -22,10 +22,10 @@ from codec.cli.console import (
     say,
     write_output,
 )
+from codec.cli.notes import A_RATIO
 from codec.cli.paths import Job, Plan, check_folder_of, check_target
 from codec.cli.trace import tracer
 from codec.cli.workers import each
-from codec.coded_image import CodedImage
 from codec.data.image_list import printable
 from codec.whole_file import whole_file
 
@@ -88,7 +88,11 @@ def info(options: argparse.Namespace) -> int:
         check_pipes(path, Path(), force=False)
         try:
             data = read_bytes(path)
-            say(_described(path, data))
+            try:
+                say(_described(path, data))
+            except ChecksumError:
+                say(_described_torn(path, data))
+                raise
             trace(data)
         except Exception as error:
             if isinstance(error, BrokenPipeError) or not is_user_s(error):
@@ -125,23 +129,43 @@ def _tracer(options: argparse.Namespace) -> Callable[[bytes], None]:
 def _described(path: Place, data: bytes) -> str:
     header, sections = bitstream.unpack(data)
     pixels = header.height * header.width
-    opened = CodedImage(data)
-    weights, quality = opened.weights, opened.quality
     unadorned = len(bitstream.pack(header, sections))
     beside = len(data) - unadorned
-    parts = " + ".join(_named(section) for section in sections)
     return (
-        f"{printable(path)}: {header.width}×{header.height}, "
-        f"{header.channels} channel{'s' * (header.channels > 1)}\n"
-        f"  scheme       {header.scheme}, format version {bitstream.VERSION}\n"
-        f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}\n"
-        f"{'' if quality is None else f'  quality      {quality:g}' + chr(10)}"
+        f"{_head(path, header, sections)}\n"
         f"  size         {len(data):,} bytes, {8 * len(data) / pixels:.4f} bpp, "
         f"1:{header.channels * pixels / len(data):.2f}\n"
-        f"  sections     {parts} bytes, {unadorned - sum(map(len, sections))} around\n"
+        f"  sections     {_lengths(sections)} bytes, {unadorned - sum(map(len, sections))} around\n"
         f"  metadata     {_kept(data, beside)}\n"
         f"  checksum     good"
     )
+
+
+def _described_torn(path: Place, data: bytes) -> str:
+    """What is known of a file of which bytes are missing or others."""
+    header, sections, missing = bitstream.unpack_torn(data)
+    lack = f"at least {missing:,} are missing" if missing else "the header does not tell how many there were"
+    return (
+        f"{_head(path, header, sections)}\n"
+        f"  size         {len(data):,} bytes are there, {lack}\n"
+        f"  sections     {_lengths(sections)} bytes are there\n"
+        f"  checksum     not that of these bytes"
+    )
+
+
+def _head(path: Place, header: Header, sections: list[bytes]) -> str:
+    weights = pretrained.written_by(header.fingerprint)
+    quality = weights.quality_in(sections[0]) if weights and sections[0] else None
+    lines = [
+        f"{printable(path)}: {header.width}×{header.height}, "
+        f"{header.channels} channel{'s' * (header.channels > 1)}",
+        f"  scheme       {header.scheme}, format version {bitstream.VERSION}",
+        f"  weights      {header.fingerprint.hex()}{f', pretrained {weights.label}' if weights else ''}",
+    ]
+    if quality is not None:
+        ratio = f"; {A_RATIO}" if weights.quality_is_ratio else ""
+        lines.append(f"  quality      {quality:g}{ratio}")
+    return "\n".join(lines)
 
 
 def _kept(data: bytes, size: int) -> str:
@@ -155,9 +179,12 @@ def _kept(data: bytes, size: int) -> str:
     return f"{kept}; compressed to {size:,}" if kept else "none"
 
 
-def _named(section: bytes) -> str:
-    kind = stream_of(section)
-    return f"{len(section):,}" if kind is None else f"{len(section):,} ({kind.name} stream)"
+def _lengths(sections: list[bytes]) -> str:
+    kinds = [stream_of(section) for section in sections]
+    return " + ".join(
+        f"{len(section):,}{f' ({kind.name} stream)' if kind else ''}"
+        for section, kind in zip(sections, kinds, strict=True)
+    )
 
 
 def _target(options: argparse.Namespace, kind: Stream) -> Path:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from codec.bitstream import BitstreamError
 from codec.cli.console import STANDARD, Place, UsageError, complain, read_bytes, reason, say, write_output
+from codec.cli.counted import Counted
 from codec.cli.decoding import check_checkpoint, check_device_name, decoders_of, device_of, limit_pixels
-from codec.cli.notes import Source, of_rate, of_size, usual_of
+from codec.cli.notes import A_RATIO, Source, of_rate, of_size, usual_of
 from codec.cli.parts import part_of
 from codec.cli.paths import SUFFIX, Job, Plan, planned
 from codec.cli.progress import progress_of
-from codec.cli.targets import check_effort, chosen, prepare, target_of
+from codec.cli.targets import check_effort, chosen, prepare, runs_backwards, target_of
 from codec.cli.workers import each, each_batch, tried
 from codec.coded_image import CodedImage
 from codec.data.image_formats import LOSSY, writable
@@ -58,6 +59,8 @@ def compress(options: argparse.Namespace) -> int:
     if options.checkpoint is None and options.model is None:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec = Codec(learned.to(device), weights)
+    if runs_backwards(learned) and (options.quality is not None or target):
+        complain(f"its quality is {A_RATIO}")
     compressor = _Compressor(codec, options, target)
     size = 1 if target else codec.batch_size(options.batch)
     with side_by_side(options.jobs):
@@ -91,8 +94,9 @@ def decompress(options: argparse.Namespace) -> int:
     def one(job: Job) -> str:
         data = read_bytes(job.source)
         file = _opened(data, decoders, options.partial)
+        file.check_shown()
         learned = decoders.of(data, options.partial)
-        with progress_of(learned, options.jobs):
+        with progress_of(learned, options.jobs), Counted(learned, file, scale) as counted:
             image = learned.decode(data, wanted, scale, options.partial)
         kept = Metadata() if options.strip else file.metadata
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, kept)
@@ -100,7 +104,7 @@ def decompress(options: argparse.Namespace) -> int:
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
         if file.cut:
-            said.append("cut: as much of it as is there")
+            said.append(f"cut: {counted.said()}")
         if file.damaged and not options.strip:
             said.append("without its metadata, which is damaged")
         if left_out:
@@ -145,7 +149,8 @@ class _Compressor:
         opened = {job: tried(self._opened, job) for job in jobs}
         pictures = {job: found[1] for job, found in opened.items() if not isinstance(found, Exception)}
         try:
-            done = self.codec.compress_batch(list(pictures.values()), self.kept)
+            with progress_of(self.codec.learned, self.options.jobs):
+                done = self.codec.compress_batch(list(pictures.values()), self.kept)
             compressed = dict(zip(pictures, done, strict=True))
         except Exception:  # of one of them, or for want of memory: each is tried by itself
             compressed = {}

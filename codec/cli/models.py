@@ -3,6 +3,7 @@
 import argparse
 
 from codec.cli.console import say
+from codec.cli.notes import A_RATIO
 from codec.pretrained import PretrainedModel, Weights, pretrained_models
 from codec.text_table import text_table
 
@@ -41,7 +42,10 @@ def described(models: list[PretrainedModel]) -> str:
     at = "" if default.own_quality is None else f", at quality {default.own_quality:g}"
     star = f"* is what compress takes if none is named{at}."
     work = "kMAC/pixel: thousands of multiply-adds of networks and transforms, to encode / to decode."
-    return "\n".join([text_table(HEADS, rows, right=NUMBERS), "", star, work, *about])
+    notes = [star, work]
+    if any(model.weights[0].quality_is_ratio for model in models):
+        notes.append(f"ratio: given as --quality, {A_RATIO}.")
+    return "\n".join([text_table(HEADS, rows, right=NUMBERS), "", *notes, *about])
 
 
 def _row(weights: Weights, default: bool) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def _row(weights: Weights, default: bool) -> tuple[str, ...]:
         quality = _span([point["psnr"] for point in points])
     return (
         weights.name + "*" * default,
-        "–".join(map(str, weights.accepts)) if weights.accepts else str(weights.quality or ""),
+        _qualities(weights),
         weights.scheme,
         "grey" if weights.image_channels == 1 else "colour",
         _span([point["bpp"] for point in points]),
@@ -62,6 +66,14 @@ def _row(weights: Weights, default: bool) -> tuple[str, ...]:
         f"{weights.parameters / 1e6:.2f} M",
         f"{weights.encode_macs / 1e3:.1f} / {weights.decode_macs / 1e3:.1f}",
     )
+
+
+def _qualities(weights: Weights) -> str:
+    """From small files to large."""
+    if not weights.accepts:
+        return str(weights.quality or "")
+    ends = "–".join(map(str, sorted(weights.accepts, reverse=weights.quality_is_ratio)))
+    return f"ratio {ends}" if weights.quality_is_ratio else ends
 
 
 def _span(values: list[float]) -> str:

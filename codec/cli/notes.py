@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 UNUSUAL_RATE = 3.0
 # And from so many dB below. The worst of 14 photographs, of grass, is 4.8 below; line art is 11 to 15.
 UNUSUAL_LOSS = 6.0
+# Of qualities that run the other way.
+A_RATIO = "JPEG 2000's compression ratio, of which a larger one makes a smaller file"
 _JPEG = b"\xff\xd8\xff"  # the first bytes of one
 
 Source = Path | io.BytesIO
@@ -27,16 +29,15 @@ class Usual(NamedTuple):
 def usual_of(weights: "Weights", quality: float | None) -> Usual:
     """What photographs reach on average with a lossy model, at `quality` where its weights write at several.
 
-    Between two measured qualities the bits are those of the upper one, the PSNR that of the lower one.
+    Between two measured qualities the bits are those of the better one, the PSNR that of the other one.
     """
-    lower = upper = [point for of_data_set in weights.measured.values() for point in of_data_set]
+    points = [point for of_data_set in weights.measured.values() for point in of_data_set]
     if quality is not None:
-        measured = [point["quality"] for point in upper]
+        measured = [point["quality"] for point in points]
         above = min((q for q in measured if q >= quality), default=max(measured))
         below = max((q for q in measured if q <= quality), default=min(measured))
-        upper = [point for point in upper if point["quality"] == above]
-        lower = [point for point in lower if point["quality"] == below]
-    return Usual(max(point["bpp"] for point in upper), min(point["psnr"] for point in lower))
+        points = [point for point in points if point["quality"] in (below, above)]
+    return Usual(max(point["bpp"] for point in points), min(point["psnr"] for point in points))
 
 
 def of_size(written: int, source: Source, lossless: bool) -> Iterator[str]:

@@ -15,9 +15,9 @@ _AFTER = 1.0  # seconds: what is done sooner needs no bar
 
 @contextmanager
 def progress_of(codec: "LearnedCodec", jobs: int) -> Iterator[None]:
-    """Shows a bar on standard error while `codec` codes one image in this block, if that is a terminal.
+    """Shows a bar on standard error while `codec` codes in this block, if that is a terminal.
 
-    Several at a time, `jobs`, would share one line: they have none.
+    Several threads, `jobs`, would share one line: they have none.
     """
     if jobs > 1 or not sys.stderr.isatty():
         yield

@@ -26,7 +26,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--quality",
         type=_number("--quality", lowest=-math.inf),
         metavar="N",
-        help="one of the model's: larger files, better images; of a variable rate 0 to 100 in steps of 0.5",
+        help="one of the model's: larger ones make larger files, better images; of a variable rate 0 to 100 in "
+        "steps of 0.5. Of models behind JPEG 2000 it is a compression ratio: larger ones make smaller files",
     )
     rate.add_argument(
         "--max-bytes",
@@ -51,9 +52,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--effort",
         type=int,
         metavar="N",
-        help="0 to 9, for smaller files at equal error: 0 rounds, 1 chooses levels by rate and distortion, more "
-        "also moves them by gradients, which is slow and pays where the decoder is a network; 1 by default where "
-        "the rate varies, else 0",
+        help="0 to 9, for smaller files at equal error: 0 rounds, 1 chooses levels by rate and distortion, the "
+        "default where the rate varies, else 0. More tries to move them by gradients, in 3 to 20 times the time of "
+        "1, and keeps what is better: at most 4 %% of the bytes, nothing of many images. Not of comcnn_… and "
+        "lossless_…",
     )
 
 
@@ -77,6 +79,12 @@ def target_of(options: argparse.Namespace, weights: "Weights | None") -> dict[st
     return target
 
 
+def runs_backwards(codec: "LearnedCodec") -> bool:
+    """Whether of a larger quality files are smaller, as of JPEG 2000's, which is a ratio."""
+    grid = codec.quality_grid
+    return grid is not None and grid[0] > grid[-1]
+
+
 def check_effort(effort: int | None, weights: "Weights | None") -> None:
     """Raises UsageError where no codec has this effort, or these pretrained `weights`, if any, have no choice."""
     if effort is None:
@@ -85,8 +93,8 @@ def check_effort(effort: int | None, weights: "Weights | None") -> None:
         check_within("effort", effort, EFFORTS)
     except ArgumentError as error:
         raise UsageError(f"--effort {effort}: {error.allowed}") from error
-    if weights is not None and not weights.takes_effort:
-        others = [model.name for model in pretrained.pretrained_models() if model.weights[0].takes_effort]
+    if weights is not None and not weights.levels_alone:
+        others = [model.name for model in pretrained.pretrained_models() if model.weights[0].levels_alone]
         raise UsageError(f"--effort {effort}: {weights.name} has no such choice; {', '.join(others)} have")
 
 

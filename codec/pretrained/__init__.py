@@ -75,10 +75,25 @@ class Weights:
         """How far apart the qualities are that these weights accept."""
         return 1 if self.scheme == "comcnn_reccnn" else 1 / QUALITY_UNIT
 
+    def quality_in(self, section: bytes) -> float | None:
+        """What a file with this first section was written at; None: these weights have one rate."""
+        if not self.accepts:
+            return self.quality
+        (first,) = section[:1] or (0,)  # an empty one is refused as it is decoded
+        return first * self.step
+
     @property
-    def takes_effort(self) -> bool:
-        """Whether there is a choice how much work goes into a file."""
+    def levels_alone(self) -> bool:
+        """Whether files hold levels of a latent alone: effort can choose them, and where some miss others show."""
         return self.scheme not in ("comcnn_reccnn", "lossless_unet")
+
+    @property
+    def quality_is_ratio(self) -> bool:
+        """Whether a quality is a compression ratio, as JPEG 2000's is: a larger one makes a smaller file."""
+        if not self.accepts:
+            return False
+        points = sorted(next(iter(self.measured.values())), key=lambda point: point["quality"])
+        return points[-1]["bpp"] < points[0]["bpp"]
 
     @property
     def label(self) -> str:

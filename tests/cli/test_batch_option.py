@@ -1,5 +1,7 @@
 """`codec compress --batch`: images of equal size through the network together, as if it were one by one."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from cli_files import NARROW, files, one_line, picture, runner
 from conftest import make_codec
 
 from codec.checkpoint import save_weights
+from codec.cli import progress
 from codec.learned_codec import LearnedCodec
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -74,6 +77,18 @@ def test_where_a_batch_fails_each_fails_or_not_by_itself(capsys: pytest.CaptureF
     assert [line.split(":")[1] for line in lines] == [f" in/{n}.png" for n in ("0", "1", "1b", "2", "3")]
     assert sum("the latent holds nan" in line for line in lines) == 4
     assert last == "codec: 5 of 5 files failed"
+
+
+def test_a_bar_shows_how_much_of_a_batch_is_done(
+    run, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder()
+    monkeypatch.setattr(progress, "_AFTER", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    err = run("compress", "in", "out", "--batch", 8)[2]
+    shown = [int(share) for share in re.findall(r"\r\[[#.]{40}\] +(\d+)%", err)]
+    assert shown == sorted(shown)
+    assert {25, 50, 75, 100} <= set(shown)
 
 
 def test_a_batch_of_no_images_is_refused(run) -> None:

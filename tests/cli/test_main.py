@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from codec.cli.main import _parser
 from codec.cli.paths import check_folder_of
 from codec.data.image_file import read_image
 from codec.learned_codec import LearnedCodec
+from codec.metadata import Metadata
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -192,6 +194,26 @@ def test_info_goes_on_after_a_bad_file(run) -> None:
     first, second, third = err.splitlines()
     assert first.startswith("codec: a.qnt: not a Quintet file")
     assert (second, third) == ("codec: none.qnt: No such file or directory", "codec: folder: Is a directory")
+
+
+def test_info_says_what_there_is_of_a_cut_file(run, codec: LearnedCodec) -> None:
+    metadata = Metadata(exif=bytes(range(256)) * 2)
+    whole = codec.encode(torch.zeros(3, 30, 40, dtype=torch.uint8), metadata)
+    lost = len(whole) - 100
+    Path("in").mkdir()
+    foreign("in/a.qnt", whole[:100])
+    foreign("in/b.qnt", whole[:-1])
+    foreign("in/c.qnt", whole[:13])
+    status, out, err = run("info", "in/a.qnt", "in/b.qnt", "in/c.qnt")
+    assert status == 1
+    a, b = out.split("in/b.qnt")
+    assert a.startswith("in/a.qnt: 40×30, 3 channels\n")
+    assert codec.fingerprint().hex() in a
+    missing = int(re.search("  size +100 bytes are there, at least ([0-9]+) are missing\n", a)[1])
+    assert 0 < missing <= lost
+    assert f" {len(whole) - 1} bytes are there, the header does not tell how many there were\n" in b
+    assert [line.split(": ")[1:2] for line in err.splitlines()] == [["in/a.qnt"], ["in/b.qnt"], ["in/c.qnt"]]
+    assert "ends inside the header" in err.splitlines()[2]
 
 
 def test_info_describes_an_image_too_large_to_open(run) -> None:

@@ -1,9 +1,10 @@
 """`codec decompress --crop | --scale | --partial`: a part of an image is that part, and what is none is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
-from cli_files import one_line
+from cli_files import one_line, runner
 from conftest import crop, make_codec
 from torch import Tensor
 
@@ -57,8 +58,38 @@ def test_a_cut_file_is_shown_where_that_is_asked_for(run, file: Path) -> None:
     assert one_line(err).endswith("; if it is cut, --partial shows as much of it as is there")
     status, out, _ = run("decompress", "a.qnt", "part.png", "--partial")
     assert status == 0
-    assert "90×70; cut: as much of it as is there" in out
+    assert "90×70; cut: all that the image takes is there" in out
     assert read_image("part.png").shape == (3, 70, 90)
+
+
+def test_of_a_cut_file_is_told_how_much_is_there(capsys: pytest.CaptureFixture, file: Path) -> None:
+    run = runner(capsys)
+    run("compress", "a.png", "b.qnt")
+    whole = Path("b.qnt").read_bytes()
+    Path("b.qnt").write_bytes(whole[: 2 * len(whole) // 3])
+    _, out, _ = run("decompress", "b.qnt", "part.png", "--partial")
+    told = re.search(
+        r"90×70; cut: ([\d,]+) bytes are there, ([\d.]+) % of its levels, and all of them at --scale (\d)", out
+    )
+    assert int(told[1].replace(",", "")) == 2 * len(whole) // 3
+    assert 1 < float(told[2]) < 50
+    scale = int(told[3])
+    _, out, _ = run("decompress", "b.qnt", "small.png", "--partial", "--scale", scale)
+    assert out.endswith("; cut: all that the image takes is there\n")
+    Path("c.qnt").write_bytes(whole)
+    run("decompress", "c.qnt", "whole small.png", "--scale", scale)
+    assert read_image("small.png").equal(read_image("whole small.png"))
+
+
+def test_a_pretrained_model_that_shows_no_part_is_refused_by_name(
+    capsys: pytest.CaptureFixture, file: Path
+) -> None:
+    run = runner(capsys)
+    run("compress", "a.png", "b.qnt", "--model", "comcnn_jpeg")
+    Path("b.qnt").write_bytes(Path("b.qnt").read_bytes()[:-9])
+    status, _, err = run("decompress", "b.qnt", "part.png", "--partial")
+    assert (status, Path("part.png").exists()) == (1, False)
+    assert "--partial: a cut file of comcnn_jpeg cannot be shown in part, those of diffusion_wav" in one_line(err)
 
 
 def test_a_cut_file_that_cannot_be_shown_names_no_way_to(run, file: Path) -> None:

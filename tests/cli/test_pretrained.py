@@ -215,4 +215,9 @@ def test_models_of_the_package_are_listed_without_torch(here: Path) -> None:
     *listed, last = run_python("-c", script, cwd=here, PYTHONPATH=str(ROOT)).stdout.splitlines()
     assert json.loads(last) == [0, []]
     assert "lossless_unet" in "\n".join(listed)
+    assert next(line for line in listed if "comcnn_jpeg2000" in line).split()[1:3] == ["ratio", "240–11"]
+    assert (
+        "ratio: given as --quality, JPEG 2000's compression ratio, of which a larger one makes a smaller file."
+        in (listed)
+    )
     assert "* is what compress takes if none is named, at quality 50." in listed

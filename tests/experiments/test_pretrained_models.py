@@ -70,7 +70,9 @@ def test_the_weights_are_those_of_their_description(weights: Weights, codec: Lea
     assert weights.path.stat().st_size == weights.size <= MAX_BYTES
     assert codec.fingerprint().hex() == weights.fingerprint
     assert (codec.image_channels, codec.lossless) == (weights.image_channels, weights.lossless)
-    assert (codec.efforts is not None) == weights.takes_effort
+    assert (codec.efforts is not None) == codec.shown_in_part == weights.levels_alone
+    grid = codec.quality_grid or (0, 1)
+    assert (grid[0] > grid[-1]) == weights.quality_is_ratio
     assert codec.model_config["_target_"].startswith(f"codec.schemes.{weights.scheme}.")
     assert pretrained.written_by(codec.fingerprint()) == weights
 
