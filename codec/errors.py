@@ -76,10 +76,13 @@ def install(extra: str) -> str:
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
-def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """What may have been meant by something misspelt, to stand at the end of a message; empty: nothing is near."""
+def did_you_mean(text: str, known: Iterable[str], within: str = "") -> str:
+    """What may have been meant by something misspelt, to stand at the end of a message; empty: nothing is near.
+
+    `within` is what stands before each of these names where one types them.
+    """
     near = get_close_matches(text, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {within}{near[0]}?" if near else ""
 
 
 def warn(text: str) -> None:

@@ -19,7 +19,7 @@ from codec.losses import RateDistortionLoss
 from codec.training.callbacks import ChannelsLast, CompiledBits, LongerSchedule, StopAllRanks
 from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
-from codec.training.config_checks import validates
+from codec.training.config_checks import NOTHING_TO_TRAIN, validates
 from codec.training.cuda_graph import RecordedSteps
 from codec.training.precision import Precision, choose_precision
 
@@ -66,9 +66,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
             **summary,
         )
         if codec is not None and not isinstance(codec, LearnedCodec):
-            build.faults.append(
-                ConfigError("model", "this codec has nothing to train; measure it with evaluate.py")
-            )
+            build.faults.append(ConfigError("model", NOTHING_TO_TRAIN))
             codec = None
         tried = None
         if optimizer is not None:

@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from codec.checks import check_seed
-from codec.errors import ArgumentError, ConfigError, FaultsError, UserError
+from codec.errors import ArgumentError, ConfigError, FaultsError, UserError, did_you_mean
 from codec.training.faults import USER_ERRORS, cause_of, faults_in, lines_of
 
 if TYPE_CHECKING:
@@ -145,7 +145,10 @@ def check_calls(key: str, node: Any, further: Iterable[str] = ()) -> None:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in given:
             if name not in named:
-                raise ConfigError(f"{key}.{name}", f"{short} has no such argument; it has {', '.join(named)}")
+                meant = did_you_mean(name, named, within=f"{key}.")
+                raise ConfigError(
+                    f"{key}.{name}", f"{short} has no such argument; it has {', '.join(named)}{meant}"
+                )
     needed = [name for name in named if parameters[name].default is inspect.Parameter.empty]
     if not node.get("_partial_") and "_args_" not in node and (missing := [n for n in needed if n not in given]):
         raise ConfigError(key, f"{short} needs {' and '.join(missing)}")

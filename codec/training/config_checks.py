@@ -38,6 +38,7 @@ from codec.training.wandb_names import asked_wandb_mode
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")  # priors compute in float32
 DATA, LOSS = "codec.data.module.ImageDataModule", "codec.losses.RateDistortionLoss"
 FOLDER = "codec.data.folder.FolderSource"
+NOTHING_TO_TRAIN = "this codec has nothing to train; measure it with evaluate.py"
 FETCHED = ("codec.data.archive.ArchiveSource", "codec.data.bsd300.Bsd300Source", "codec.data.kodak.KodakSource")
 
 
@@ -47,6 +48,8 @@ def check_training(config: DictConfig) -> None:
         build.attempt("WANDB_MODE", lambda: _check_environment(config))
         build.faults += _without_wandb(config)
         build.faults += _left_open(config)
+        if str(config.model.get("_target_")).startswith("codec.baselines."):
+            build.faults.append(ConfigError("model", NOTHING_TO_TRAIN))
         build.attempt("seed", lambda: check_seed("seed", config.seed))
         build.attempt("epochs", lambda: check_integer("epochs", config.epochs, 1))
         build.attempt("more_epochs", lambda: check_integer("more_epochs", config.more_epochs, 0))

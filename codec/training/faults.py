@@ -14,10 +14,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from codec.errors import ConfigError, UserError
+from codec.errors import ConfigError, UserError, did_you_mean
 
 # Faults that the user can mend; anything else is ours, and its traceback is wanted.
 USER_ERRORS = (
@@ -117,8 +124,21 @@ def faults_in(error: BaseException) -> list[UserError]:
     noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
     text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
+    text += _meant_by(error)
     full_key = getattr(error, "full_key", None)
     return [ConfigError(full_key, text) if full_key and full_key not in text else ConfigError(text)]
+
+
+def _meant_by(error: BaseException) -> str:
+    """The key or the option of a group that is nearest to a misspelt one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return did_you_mean(option, error.options or (), within=f"{group}=")
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        keys = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else ()
+        return did_you_mean(str(cause.key), map(str, keys), within=cause.full_key.removesuffix(str(cause.key)))
+    return ""
 
 
 def messages(error: BaseException) -> list[str]:

@@ -31,6 +31,8 @@ def ended(entry: str, *overrides: str, cwd: Path):
         ("train", ["epochs=zwei", "data.batch_size=0"]),
         ("train", ["data=folder"]),
         ("train", ["modle=jpeg"]),
+        ("train", ["model=jpeg"]),
+        ("evaluate", ["model=jpg"]),
         ("train", ["name=a/b"]),
         ("train", ["strategy.devices=0", "trainer.max_time=abc"]),
         ("train", ["data=folder", "data.train.root=nowhere"]),
