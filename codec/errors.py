@@ -85,6 +85,11 @@ def did_you_mean(text: str, known: Iterable[str], within: str = "") -> str:
     return f"; did you mean {within}{near[0]}?" if near else ""
 
 
+def number_of(count: int, noun: str) -> str:
+    """As in "1 image" and "24 images"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def warn(text: str) -> None:
     """Warns of something at the line that called this package, also by way of Pillow."""
     frame, level = sys._getframe(1), 2

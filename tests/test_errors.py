@@ -7,7 +7,7 @@ import pytest
 from codec.checks import check_integer, check_positive, together
 from codec.data.download import DownloadError
 from codec.data.source import SourceError
-from codec.errors import ArgumentError, ConfigError, FaultsError, UserError
+from codec.errors import ArgumentError, ConfigError, FaultsError, UserError, did_you_mean, number_of
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,13 @@ def test_of_several_checks_all_that_fail_are_raised_together() -> None:
     assert [fault.key for fault in raised.value.faults] == ["a", "b"]
     with pytest.raises(ArgumentError, match="^a=0: "), together() as check:
         check(check_integer, "a", 0, 1)
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 images"), (1, "1 image"), (1200, "1,200 images")])
+def test_one_is_counted_in_the_singular(count: int, said: str) -> None:
+    assert number_of(count, "image") == said
+
+
+def test_the_nearest_name_is_meant_or_none() -> None:
+    assert did_you_mean("widht", ["width", "depth"], within="model.") == "; did you mean model.width?"
+    assert did_you_mean("x", ["width", "depth"]) == ""

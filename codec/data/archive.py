@@ -12,6 +12,7 @@ from codec.checks import check_integer
 from codec.data.download import DownloadError, download, file_sha256
 from codec.data.image_file import ImageFileError, read_image
 from codec.data.source import FETCH, SourceError, check_folder, map_in_threads
+from codec.errors import number_of
 
 # What reading an archive raises, but for bz2's OSError, which writing to a full disk raises too.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -64,9 +65,8 @@ class ArchiveSource:
         if len(found) != self.count:
             if self.download and found:
                 remedy = "move them away, or give another root"
-            raise SourceError(
-                "root", self.root, f"{len(found)} images called {self.pattern} in it, not {self.count}: {remedy}"
-            )
+            there = number_of(len(found), "image")
+            raise SourceError("root", self.root, f"{there} called {self.pattern} in it, not {self.count}: {remedy}")
         return found
 
     def _found(self) -> list[Path]:

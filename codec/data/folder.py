@@ -6,6 +6,7 @@ from pathlib import Path
 from codec.checks import check_fraction
 from codec.data.image_list import SUFFIXES, list_images, printable
 from codec.data.source import SourceError, check_folder, hold_out
+from codec.errors import number_of
 
 
 class FolderSource:
@@ -36,8 +37,9 @@ class FolderSource:
         kept, held = hold_out(images, self.test_fraction, self.seed)
         chosen = kept if split == "train" else held
         if not chosen:
+            there = number_of(len(images), "image")
             raise SourceError(
-                "test_fraction", self.test_fraction, f"of {len(images)} images none is left for {split}: change it"
+                "test_fraction", self.test_fraction, f"of {there} none is left for {split}: change it"
             )
         return chosen
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from codec.data.download import download, file_sha256
 from codec.data.source import FETCH, SourceError, check_folder
+from codec.errors import number_of
 
 URL = "https://r0k.us/graphics/kodak/kodak/"
 SHA256 = {
@@ -72,5 +73,6 @@ class KodakSource:
         paths = [self.root / name for name in self.sha256]
         missing = [path.name for path in paths if not path.is_file()]
         if missing:
-            raise SourceError("root", self.root, f"{len(missing)} images are missing ({missing[0]}, ...): {remedy}")
+            lack = number_of(len(missing), "image")
+            raise SourceError("root", self.root, f"without {lack} ({missing[0]}, ...): {remedy}")
         return paths

@@ -22,7 +22,7 @@ from codec.data.dataset import (
 )
 from codec.data.image_file import ImageFileError
 from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads, relative_names
-from codec.errors import ArgumentError, ConfigError
+from codec.errors import ArgumentError, ConfigError, number_of
 
 Result = TypeVar("Result")
 
@@ -137,7 +137,7 @@ class ImageDataModule(LightningDataModule):
             self.test_set = self._whole_images("test", paths, unreadable)
         if unreadable:
             listing = "\n  ".join(map(str, unreadable))
-            rank_zero_warn(f"{len(unreadable)} files cannot be read and are left out:\n  {listing}")
+            rank_zero_warn(f"left out, as unreadable: {number_of(len(unreadable), 'file')}\n  {listing}")
         self._check_overlap()
 
     def train_dataloader(self) -> DataLoader[Tensor]:
@@ -179,7 +179,7 @@ class ImageDataModule(LightningDataModule):
                 raise ConfigError(
                     "data.val_fraction",
                     self.val_fraction,
-                    f"of {len(sizes)} images it leaves {len(train_paths)} "
+                    f"of {number_of(len(sizes), 'image')} it leaves {len(train_paths)} "
                     f"to train and {len(val_paths)} to validate on: each needs one: change it or set data.val",
                 )
         else:
@@ -271,7 +271,8 @@ def _readable(
     outcomes = dict(zip(paths, map_in_threads(attempt, paths, f"reading {role} images"), strict=True))
     faults = [outcome for outcome in outcomes.values() if isinstance(outcome, ImageFileError)]
     if len(faults) == len(paths):
-        raise ConfigError(f"data.{role}", f"none of {len(paths)} files can be read (first: {faults[0]})")
+        there = number_of(len(paths), "file")
+        raise ConfigError(f"data.{role}", f"none of {there} can be read (first: {faults[0]})")
     unreadable += faults
     return {path: outcome for path, outcome in outcomes.items() if not isinstance(outcome, ImageFileError)}
 
@@ -284,5 +285,5 @@ def _check_crop(key: str, crop: int | None, sizes: dict[Path, tuple[int, int]]) 
             f"data.{key}",
             crop,
             f"{path} is only {height}x{width} (height x width, after data.resize): "
-            f"allowed are 1 to {min(height, width)}; at {crop}, {too_small} of {len(sizes)} images are too small",
+            f"allowed are 1 to {min(height, width)}; at {crop}, too small are {too_small} of {len(sizes)}",
         )

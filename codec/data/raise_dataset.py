@@ -24,7 +24,7 @@ from codec.data.source import (
     map_in_threads,
     shuffled,
 )
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, number_of
 
 CATEGORIES = ("outdoor", "indoor", "landscape", "nature", "people", "objects", "buildings")
 KINDS = {"TIFF": (".tif", ".tiff"), "NEF": (".nef",)}  # column of the address: suffixes; the first is preferred
@@ -85,7 +85,7 @@ class RaiseSource:
         faults += filter(None, map_in_threads(self._decode, present, f"decoding RAISE to {self.cache}"))
         if faults:
             left_out = "\n  ".join(faults)
-            warnings.warn(f"{len(faults)} images of {self.csv} are left out:\n  {left_out}", stacklevel=2)
+            warnings.warn(f"left out of {self.csv}: {number_of(len(faults), 'image')}\n  {left_out}", stacklevel=2)
         self.images("train" if self.test_fraction < 1 else "test")
 
     def images(self, split: str) -> list[Path]:

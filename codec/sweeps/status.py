@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from codec.errors import CheckpointError
+from codec.errors import CheckpointError, number_of
 from codec.sweeps.record import FILE as SWEEP_FILE
 from codec.sweeps.record import INTERRUPTED, Sweep
 from codec.sweeps.slurm import ENDED, states, submitted
@@ -191,7 +191,7 @@ def _config(run: Path) -> dict[str, Any]:
 
 def _progress(config: dict[str, Any], rows: Sequence[dict[str, str]], results: dict[str, Any] | None) -> str:
     if results is not None and "epochs" not in results:
-        return f"{results['images']} images"
+        return number_of(results["images"], "image")
     reached = [row for row in rows if "epoch" in row]
     if not reached:
         return ""

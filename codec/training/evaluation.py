@@ -17,7 +17,7 @@ from torchvision.transforms.v2.functional import resize
 from codec.checks import check_device
 from codec.data.dataset import WholeImages
 from codec.data.image_file import ImageFileError, NamedImage
-from codec.errors import ArgumentError, ConfigError
+from codec.errors import ArgumentError, ConfigError, number_of
 from codec.further_metrics import Metric
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
@@ -126,7 +126,7 @@ def _measured(
     rows = {name: row for name, path in paths.items() if (row := kept.of(name, path)) is not None}
     missing = [n for n in chosen if images.names[n] in paths.keys() - rows.keys()]
     if rows and missing:
-        print(f"{len(rows)} of {len(paths)} images are measured already", file=sys.stderr)
+        print(f"measured already: {len(rows)} of {number_of(len(paths), 'image')}", file=sys.stderr)
     shown = ((name, pair) for name in rows if (pair := kept.thumbnail(name)) is not None)
     thumbnails = dict(islice(shown, pairs))
     loader = data.whole_image_loader(_Readable(images), missing)
@@ -147,7 +147,7 @@ def _measured(
     skipped |= without_file
     if not rows:
         why = next((f", {name}: {reason}" for name, reason in skipped.items()), "")
-        raise ConfigError("data", f"of {len(chosen)} images none can be measured{why}")
+        raise ConfigError("data", f"of {number_of(len(chosen), 'image')} none can be measured{why}")
     return [rows[name] for name in paths if name in rows], thumbnails, skipped
 
 

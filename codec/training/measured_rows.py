@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from codec.data.image_file import read_image, write_image
+from codec.errors import number_of
 
 FILE, THUMBNAILS = "per_image.jsonl", "thumbnails"
 
@@ -44,7 +45,8 @@ class MeasuredRows:
             self.entries = {entry["row"]["name"]: entry for entry in whole[1:]}
         elif len(whole) > 1:
             other = ", ".join(key for key in of if whole[0].get(key) != of[key])
-            print(f"{len(whole) - 1} images are measured again: {other} changed meanwhile", file=sys.stderr)
+            again = number_of(len(whole) - 1, "image")
+            print(f"measured again: {again}, as {other} changed meanwhile", file=sys.stderr)
         self._count = len(whole) - 1 if self.entries else 0
         if not self.entries:
             forget_rows(folder)

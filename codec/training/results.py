@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from codec.errors import CheckpointError
+from codec.errors import CheckpointError, number_of
 from codec.text_table import text_table
 from codec.whole_file import whole_file
 
@@ -109,7 +109,7 @@ def left_out(results: dict[str, Any]) -> str:
     skipped = results["skipped"]
     first = next(iter(skipped))
     others = f" and {len(skipped) - 1} more" if len(skipped) > 1 else ""
-    return f"without {first}{others}, of {results['images'] + len(skipped)} images: {skipped[first]}"
+    return f"without {first}{others}, of {number_of(results['images'] + len(skipped), 'image')}: {skipped[first]}"
 
 
 def shown(value: float | None, form: str) -> str:

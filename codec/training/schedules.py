@@ -4,7 +4,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 from codec.checks import check_integer
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, number_of
 
 _FIRST = 0.1
 
@@ -17,7 +17,7 @@ def warm_up_cosine(optimizer: Optimizer, epochs: int, warm_up: int = 1, eta_min:
     """
     check_integer("warm_up", warm_up, 1)
     if warm_up >= epochs:
-        raise ArgumentError("warm_up", warm_up, f"of {epochs} epochs it leaves none at the whole rate")
+        raise ArgumentError("warm_up", warm_up, f"of {number_of(epochs, 'epoch')} it leaves none at the whole rate")
     rising = LinearLR(optimizer, start_factor=_FIRST, total_iters=warm_up)
     falling = CosineAnnealingLR(optimizer, T_max=epochs - warm_up, eta_min=eta_min)
     return SequentialLR(optimizer, [rising, falling], milestones=[warm_up])

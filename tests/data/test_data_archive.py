@@ -12,6 +12,7 @@ from PIL import Image
 from codec.data.archive import ArchiveSource
 from codec.data.download import DownloadError
 from codec.data.source import SourceError
+from codec.errors import number_of
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_images_that_a_download_would_not_make_a_set_of_are_refused_before_it(se
     for name in kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(small_image("PNG"))
-    line = rf"{len(kept)} images called \*\.png in it, not 3: move them away, or give another root$"
+    line = rf"{number_of(len(kept), 'image')} called \*\.png in it, not 3: move them away, or give another root$"
     with pytest.raises(SourceError, match=line):
         archive_source(server, tmp_path).prepare()
     assert server.requests == []

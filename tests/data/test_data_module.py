@@ -197,7 +197,8 @@ def test_unreadable_files_are_listed_in_one_warning(folders, tmp_path, cache):
     (tmp_path / "train/bad.png").write_text("no image")
     (tmp_path / "test/bad.png").write_bytes(whole[:-300])  # its header is good
     with pytest.warns(
-        UserWarning, match=r"(?s)^2 files .*train.bad\.png: not an image.*test.bad\.png: .*trunc"
+        UserWarning,
+        match=r"(?s)^left out, as unreadable: 2 files.*train.bad\.png: not an image.*test.bad\.png: .*trunc",
     ) as seen:
         data = module(folders, cache=cache)
     assert len(seen) == 1
@@ -221,7 +222,9 @@ def test_nothing_readable_is_an_error(folders, tmp_path):
 
 def test_a_crop_larger_than_the_smallest_image_is_refused(folders, tmp_path):
     make_images(tmp_path / "train" / "small", 1, (6, 30))
-    small = r"small.00\.png is only 30x6 \(height x width, after data\.resize\): allowed are 1 to 6; at 8, 1 of"
+    small = (
+        r"small.00\.png is only 30x6 \(height x width, after data\.resize\): allowed are 1 to 6; at 8, too small"
+    )
     with pytest.raises(ValueError, match=r"^data\.crop_size=8: .*" + small):
         module(folders)
     with pytest.raises(ValueError, match=r"^data\.eval_crop=25: .*00\.png is only 20x24 .* 1 to 20; at 25, "):

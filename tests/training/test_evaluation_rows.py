@@ -107,7 +107,7 @@ def test_rows_of_other_weights_do_not_count(tmp_path: Path, capsys: pytest.Captu
     rows.add({"name": "x", "psnr": 1.0}, Path(__file__), None)
     rows.close()
     MeasuredRows(tmp_path, {"weights": "b", "commit": "c"}).close()
-    assert capsys.readouterr().err == "1 images are measured again: weights changed meanwhile\n"
+    assert capsys.readouterr().err == "measured again: 1 image, as weights changed meanwhile\n"
     assert MeasuredRows(tmp_path, {"weights": "b", "commit": "c"}).entries == {}
 
 
