@@ -51,7 +51,10 @@ class Codec:
 
     @property
     def qualities(self) -> range | tuple[float, float] | None:
-        """What a quality may be: integers, or all numbers from the first to the last; None: there is one rate."""
+        """What a quality may be: integers, or all numbers from the first to the last; None: there is one rate.
+
+        Of a larger one files are larger, unless it is JPEG 2000's compression ratio, as of comcnn_jpeg2000.
+        """
         return self.learned.qualities
 
     @property

@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from codec.errors import ConfigError, UserError, did_you_mean
+from codec.training.paths import conf_folder
 
 # Faults that the user can mend; anything else is ours, and its traceback is wanted.
 USER_ERRORS = (
@@ -124,7 +125,7 @@ def faults_in(error: BaseException) -> list[UserError]:
     noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
     text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
-    text += _meant_by(error)
+    text = text.removesuffix(".") + _meant_by(error)
     full_key = getattr(error, "full_key", None)
     return [ConfigError(full_key, text) if full_key and full_key not in text else ConfigError(text)]
 
@@ -134,6 +135,11 @@ def _meant_by(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return did_you_mean(option, error.options or (), within=f"{group}=")
+    deleted = re.search(r"Could not delete from config. '(\w+)' does not exist", str(error))
+    if deleted:
+        return did_you_mean(
+            deleted[1], [path.name for path in conf_folder().iterdir() if path.is_dir()], within="~"
+        )
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         keys = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else ()

@@ -122,6 +122,7 @@ FAULTS = [
     (["data.batchsize=3"], r"error: Could not override 'data\.batchsize': .*; did you mean data\.batch_size\?"),
     (["+model.widht=[8,8]"], r"error: model\.widht: ConvBaseline has no .*; did you mean model\.widths\?"),
     (["model=diffusion_wavlet"], r"error: .*'model/diffusion_wavlet' .*; did you mean model=diffusion_wavelet\?"),
+    (["~schedulr"], r"error: Could not delete from config. 'schedulr' does not exist; did you mean ~scheduler\?"),
     (["hydra/launcher=locl"], r"error: .*'hydra/launcher/locl' .*; did you mean hydra/launcher=local\?"),
     (["+model.depth=3"], r"error: model\.depth: ConvBaseline has no such argument; it has bottleneck, "),
     (["model=nonsense"], r"error: .*'model/nonsense' .*conv_baseline"),
