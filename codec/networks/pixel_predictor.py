@@ -115,7 +115,7 @@ class PixelPredictor(nn.Module):
             target = plane[:, channel]
             yield tuple(values[..., :height, :width] for values in parameters), target, n
             if n + 1 < len(order):
-                there = fit(target[:, None], known.shape[-2] - 2, known.shape[-1] - 2)
+                there = fit(target[:, None].float(), known.shape[-2] - 2, known.shape[-1] - 2)
                 error = ((there - predicted.detach()) * _ERROR_STEPS).round().clamp(-MID_GREY, MID_GREY - 1)
                 errors = torch.cat([errors, error], 1)
                 beyond = F.pad(there - MID_GREY, (1, 1, 1, 1), mode="replicate")

@@ -193,7 +193,9 @@ class LosslessUNet(LearnedCodec):
 
         docs/lossless_format.md has every byte. Raises EncodeError if the coder does not give back what it was told.
         """
-        image = to_integers(x(whole(size)))
+        image = torch.empty(1, self.image_channels, *size, dtype=torch.uint8, device=self.device)
+        for part in self.tiles(whole(size), size, self.synthesis_reach):
+            part.of(image, size).copy_(to_integers(x(part)))
         latents, pixels = [], self._pixel_coder(image)
 
         def there_and_back(y: Tensor) -> Tensor:
@@ -206,10 +208,10 @@ class LosslessUNet(LearnedCodec):
         return [pack_strings(latents), head + pixels.finish()]
 
     def read(self, sections: list[bytes], size: Size, scale: int = 1, cut: bool = False) -> Tensor:
-        """All pixels `[1, C, H, W]` in [0, 1]. Raises BitstreamError if they are not those of the checksum."""
+        """All pixels, uint8 `[1, C, H, W]`. Raises BitstreamError if they are not those of the checksum."""
         latents = StringReader(sections[0])
         _, _, channels, expected = _HEAD.unpack_from(sections[1])
-        image = torch.zeros(1, self.image_channels, *size, device=self.device)
+        image = torch.zeros(1, self.image_channels, *size, dtype=torch.uint8, device=self.device)
         pixels = self._pixel_coder(image, sections[1][_HEAD.size :])
 
         def read(mixture: Mixture, plane: Plane) -> Tensor:
@@ -226,10 +228,10 @@ class LosslessUNet(LearnedCodec):
         pixels.end()
         if checksum(image) != expected:
             raise BitstreamError("the decoded pixels are not those that were encoded: their checksum differs")
-        return image.div_(255)
+        return image
 
     def draw(self, coded: Tensor, part: Window, size: Size) -> Tensor:
-        return part.of(coded, size)
+        return part.of(coded, size) / 255
 
     def synthesis_reach(self) -> int:
         return 0
@@ -279,9 +281,9 @@ class LosslessUNet(LearnedCodec):
     # ---- the model
 
     def g_a(self, image: Tensor) -> Tensor:
-        """A tile `[B, C, h, w]` of 0…255 → y `[B, M, ⌈h/2^N⌉, ⌈w/2^N⌉]`."""
+        """A tile `[B, C, h, w]` of 0…255, float or uint8 → y `[B, M, ⌈h/2^N⌉, ⌈w/2^N⌉]`."""
         height, width = (-(-side // 2**self.depth) * 2**self.depth for side in image.shape[-2:])
-        x = fit(image, height, width) / 255
+        x = fit(image.float(), height, width) / 255
         y = self.encoder(x - 0.5)
         if self.shortcut is not None:
             y = self.shortcut.analysis(x) + NETWORK_SHARE * y
@@ -298,11 +300,9 @@ class LosslessUNet(LearnedCodec):
         """
         order = CODING_ORDER[self.image_channels]
 
-        def predict(
-            predictor: PixelPredictor, known: Tensor, features: Tensor, pixels: Tensor, first: Plane
-        ) -> Visit:
+        def predict(predictor: PixelPredictor, known: Tensor, features: Tensor, pixels: Tensor, at: Plane) -> Visit:
             for parameters, target, n in predictor(known, features, pixels, channels):
-                yield Mixture(*parameters), target, first._replace(channel=order[n], position=n)
+                yield Mixture(*parameters), target, at._replace(channel=order[n], position=n)
             for other in order[1:] if channels == 1 else ():
                 pixels[:, other].copy_(pixels[:, order[0]])
 
@@ -317,7 +317,7 @@ class LosslessUNet(LearnedCodec):
         yield from predict(self.base, preview, features[self.levels], base, plane_at(0, 0, step, 0, 0))
         for level in reversed(range(self.levels)):
             image = tile[..., :: 2**level, :: 2**level]
-            known = [image[..., ::2, ::2]]
+            known = [image[..., ::2, ::2].float()]
             height, width = known[0].shape[-2:]
             for phase, (down, right) in enumerate(POLYPHASE, 1):
                 pixels = image[..., down::2, right::2]
@@ -326,7 +326,7 @@ class LosslessUNet(LearnedCodec):
                     first = plane_at(down << level, right << level, 2 << level, phase, kind)
                     yield from predict(predictor, torch.cat(known, 1), features[level + 1], pixels, first)
                 # Of a tile one pixel high or wide, some planes are empty.
-                known.append(fit(pixels, height, width) if pixels.numel() else known[0])
+                known.append(fit(pixels.float(), height, width) if pixels.numel() else known[0])
 
     def _features(self, z: Tensor, size: tuple[int, int]) -> dict[int, Tensor]:
         """Codes `[B, F, ⌈H/2^k⌉, ⌈W/2^k⌉]` for k from N down to the finest grid that pixels are predicted on."""
