@@ -1,6 +1,7 @@
 """EightBitConv2d: an exact convolution of codes whose weights are bytes, which some CPUs add four times as fast."""
 
 import functools
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -15,13 +16,15 @@ LARGEST_STEPS = 127
 class _Packed(NamedTuple):
     """A weight as oneDNN wants it, and what it was made of."""
 
-    weight: Tensor  # float32 [O, I, h, w]
+    weight: Tensor  # float32 [O, I, h, w], of which
+    inputs: int  # so many channels are in
     bytes_: Tensor  # int8, in an order of oneDNN's own
     steps: Tensor  # float32 [O]: what a channel's bytes count
+    stride: list[int]
 
 
 class EightBitConv2d(ExactConv2d):
-    """An ExactConv2d of codes, 0…255, of stride 1, whose weights are at most 127 of their output channel's steps.
+    """An ExactConv2d of codes, 0…255, whose weights are at most 127 of their output channel's steps.
 
     Outside training its sums are the same on all machines. Where oneDNN adds products of bytes without loss (on x86
     with VNNI), and no gradients are wanted, it is given bytes; everywhere else floats are convolved: the same sums,
@@ -31,11 +34,11 @@ class EightBitConv2d(ExactConv2d):
     _packed: _Packed | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` `[B, I, H, W]`, codes, float or uint8 as `coded` gives them."""
+        """`x` `[B, I, H, W]`, codes, float or uint8; with fewer channels it counts as if the others were 0."""
+        if not self._takes_bytes(x):
+            return super().forward(x.float())
         weight, bias = self._weights()
-        if self._takes_bytes(x):
-            return _convolved(_bytes_of(x), self._pack(weight), bias, self.padding, torch.float32)
-        return self._conv_forward(x, weight, bias)
+        return _convolved(_bytes_of(x), self._pack(weight, x.shape[1]), bias, self.padding, torch.float32)
 
     def coded(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """`codes` of what `forward` gives plus `added`, codes `[B, O, H, W]`: uint8 where bytes are convolved.
@@ -47,7 +50,7 @@ class EightBitConv2d(ExactConv2d):
             return codes(y if added is None else added + y)
         weight, bias = self._weights()
         added = None if added is None else _bytes_of(added)
-        return _convolved(_bytes_of(x), self._pack(weight), bias, self.padding, torch.uint8, added)
+        return _convolved(_bytes_of(x), self._pack(weight, x.shape[1]), bias, self.padding, torch.uint8, added)
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         return exact(*self.as_is(), CODE_MAX, LARGEST_STEPS)
@@ -59,9 +62,10 @@ class EightBitConv2d(ExactConv2d):
         wanted = not self.training and not torch.is_grad_enabled() and x.device.type == "cpu"
         return wanted and torch.backends.mkldnn.enabled and _bytes_are_exact()
 
-    def _pack(self, weight: Tensor) -> _Packed:
-        if self._packed is None or self._packed.weight is not weight:
-            self._packed = _packed(weight)
+    def _pack(self, weight: Tensor, inputs: int) -> _Packed:
+        kept = self._packed
+        if kept is None or kept.weight is not weight or kept.inputs != inputs:
+            self._packed = _packed(weight, inputs, self.stride)
         return self._packed
 
 
@@ -72,21 +76,22 @@ def _bytes_are_exact() -> bool:
         return False
     try:
         # oneDNN has ways of its own for some shapes.
-        return all(_is_exact(*shape) for shape in product((16, 32), (17, 32), (1, 3), (9, 40)))
+        strides = product((3, 9), (32,), (5,), (9, 40), (2,))
+        return all(_is_exact(*shape) for shape in [*product((16, 32), (17, 32), (1, 3), (9, 40)), *strides])
     except (AttributeError, RuntimeError):  # not in this torch, or not on this machine
         return False
 
 
-def _is_exact(inputs: int, outputs: int, kernel: int, side: int) -> bool:
+def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1) -> bool:
     generator, floats = torch.Generator().manual_seed(0), {"dtype": torch.float32, "device": "cpu"}
     x = CODE_MAX * torch.randint(0, 2, (1, inputs, side, side), generator=generator, device="cpu")
     weight = torch.randint(-1, 2, (outputs, inputs, kernel, kernel), generator=generator, device="cpu")
     weight = weight.to(**floats) * (LARGEST_STEPS / 4096)
     weight[0] = LARGEST_STEPS / 4096
     bias, padding = torch.full((outputs,), 0.5, **floats), (kernel // 2, kernel // 2)
-    before = CODE_MAX - x[:, :1].expand(-1, outputs, -1, -1)
-    sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, padding=padding)
-    x, packed = _bytes_of(x), _packed(weight)
+    before = CODE_MAX - x[:, :1, ::stride, ::stride].expand(-1, outputs, -1, -1)
+    sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, stride, padding)
+    x, packed = _bytes_of(x), _packed(weight, inputs, (stride, stride))
     found = _convolved(x, packed, bias, padding, torch.float32)
     coded = _convolved(x, packed, bias, padding, torch.uint8)
     added = _convolved(x, packed, bias, padding, torch.uint8, _bytes_of(before))
@@ -101,14 +106,13 @@ def _bytes_of(x: Tensor) -> Tensor:
     return x.to(torch.uint8, memory_format=torch.channels_last)
 
 
-def _packed(weight: Tensor) -> _Packed:
+def _packed(weight: Tensor, inputs: int, stride: Sequence[int] = (1, 1)) -> _Packed:
     # The smallest power of two that is enough: the weights are multiples of it, as they are of their own step.
     mantissa, exponent = torch.frexp(weight.abs().amax((1, 2, 3)) / LARGEST_STEPS)
     steps = torch.ldexp(torch.ones_like(mantissa), exponent - (mantissa == 0.5).int())
-    whole = (weight / steps.view(-1, 1, 1, 1)).to(torch.int8)
-    return _Packed(
-        weight, torch.ops.onednn.qconv_prepack(whole, steps, 1.0, 0, [1, 1], [0, 0], [1, 1], 1, None), steps
-    )
+    whole = (weight[:, :inputs] / steps.view(-1, 1, 1, 1)).to(torch.int8)
+    bytes_ = torch.ops.onednn.qconv_prepack(whole, steps, 1.0, 0, list(stride), [0, 0], [1, 1], 1, None)
+    return _Packed(weight, inputs, bytes_, steps, list(stride))
 
 
 def _convolved(
@@ -122,7 +126,7 @@ def _convolved(
     """Sums as they are (float32), or, plus `added`, which is written over, rounded and clamped (uint8)."""
     zeros = packed.steps.new_zeros(len(packed.steps), dtype=torch.int32)
     given = (x, 1.0, 0, packed.bytes_, packed.steps, zeros)
-    shape = (bias, [1, 1], padding, [1, 1], 1, 1.0, 0, kind)
+    shape = (bias, packed.stride, padding, [1, 1], 1, 1.0, 0, kind)
     if added is None:
         return torch.ops.onednn.qconv2d_pointwise(*given, *shape, "none", [], "")
     return torch.ops.onednn.qconv2d_pointwise.binary(*given, added, *shape, 1.0, 0, "sum", 1.0, "none", [], "")

@@ -23,7 +23,7 @@ from codec.entropy.priors.positions import InPlace, picking, positions, put
 from codec.entropy.priors.prior import Size
 
 # Positions that are predicted together, or of a coarser tensor, told of: that many of 32 features stay in a cache.
-_SOME = 1 << 14
+_SOME = 1 << 15
 
 
 class Blocks:
@@ -97,9 +97,9 @@ class Blocks:
         features = None
         if self.told:
             at = (..., slice(2 * top + row, 2 * rows + row, 2), slice(column, None, 2))
-            told = [h[at].to(torch.float32, memory_format=torch.channels_last) for h in self.told]
+            told = [h[at].contiguous(memory_format=torch.channels_last) for h in self.told]
             features = {here: told[0] if len(told) == 1 else torch.cat(told, 1)}
-        magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :].float()
+        magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :]
         mean, log_scale = network(known, Coarser(features, magnitudes), self.knots, here, shape)
         return mean[..., : bottom - top, :], log_scale[..., : bottom - top, :]
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES
 from codec.entropy.priors.prior import Size
 from codec.networks.blocks import zero_
+from codec.networks.eight_bit import EightBitConv2d
 from codec.networks.exact import (
     CODE_MAX,
     CODE_UNIT,
@@ -61,8 +62,8 @@ class Coarser(NamedTuple):
     magnitudes: Tensor | None = None
 
 
-class LinearPredictor(ExactConv2d):
-    """A convolution whose optimizer's steps are 32 times smaller than those of the networks beside it.
+class Slow(ExactConv2d):
+    """A linear predictor: a convolution whose optimizer's steps are 32 times smaller than those of the networks.
 
     Its weights are small, and fitted before training where a prior begins so: steps of the networks' size would
     undo that at once.
@@ -74,6 +75,14 @@ class LinearPredictor(ExactConv2d):
 
     def kernel(self) -> Tensor:
         return self.weight / SLOWNESS
+
+
+class LinearPredictor(Slow):
+    """Of whole numbers of either sign."""
+
+
+class MagnitudePredictor(Slow, EightBitConv2d):
+    """Of magnitudes, 0 to 255."""
 
 
 class PassNetwork(nn.Module):
@@ -98,17 +107,17 @@ class PassNetwork(nn.Module):
         self.mean = self.magnitude = self.first = self.coarser_magnitude = None
         if neighbours and channels <= MANY:
             self.mean = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_LEVEL)
-            self.magnitude = LinearPredictor(channels, coded, self.kernel, stride=2, reach=_LARGEST_MAGNITUDE)
+            self.magnitude = MagnitudePredictor(channels, coded, self.kernel, stride=2)
         if 0 < coarser_channels <= MANY:
-            self.coarser_magnitude = LinearPredictor(coarser_channels, coded, 3, reach=_LARGEST_MAGNITUDE)
+            self.coarser_magnitude = MagnitudePredictor(coarser_channels, coded, 3)
         self.constant = LinearPredictor(KNOTS, coded, 1, reach=KNOT_UNIT)
         nn.init.constant_(self.constant.weight, 0.5 * SLOWNESS / KNOT_UNIT)
         if neighbours:
-            self.first = ExactConv2d(channels, features, self.kernel, stride=2, bias=False)
-        self.from_features = ExactConv2d(features_in, features, 1, bias=False) if features_in else None
+            self.first = EightBitConv2d(channels, features, self.kernel, stride=2, bias=False)
+        self.from_features = EightBitConv2d(features_in, features, 1, bias=False) if features_in else None
         self.rate = zero_(ExactConv2d(KNOTS, features, 1, reach=KNOT_UNIT))
-        self.middle = ExactConv2d(features, features, 1)
-        self.last = zero_(ExactConv2d(features, 2 * coded, 1))
+        self.middle = EightBitConv2d(features, features, 1)
+        self.last = zero_(EightBitConv2d(features, 2 * coded, 1))
 
     def forward(
         self, known: Known, coarser: Coarser, knots: Tensor, offset: Offset, size: Size
@@ -132,7 +141,7 @@ class PassNetwork(nn.Module):
             m = coarse[..., :height, :width].add_(m)
         if self.from_features is not None:
             h = self.from_features.whole(coarser.features[offset]).add_(h)
-        u, v = (self.last(codes(self.middle(codes(h)))) / CODE_UNIT).chunk(2, 1)
+        u, v = (self.last(self.middle.coded(codes(h))) / CODE_UNIT).chunk(2, 1)
         shape = (len(u), u.shape[1], height, width)
         log_scale = _log2(m, self.training) + whole(u, _SCALE_UNIT)
         return (mean + whole(v, FRACTIONS)).expand(shape), log_scale.expand(shape)
@@ -143,8 +152,8 @@ class CoarserFeatures(nn.Module):
 
     def __init__(self, channels: int, features: int, first: bool) -> None:
         super().__init__()
-        self.levels = ExactConv2d(2 * channels, features, 3, padding=1)
-        self.before = None if first else ExactConv2d(features, features, 1, bias=False)
+        self.levels = EightBitConv2d(2 * channels, features, 3, padding=1)
+        self.before = None if first else EightBitConv2d(features, features, 1, bias=False)
         self.to_next = ExactUpConv2d(features, features)
 
     def forward(self, levels: Tensor, before: Tensor | None, size: Size) -> Tensor:
@@ -159,7 +168,7 @@ class CoarserFeatures(nn.Module):
 
 
 def companded(levels: Tensor) -> Tensor:
-    """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|."""
+    """Levels of either sign → codes 0…255, 32 a doubling of 1 + |level|; uint8 where no gradient is wanted."""
     if levels.requires_grad:
         return codes(_COMPANDING * torch.log2(1 + levels.abs()))
     return _looked_up(_companding_table(levels.device), levels.abs().clamp(max=256).int())
@@ -168,7 +177,7 @@ def companded(levels: Tensor) -> Tensor:
 @cache
 def _companding_table(device: torch.device) -> Tensor:
     table = torch.log2(1.0 + torch.arange(257, dtype=torch.float64)) * _COMPANDING
-    return table.round().clamp(max=CODE_MAX).float().to(device)
+    return table.round().clamp(max=CODE_MAX).byte().to(device)
 
 
 def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
