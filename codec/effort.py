@@ -12,6 +12,7 @@ from torch import Tensor
 from codec.entropy.bottleneck import are_codable
 from codec.entropy.rdoq import BIT
 from codec.networks.exact import UnusableWeightsError
+from codec.networks.modes import never_roughly
 from codec.windows import Picture, Size, Window, tiles, whole
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ class Cost:
 
     def of(self, levels: Sequence[Tensor]) -> Tensor:
         size = self._size(levels)
-        return sum(
-            term([seen.of(tensor, size) for tensor in levels], part, seen) for term, part, seen in self._terms(size)
-        )
+        with never_roughly():
+            terms = self._terms(size)
+            return sum(term([seen.of(tensor, size) for tensor in levels], part, seen) for term, part, seen in terms)
 
     def with_slopes(self, levels: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The cost and its gradient, as large as the levels."""

@@ -1,12 +1,20 @@
-"""Modes that code runs in: modules' training and evaluation, and arithmetic that can be repeated."""
+"""Modes that code runs in: modules' training and evaluation, arithmetic that can be repeated, or is quick."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+# Levels that ONEDNN_MAX_CPU_ISA can hold oneDNN to, which convolves on CPUs, and at which it emulates bfloat16.
+_EMULATED_AT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+
+ROUGHLY_FROM = 20.0
+
+_rounds: ContextVar[bool] = ContextVar("rounds", default=True)
 _ON_A_GPU = threading.RLock()
 
 
@@ -31,3 +39,42 @@ def repeatable(device_type: str) -> Iterator[None]:
     alone = nullcontext() if device_type == "cpu" else _ON_A_GPU
     with alone, torch.autocast(device_type, enabled=False), kernels:
         yield
+
+
+@contextmanager
+def roughly(module: nn.Module, device_type: str, quality: Tensor | None = None) -> Iterator[None]:
+    """Inside, what `module` only adds to an image is found in bfloat16, on CPUs where that is quicker.
+
+    So it is in evaluation, without a gradient, and from such a `quality` `[B]` on (None: there is one rate) that no
+    pixel changes by more than 1 of 255, as what is added is counted in steps of the quantiser.
+    """
+    wanted = _rounds.get() and not module.training and not torch.is_grad_enabled()
+    if wanted and device_type == "cpu" and torch.backends.mkldnn.enabled and has_bfloat16("cpu"):
+        enough = quality is None or bool((quality >= ROUGHLY_FROM).all())
+        with torch.autocast("cpu", torch.bfloat16, enabled=enough):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def never_roughly() -> Iterator[None]:
+    """Inside, `roughly` changes nothing: what is compared with values that have a gradient is found as they are."""
+    token = _rounds.set(False)
+    try:
+        yield
+    finally:
+        _rounds.reset(token)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device, cpu, cuda or mps, multiplies bfloat16 itself; emulated it is ten times slower than float32.
+
+    Where it is not known to be fast, as on ARM, the answer is no.
+    """
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu" or os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _EMULATED_AT:
+        return False
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -23,6 +23,7 @@ from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ConvBlock, ImageConv2d, Upsample, UpsamplingLayers, quick_layout, zero_
+from codec.networks.modes import roughly
 
 
 class ConvBaseline(LearnedCodec):
@@ -77,7 +78,8 @@ class ConvBaseline(LearnedCodec):
         (y,) = y_hat
         if self.shortcut is None:
             return self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))
-        decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality)))
+        with roughly(self, y.device.type, quality):
+            decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality))).float()
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -171,7 +173,8 @@ class ConvEnhanced(LearnedCodec):
         image = self.shortcut.synthesis(y)
         for n, tensors in enumerate(beside):
             tensors.append(F.pixel_unshuffle(image - 0.5, 2**n))
-        decoded = self._up(self.shortcut.seen(y, self.bottleneck, quality), beside)
+        with roughly(self, y.device.type, quality):
+            decoded = self._up(self.shortcut.seen(y, self.bottleneck, quality), beside).float()
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def _up(self, h: Tensor, beside: list[list[Tensor]]) -> Tensor:

@@ -10,6 +10,7 @@ Letters: B images, C image channels, H × W pixels.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, cat, nn
@@ -32,6 +33,7 @@ from codec.networks import (
     quick_layout,
     zero_,
 )
+from codec.networks.modes import roughly
 from codec.rate_distortion_module import Reconstruction, gradient_times
 from codec.windows import Size, Window
 
@@ -212,7 +214,9 @@ class DiffusionAutoencoder(LearnedCodec):
         if self.training and self.denoiser is None and self.max_t > 0:
             t = torch.randint(self.max_t, (), device=y.device)
             y = self.schedule.q_sample(y, t, torch.randn_like(y))
-        return base + self.share * self.decoder(self.bottleneck.with_step(y, quality), skips)
+        with roughly(self, base.device.type, quality) if self.shortcut is not None else nullcontext():
+            decoded = self.decoder(self.bottleneck.with_step(y, quality), skips)
+        return base + self.share * decoded.float()
 
     def draw(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
         if self.denoiser is None:
@@ -270,8 +274,10 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def _undone(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
         """The wavelet's image and its details of 1/8, 1/4 and 1/2 → `x_hat`."""
-        step = self.bottleneck.step(quality)
-        return base + self.decoder(base, [tensor / step for tensor in details], step, _known(quality, base))
+        step, known = self.bottleneck.step(quality), _known(quality, base)
+        levels = [tensor / step for tensor in details]
+        with roughly(self, base.device.type, known):
+            return base + self.decoder(base, levels, step, known)
 
     def _with_detail(self, image: Tensor, quality: Tensor | None) -> Tensor:
         """What `g_s` gives, with a sample of what it lacks."""

@@ -23,6 +23,7 @@ from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ImageConv2d, ResidualBlock, quick_layout, zero_
+from codec.networks.modes import roughly
 from codec.networks.pretrained import load_pretrained
 
 # Blocks of each of the four stages.
@@ -118,7 +119,8 @@ class QuantizedAutoencoder(LearnedCodec):
         (y,) = y_hat
         if self.shortcut is None:
             return 0.5 + self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))  # around mid-grey
-        decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality)))
+        with roughly(self, y.device.type, quality):
+            decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality))).float()
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
 

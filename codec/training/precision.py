@@ -1,12 +1,10 @@
 """In which precision a training computes: what `strategy.precision: auto` stands for on the machine it runs on."""
 
-import os
 from typing import NamedTuple
 
 import torch
 
-# Levels that ONEDNN_MAX_CPU_ISA can hold oneDNN to, which convolves on CPUs, and at which it emulates bfloat16.
-_EMULATED_AT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+from codec.networks.modes import has_bfloat16
 
 
 class Precision(NamedTuple):
@@ -32,19 +30,6 @@ def choose_precision(asked: str, accelerator: str) -> Precision:
     if asked.startswith("bf16") and not native:
         return Precision(asked, f"as asked, though {known}: 32-true is many times faster")
     return Precision(asked, "as asked")
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether a device, cpu, cuda or mps, multiplies bfloat16 itself; emulated it is ten times slower than float32.
-
-    Where it is not known to be fast, as on ARM, the answer is no.
-    """
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu" or os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _EMULATED_AT:
-        return False
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _device(accelerator: str) -> str:
