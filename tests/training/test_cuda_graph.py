@@ -42,10 +42,10 @@ def test_steps_are_recorded_on_one_gpu_that_takes_one_for_every_batch(
 @pytest.mark.parametrize("prior", ["factorized", "hyperprior", "channel_context"])
 def test_recorded_steps_teach_what_steps_teach(prior: str, tmp_path: Path) -> None:
     losses = []
-    for recorded in ("false", "true"):
+    for recorded, name in (("false", "as_it_is"), ("true", "recorded")):
         options = (f"prior={prior}", "quantization.noise=straight_through", "strategy.precision=32-true")
-        run_python(TRAIN, *STEPS, *options, f"strategy.cuda_graph={recorded}", f"name={recorded}", cwd=tmp_path)
-        with (folder_of(tmp_path / "runs", recorded) / "metrics/version_0/metrics.csv").open() as file:
+        run_python(TRAIN, *STEPS, *options, f"strategy.cuda_graph={recorded}", f"name={name}", cwd=tmp_path)
+        with (folder_of(tmp_path / "runs", name) / "metrics/version_0/metrics.csv").open() as file:
             losses.append([float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]])
     assert len(losses[0]) == 6
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
