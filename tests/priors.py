@@ -12,7 +12,7 @@ from codec.entropy.priors.channel_context import ChannelContextPrior
 from codec.entropy.priors.checkerboard import CheckerboardPrior
 from codec.entropy.priors.factorized import FactorizedPrior
 from codec.entropy.priors.hyperprior import HyperpriorPrior
-from codec.entropy.priors.pass_network import SLOWNESS, Slow
+from codec.entropy.priors.pass_network import SLOWNESS, SlowPredictor
 from codec.entropy.priors.prior import Prior
 from codec.networks.exact import ExactConv2d
 
@@ -41,7 +41,7 @@ def enliven(prior: Prior, strength: float = 0.3) -> None:
     """Gives random weights of `strength` to the ends that start at zero, and z a spread of several levels."""
     for module in prior.modules():
         if isinstance(module, ExactConv2d) and not module.weight.any():
-            unit = SLOWNESS if isinstance(module, Slow) else 1
+            unit = SLOWNESS if isinstance(module, SlowPredictor) else 1
             module.weight.normal_(std=strength * unit / module.weight[0].numel())
     for name, parameter in prior.named_parameters():
         if name.endswith("analysis.4.weight"):

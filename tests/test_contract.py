@@ -12,6 +12,7 @@ from torch import Tensor
 from codec.bitstream import BitstreamError, Header, pack
 from codec.checkpoint import save_weights
 from codec.data.image_file import NamedImage
+from codec.entropy.priors.context import ContextPrior
 from codec.errors import ArgumentError
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
@@ -270,3 +271,11 @@ def test_a_damaged_file_of_any_codec_raises_bitstream_error_or_gives_an_image(
 
 def test_the_format_is_found_in_the_readme() -> None:
     assert "codec/bitstream.py" in (ROOT / "README.md").read_text()
+
+
+def test_a_file_of_a_prior_that_rounds_its_weights_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (make_codec("conv_baseline", overrides=("prior=channel_context",)) for _ in range(2))
+    data = first.encode(torch.zeros(3, 16, 16, dtype=torch.uint8))
+    monkeypatch.setattr(ContextPrior, "arithmetic", "weights of 24 bits")
+    with pytest.raises(BitstreamError, match="written with weights"):
+        second.decode(data)

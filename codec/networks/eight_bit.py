@@ -43,7 +43,7 @@ class EightBitConv2d(ExactConv2d):
     def coded(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """`codes` of what `forward` gives plus `added`, codes `[B, O, H, W]`: uint8 where bytes are convolved.
 
-        `added`, if uint8, may be written over.
+        `added`, if uint8, channels last and dense, may be written over.
         """
         if not self._takes_bytes(x):
             y = self(x)
@@ -76,8 +76,11 @@ def _bytes_are_exact() -> bool:
         return False
     try:
         # oneDNN has ways of its own for some shapes.
-        strides = product((3, 9), (32,), (5,), (9, 40), (2,))
-        return all(_is_exact(*shape) for shape in [*product((16, 32), (17, 32), (1, 3), (9, 40)), *strides])
+        shapes = [
+            *product((16, 32), (17, 32), (1, 3), (9, 40)),
+            *product((1, 3, 9), (2, 32), (3, 5), (9, 40), (2,)),
+        ]
+        return all(_is_exact(*shape) for shape in shapes)
     except (AttributeError, RuntimeError):  # not in this torch, or not on this machine
         return False
 
@@ -89,8 +92,10 @@ def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1
     weight = weight.to(**floats) * (LARGEST_STEPS / 4096)
     weight[0] = LARGEST_STEPS / 4096
     bias, padding = torch.full((outputs,), 0.5, **floats), (kernel // 2, kernel // 2)
-    before = CODE_MAX - x[:, :1, ::stride, ::stride].expand(-1, outputs, -1, -1)
+    # As priors have it, what is strided is padded beforehand.
+    padding = padding if stride == 1 else (0, 0)
     sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, stride, padding)
+    before = CODE_MAX - torch.arange(sums.numel(), device="cpu").view(sums.shape) % 200
     x, packed = _bytes_of(x), _packed(weight, inputs, (stride, stride))
     found = _convolved(x, packed, bias, padding, torch.float32)
     coded = _convolved(x, packed, bias, padding, torch.uint8)

@@ -45,8 +45,9 @@ def repeatable(device_type: str) -> Iterator[None]:
 def roughly(module: nn.Module, device_type: str, quality: Tensor | None = None) -> Iterator[None]:
     """Inside, what `module` only adds to an image is found in bfloat16, on CPUs where that is quicker.
 
-    So it is in evaluation, without a gradient, and from such a `quality` `[B]` on (None: there is one rate) that no
-    pixel changes by more than 1 of 255, as what is added is counted in steps of the quantiser.
+    So it is in evaluation, without a gradient, and from such a `quality` `[B]` on that no pixel was seen to change
+    by more than 1 of 255: what is added is counted in steps of the quantiser. None: there is one rate, and a tenth
+    of what the module gives is added.
     """
     wanted = _rounds.get() and not module.training and not torch.is_grad_enabled()
     if wanted and device_type == "cpu" and torch.backends.mkldnn.enabled and has_bfloat16("cpu"):

@@ -125,7 +125,7 @@ def features_in_blocks(network: CoarserFeatures, levels: Tensor, before: Tensor 
     for top in range(0, height, step):
         bottom = min(top + step, height)
         first, last = max(0, top - 2), min(height, bottom + 2)
-        told = None if before is None else before[..., first:last, :].float()
+        told = None if before is None else before[..., first:last, :]
         block = network.on_double_grid(levels[..., first:last, :].float(), told)
         made[..., 2 * top : 2 * bottom, :] = block[..., 2 * (top - first) : 2 * (bottom - first), :]
     return spread(made, size)

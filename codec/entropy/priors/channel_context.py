@@ -13,7 +13,7 @@ from torch import Tensor
 from codec.checks import check_choice, check_flag, check_integer
 from codec.entropy.priors.context import PHASES, ContextPrior, Group
 from codec.entropy.priors.linear_start import fit_linear
-from codec.entropy.priors.pass_network import Slow
+from codec.entropy.priors.pass_network import SlowPredictor
 
 
 class ChannelContextPrior(ContextPrior):
@@ -52,7 +52,7 @@ class ChannelContextPrior(ContextPrior):
     @property
     def can_be_fitted(self) -> bool:
         """Whether it shall be and has not been, here or where its weights come from."""
-        linear = [m for m in self.modules() if isinstance(m, Slow) and m.kernel_size != (1, 1)]
+        linear = [m for m in self.modules() if isinstance(m, SlowPredictor) and m.kernel_size != (1, 1)]
         return self.linear_start and not any(bool(m.weight.any()) for m in linear)
 
     def fit(self, levels: Sequence[Tensor], quality: Tensor | None = None) -> None:

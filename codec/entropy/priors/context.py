@@ -54,6 +54,8 @@ class ContextPrior(Prior):
     the networks' width. With `hyper`, every tensor has side information (see Hyper), coded before it.
     """
 
+    arithmetic = "weights of 8 bits"
+
     def __init__(
         self, channels: Sequence[int], groups: Sequence[Sequence[Group]], features: int, hyper: bool = False
     ) -> None:

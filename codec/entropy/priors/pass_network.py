@@ -62,7 +62,7 @@ class Coarser(NamedTuple):
     magnitudes: Tensor | None = None
 
 
-class Slow(ExactConv2d):
+class SlowPredictor(ExactConv2d):
     """A linear predictor: a convolution whose optimizer's steps are 32 times smaller than those of the networks.
 
     Its weights are small, and fitted before training where a prior begins so: steps of the networks' size would
@@ -77,11 +77,11 @@ class Slow(ExactConv2d):
         return self.weight / SLOWNESS
 
 
-class LinearPredictor(Slow):
+class LinearPredictor(SlowPredictor):
     """Of whole numbers of either sign."""
 
 
-class MagnitudePredictor(Slow, EightBitConv2d):
+class MagnitudePredictor(SlowPredictor, EightBitConv2d):
     """Of magnitudes, 0 to 255."""
 
 
