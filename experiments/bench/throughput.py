@@ -6,8 +6,8 @@
   python -m experiments.bench.throughput --experiments --codecs conv_enhanced runs/NAME --together 1 8 32
 
 Training is `Trainer.fit` with the preset's callbacks and a CSV log, as strategy=gpu or cpu trains, on random crops
-from memory: in a round some steps, then as many of the same in a bare loop. "Busy" is for how much of the Trainer's
-step the device computes; what is missing to 1 it waits. Encoding is of photographs of one size, so many analysed
+from memory: in a round some steps, then as many of the same in a bare loop. "Busy" is the device's time in one step
+of the bare loop over the Trainer's step; what is missing to 1 it waits. Encoding is of photographs of one size, so many analysed
 together. Times are those by the clock, once the device is done: nothing else is to run beside it.
 """
 
