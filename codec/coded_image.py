@@ -1,5 +1,6 @@
 """A file that is opened: what its header says at once, and its pixels when they are asked for."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -10,7 +11,7 @@ from codec import bitstream, pretrained
 from codec.bitstream import BitstreamError, ChecksumError, MetadataError
 from codec.checks import check_choice, check_integer
 from codec.decoders import DECODERS
-from codec.errors import ArgumentError, UserError, warn
+from codec.errors import ArgumentError, UserError, warn_of
 from codec.metadata import Metadata
 from codec.pretrained import Weights
 
@@ -83,7 +84,7 @@ class CodedImage:
 
     @cached_property
     def cut(self) -> bool:
-        """Whether its end is missing, which is opened as `partial` only."""
+        """Whether its end is missing, or bytes of it are others, which is opened as `partial` only."""
         try:
             bitstream.unpack(self.data)
         except BitstreamError:
@@ -119,6 +120,19 @@ class CodedImage:
         scale: int = 1,
     ) -> "Decoded":
         """The image, see `Codec.decode`; None takes the pretrained or registered codec that wrote the file."""
+        image, lost = self.decoded(to, codec, crop=crop, scale=scale)
+        warn_of(lost)
+        return image
+
+    def decoded(
+        self,
+        to: Kind,
+        codec: "Codec | None" = None,
+        *,
+        crop: "tuple[int, int, int, int] | None" = None,
+        scale: int = 1,
+    ) -> "tuple[Decoded, tuple[str, ...]]":
+        """As `decode`, and what is not in it: a warning for the thread of who called."""
         check_choice("to", to, KINDS)
         self.check_shown()
         learned = DECODERS.of(self.data, self._partial) if codec is None else codec.learned
@@ -134,18 +148,16 @@ class CodedImage:
             part = Crop(*crop)
         image = learned.decode(self.data, part, scale, self._partial).cpu()
         if to == "torch":
-            return image
+            return image, ()
         from codec.data.image_file import pillow_image
 
         picture = pillow_image(image)
         if to == "numpy":
             import numpy as np
 
-            return np.array(picture)
-        if self.damaged:
-            warn("the file's metadata is damaged and left out")
+            return np.array(picture), ()
         picture.info |= info_of(self.metadata)
-        return picture
+        return picture, ("the file's metadata is damaged and left out",) if self.damaged else ()
 
     def __repr__(self) -> str:
         of = f" by {self.weights.label}" if self.weights else ""
@@ -181,4 +193,4 @@ def info_of(metadata: Metadata) -> dict[str, bytes]:
 def _read(source: File) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    return Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+    return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()

@@ -98,6 +98,12 @@ def warn(text: str) -> None:
     warnings.warn(text, stacklevel=level)
 
 
+def warn_of(lost: Sequence[str]) -> None:
+    """Warns of everything that was left out at once, if there is any."""
+    if lost:
+        warn("; ".join(lost))
+
+
 def shown(value: Any) -> str:
     """A value as one types it in an override."""
     if value is None or isinstance(value, bool):

@@ -1,5 +1,6 @@
 """Codec: what `codec.load` gives, images of every kind to files and back."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -8,7 +9,7 @@ from PIL import Image
 
 from codec.checks import check_integer
 from codec.coded_image import File, Kind, opened
-from codec.errors import ArgumentError, EncodeError, warn
+from codec.errors import ArgumentError, EncodeError, warn_of
 from codec.metadata import Metadata
 from codec.pretrained import Weights
 from codec.side_by_side import batched, each
@@ -97,7 +98,7 @@ class Codec:
         """
         target = {"bpp": bpp, "max_bytes": max_bytes, "psnr": psnr}
         ((data, dropped),) = self._encoded([image], quality, effort, metadata, **target)
-        _warn_of(dropped)
+        warn_of(dropped)
         return data
 
     def compress(self, image: "ImageLike", metadata: Metadata | None = None, **target: float) -> Compressed:
@@ -157,7 +158,7 @@ class Codec:
     ) -> list[bytes]:
         """The files of several images, of whichever sizes: `[N, 3, H, W]`, `[N, H, W, 3]`, a list, a generator.
 
-        One image, by its path for instance, is refused.
+        One image, as an array or by its path for instance, is refused.
 
         `jobs`, from 1, of them at a time, by threads. Of every `batch`, from 1, those of equal size go through the
         analysis transform together; None: of 8 on a GPU, of 1 on a CPU, where that saves nothing. What files are
@@ -166,15 +167,21 @@ class Codec:
         """
         _check_several("images", images)
         several = each(lambda some: self._encoded(some, **options), batched(images, self.batch_size(batch)), jobs)
-        done = [of_one for some in several for of_one in some]
-        for _, dropped in done:
-            _warn_of(dropped)
-        return [data for data, _ in done]
+        files = []
+        for some in several:  # warnings are this thread's, and told before another image is refused
+            for data, dropped in some:
+                warn_of(dropped)
+                files.append(data)
+        return files
 
     def decode_batch(self, files: Iterable[File], to: Kind = "pillow", jobs: int = 1) -> "list[Decoded]":
         """The images in several files; `jobs`: see `encode_batch`, the rest: see `decode`."""
         _check_several("files", files)
-        return each(lambda data: self.decode(data, to), files, jobs)
+        images = []
+        for image, lost in each(lambda data: opened(data, partial=False).decoded(to, self), files, jobs):
+            warn_of(lost)
+            images.append(image)
+        return images
 
     def batch_size(self, batch: int | None = None) -> int:
         """How many images are looked at for equal sizes at once, see `encode_batch`. Raises ArgumentError."""
@@ -233,16 +240,20 @@ def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | 
         learned.set_effort(effort)
 
 
-def _warn_of(dropped: tuple[str, ...]) -> None:
-    if dropped:
-        warn("; ".join(dropped))
-
-
 def _check_several(key: str, given: object) -> None:
     """Raises ArgumentError for one image or file, of which some can be iterated over, too."""
-    one = isinstance(given, str | bytes | bytearray | memoryview | Path | Image.Image) or hasattr(given, "read")
+    import numpy as np
+    import torch
+
+    if isinstance(given, np.ndarray):
+        one = given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (1, 3))
+    elif isinstance(given, torch.Tensor):
+        one = given.ndim in (2, 3)
+    else:
+        single = str | bytes | bytearray | memoryview | os.PathLike | Image.Image
+        one = isinstance(given, single) or hasattr(given, "read")
     if one:
-        what = f"{given}: " if isinstance(given, str | Path) else ""
+        what = f"{os.fsdecode(given)}: " if isinstance(given, str | os.PathLike) else ""
         raise ArgumentError(key, f"{what}this is one and not several: put it into a list, [...]")
 
 
@@ -253,7 +264,9 @@ def _picture(image: "ImageLike", channels: int | None) -> "Picture":
 
     from codec.data.image_file import picture_of, read_picture
 
-    if isinstance(image, str | Path) or hasattr(image, "read"):
+    if isinstance(image, str | os.PathLike):
+        return read_picture(Path(image), channels)
+    if hasattr(image, "read"):
         return read_picture(image, channels)
     if isinstance(image, Image.Image):
         return picture_of(image, channels)

@@ -40,18 +40,19 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def each(one: Callable[[T], R], items: Iterable[T], jobs: int) -> list[R]:
-    """What `one` makes of every item, `jobs` of them at a time. Raises ArgumentError unless `jobs` is from 1."""
+def each(one: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterator[R]:
+    """What `one` makes of every item, in order, `jobs` at a time. Raises ArgumentError unless `jobs` is from 1."""
     check_integer("jobs", jobs, 1)
     if jobs == 1:
-        return [one(item) for item in items]
+        yield from map(one, items)
+        return
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    done: list[R] = []
     waiting: deque[Future[R]] = deque()
     with side_by_side(jobs), ThreadPoolExecutor(jobs) as pool:
         for item in items:  # of which few are to be in memory at once
             waiting.append(pool.submit(one, item))
             if len(waiting) > 2 * jobs:
-                done.append(waiting.popleft().result())
-        return done + [future.result() for future in waiting]
+                yield waiting.popleft().result()
+        for future in waiting:
+            yield future.result()

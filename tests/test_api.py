@@ -5,7 +5,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -197,6 +197,9 @@ def test_damaged_metadata_costs_no_picture(default: api.Codec, photo: Path) -> N
     with pytest.warns(UserWarning, match="metadata is damaged") as warned:
         images = [way(data) for way in ways]
     assert [one.filename for one in warned] == [__file__] * 3
+    with pytest.warns(UserWarning, match="metadata is damaged") as warned:
+        default.decode_batch([data, data], jobs=2)
+    assert [one.filename for one in warned] == [__file__] * 2
     assert images[0].tobytes() == default.decode(default.encode(photo, metadata=Metadata())).tobytes()
 
 
@@ -217,7 +220,36 @@ def test_a_batch_is_what_its_images_are(jobs: int, default: api.Codec, photo: Pa
     assert [image.tobytes() for image in back] == [default.decode(file).tobytes() for file in files]
 
 
-@pytest.mark.parametrize("one", [str, Path, Path.read_bytes, Image.open, lambda path: path.open("rb")])
+def test_a_path_of_any_kind_is_read(default: api.Codec, photo: Path) -> None:
+    data = default.encode(PurePath(photo))
+    assert data == default.encode(photo)
+    Path("photo.qnt").write_bytes(data)
+    assert codec.open(PurePath("photo.qnt")).size == SMALL
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_batch_that_is_refused_has_warned_of_the_images_before(jobs: int, default: api.Codec) -> None:
+    transparent = Image.new("RGBA", SMALL)
+    with pytest.warns(UserWarning, match="transparency") as warned, pytest.raises(ImageFileError, match="^none"):
+        default.encode_batch([transparent, "none.png"], jobs)
+    assert [one.filename for one in warned] == [__file__]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        str,
+        Path,
+        PurePath,
+        Path.read_bytes,
+        Image.open,
+        lambda path: path.open("rb"),
+        lambda path: np.array(Image.open(path)),
+        lambda path: np.array(Image.open(path))[..., :1],
+        lambda path: np.array(Image.open(path).convert("L")),
+        lambda path: torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1),
+    ],
+)
 def test_one_image_is_no_batch(one: Callable[[Path], object], default: api.Codec, photo: Path) -> None:
     given = one(photo)
     with pytest.raises(ArgumentError, match=r"^images: (.*: )?this is one and not several: put it into a list, "):

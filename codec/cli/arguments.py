@@ -62,8 +62,9 @@ class ProgramParser(CommandParser):
         if first in self.option_names or first in commands:
             return
         if _looks_like_an_option(first):
-            of_commands = dict.fromkeys(name for command in commands.values() for name in command.option_names)
-            meant = "" if first in of_commands else did_you_mean(first, of_commands)
+            parsers = (self, *commands.values())
+            known = dict.fromkeys(name for parser in parsers for name in parser.option_names)
+            meant = "" if first in known else did_you_mean(first, known)
             self.error(f"{first}: a command goes first, one of {', '.join(commands)}{meant}")
         self.error(f"{first}: allowed are {', '.join(commands)}{did_you_mean(first, commands)}")
 

@@ -145,11 +145,12 @@ def _described_torn(path: Place, data: bytes) -> str:
     """What is known of a file of which bytes are missing or others."""
     header, sections, missing = bitstream.unpack_torn(data)
     lack = f"at least {missing:,} are missing" if missing else "the header does not tell how many there were"
+    checksum = "" if missing else ", up to 4 of them the checksum"  # which ends a file that is damaged, not cut
     return (
         f"{_head(path, header, sections)}\n"
         f"  size         {len(data):,} bytes are there, {lack}\n"
-        f"  sections     {_lengths(sections)} bytes are there\n"
-        f"  checksum     not that of these bytes"
+        f"  sections     {_lengths(sections)} bytes are there{checksum}\n"
+        f"  checksum     not that of these bytes: the file is cut or damaged"
     )
 
 

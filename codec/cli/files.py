@@ -77,7 +77,7 @@ def compress(options: argparse.Namespace) -> int:
 def decompress(options: argparse.Namespace) -> int:
     """Files → images, with the pretrained model or the checkpoint that wrote them."""
     check_device_name(options)
-    crop, scale = part_of(options)
+    part = part_of(options)
     plan = _planned(options, ".png")
     if not plan.jobs:
         return each(plan, str)
@@ -89,22 +89,22 @@ def decompress(options: argparse.Namespace) -> int:
     from codec.windows import Crop
 
     decoders = decoders_of(options)
-    wanted = None if crop is None else Crop(*crop)
+    wanted = None if part.crop is None else Crop(*part.crop)
 
     def one(job: Job) -> str:
         data = read_bytes(job.source)
         file = _opened(data, decoders, options.partial)
         file.check_shown()
         learned = decoders.of(data, options.partial)
-        with progress_of(learned, options.jobs), Counted(learned, file, scale) as counted:
-            image = learned.decode(data, wanted, scale, options.partial)
+        with progress_of(learned, options.jobs), Counted(learned, file, part) as counted:
+            image = learned.decode(data, wanted, part.scale, options.partial)
         kept = Metadata() if options.strip else file.metadata
         left_out = write_image(sys.stdout.buffer if job.target == STANDARD else job.target, image, kept)
         said = [f"{image.shape[2]}×{image.shape[1]}"]
         if isinstance(job.target, Path) and (kind := writable(job.target.suffix)) in LOSSY:
             said.append(f"re-encoded as {kind}")
         if file.cut:
-            said.append(f"cut: {counted.said()}")
+            said.append(f"cut or damaged: {counted.said()}")
         if file.damaged and not options.strip:
             said.append("without its metadata, which is damaged")
         if left_out:

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from codec.errors import ConfigError, UserError, did_you_mean
 from codec.training.paths import conf_folder
@@ -126,6 +127,8 @@ def faults_in(error: BaseException) -> list[UserError]:
     text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
     text = text.removesuffix(".") + _meant_by(error)
+    if text.startswith("Error merging override ") and isinstance(error.__cause__, OmegaConfBaseException):
+        text = ": ".join([text, *lines_of(error.__cause__)[:1]])
     full_key = getattr(error, "full_key", None)
     return [ConfigError(full_key, text) if full_key and full_key not in text else ConfigError(text)]
 
@@ -135,16 +138,25 @@ def _meant_by(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return did_you_mean(option, error.options or (), within=f"{group}=")
-    deleted = re.search(r"Could not delete from config. '(\w+)' does not exist", str(error))
+    deleted = re.search(r"Could not delete from config. '([\w.]+)' does not exist", str(error))
     if deleted:
-        return did_you_mean(
-            deleted[1], [path.name for path in conf_folder().iterdir() if path.is_dir()], within="~"
-        )
+        parent, dot, key = deleted[1].rpartition(".")
+        groups = [path.name for path in conf_folder().iterdir() if path.is_dir()]
+        return did_you_mean(key, _keys_below(parent, error) if dot else groups, within=f"~{parent}{dot}")
     cause = error.__cause__
-    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        keys = cause.parent_node.keys() if isinstance(cause.parent_node, DictConfig) else ()
-        return did_you_mean(str(cause.key), map(str, keys), within=cause.full_key.removesuffix(str(cause.key)))
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        key = str(cause.key)
+        keys = list(map(str, cause.parent_node.keys())) if isinstance(cause.parent_node, DictConfig) else []
+        return "" if key in keys else did_you_mean(key, keys, within=(cause.full_key or key).removesuffix(key))
     return ""
+
+
+def _keys_below(parent: str, error: BaseException) -> list[str]:
+    """The keys at `parent` of the config that Hydra was changing when it raised; its error tells nothing of it."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    config = frames[-1].f_locals.get("cfg") if frames else None
+    node = OmegaConf.select(config, parent) if isinstance(config, DictConfig) else None
+    return list(map(str, node.keys())) if isinstance(node, DictConfig) else []
 
 
 def messages(error: BaseException) -> list[str]:

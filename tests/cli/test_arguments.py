@@ -40,6 +40,12 @@ sys.exit(status)
         ),
         (("--qualty", "50"), "", "--qualty: a command goes first, one of compress, decompress, extract, info, mod"),
         (("--quality", "50", "compress"), "", "--quality: a command goes first, one of compress, decompress"),
+        (
+            ("--versoin",),
+            "",
+            "--versoin: a command goes first, one of compress, decompress, extract, info, models; did",
+        ),
+        (("--versoin",), "", "; did you mean --version?"),
     ],
 )
 def test_what_is_misspelt_is_told_with_what_is_nearest_and_the_usage_of_its_command(
@@ -56,10 +62,10 @@ def test_what_is_misspelt_is_told_with_what_is_nearest_and_the_usage_of_its_comm
 
 def test_names_behind_two_dashes_are_those_of_files(run) -> None:
     picture("./--odd.png")
-    assert run("compress", "--model", "comcnn_reccnn", "--checkpoint", "none", "--", "--odd.png", "a.qnt")[0] == 2
-    assert run("info", "--", "--odd.png")[
-        2
-    ] == "codec: --odd.png: not a Quintet file: it does not begin with a " + ("whole QNT header\n")
+    _, _, err = run("compress", "--model", "comcnn_reccnn", "--checkpoint", "none", "--", "--odd.png", "a.qnt")
+    assert one_line(err) == "codec: error: --checkpoint none, --model comcnn_reccnn: name one of them"
+    _, _, err = run("info", "--", "--odd.png")
+    assert one_line(err) == "codec: --odd.png: not a Quintet file: it does not begin with a whole QNT header"
 
 
 def test_an_option_may_be_shortened_and_its_value_may_begin_with_a_minus(run) -> None:

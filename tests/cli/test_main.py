@@ -209,6 +209,10 @@ def test_info_says_what_there_is_of_a_cut_file(run, codec: LearnedCodec) -> None
     a, b = out.split("in/b.qnt")
     assert a.startswith("in/a.qnt: 40×30, 3 channels\n")
     assert codec.fingerprint().hex() in a
+    for told in (a, b):
+        assert "  checksum     not that of these bytes: the file is cut or damaged\n" in told
+    assert re.search("  sections .* bytes are there\n", a)
+    assert re.search("  sections .* bytes are there, up to 4 of them the checksum\n", b)
     missing = int(re.search("  size +100 bytes are there, at least ([0-9]+) are missing\n", a)[1])
     assert 0 < missing <= lost
     assert f" {len(whole) - 1} bytes are there, the header does not tell how many there were\n" in b

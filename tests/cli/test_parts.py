@@ -8,6 +8,7 @@ from cli_files import one_line, runner
 from conftest import crop, make_codec
 from torch import Tensor
 
+from codec import bitstream
 from codec.checkpoint import save_weights
 from codec.data.image_file import read_image, write_image
 
@@ -58,7 +59,7 @@ def test_a_cut_file_is_shown_where_that_is_asked_for(run, file: Path) -> None:
     assert one_line(err).endswith("; if it is cut, --partial shows as much of it as is there")
     status, out, _ = run("decompress", "a.qnt", "part.png", "--partial")
     assert status == 0
-    assert "90×70; cut: all that the image takes is there" in out
+    assert "90×70; cut or damaged: all that the image takes is there" in out
     assert read_image("part.png").shape == (3, 70, 90)
 
 
@@ -69,16 +70,32 @@ def test_of_a_cut_file_is_told_how_much_is_there(capsys: pytest.CaptureFixture, 
     Path("b.qnt").write_bytes(whole[: 2 * len(whole) // 3])
     _, out, _ = run("decompress", "b.qnt", "part.png", "--partial")
     told = re.search(
-        r"90×70; cut: ([\d,]+) bytes are there, ([\d.]+) % of its levels, and all of them at --scale (\d)", out
+        r"90×70; cut or damaged: ([\d,]+) bytes are there, ([\d.]+) % of its levels, "
+        r"and all of them at --scale (\d)",
+        out,
     )
     assert int(told[1].replace(",", "")) == 2 * len(whole) // 3
     assert 1 < float(told[2]) < 50
     scale = int(told[3])
     _, out, _ = run("decompress", "b.qnt", "small.png", "--partial", "--scale", scale)
-    assert out.endswith("; cut: all that the image takes is there\n")
+    assert out.endswith("; cut or damaged: all that the image takes is there\n")
     Path("c.qnt").write_bytes(whole)
     run("decompress", "c.qnt", "whole small.png", "--scale", scale)
     assert read_image("small.png").equal(read_image("whole small.png"))
+    _, out, _ = run("decompress", "b.qnt", "crop.png", "--partial", "--crop", "0,0,64,33")
+    assert re.search(r"64×33; cut or damaged: [\d,]+ bytes are there, [\d.]+ % of its levels$", out.strip())
+
+
+def test_a_damaged_file_is_not_called_cut_alone(capsys: pytest.CaptureFixture, file: Path) -> None:
+    run = runner(capsys)
+    run("compress", "a.png", "b.qnt")
+    damaged = bytearray(Path("b.qnt").read_bytes())
+    _, (section,) = bitstream.unpack(bytes(damaged))
+    damaged[damaged.index(section) + 1] ^= 1  # of a string's length, behind the quality
+    Path("b.qnt").write_bytes(damaged)
+    status, out, _ = run("decompress", "b.qnt", "part.png", "--partial")
+    assert status == 0
+    assert f"90×70; cut or damaged: {len(damaged):,} bytes are there, " in out
 
 
 def test_a_pretrained_model_that_shows_no_part_is_refused_by_name(

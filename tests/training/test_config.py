@@ -123,6 +123,13 @@ FAULTS = [
     (["+model.widht=[8,8]"], r"error: model\.widht: ConvBaseline has no .*; did you mean model\.widths\?"),
     (["model=diffusion_wavlet"], r"error: .*'model/diffusion_wavlet' .*; did you mean model=diffusion_wavelet\?"),
     (["~schedulr"], r"error: Could not delete from config. 'schedulr' does not exist; did you mean ~scheduler\?"),
+    (["~model.widht"], r"error: .*'model\.widht' does not exist; did you mean ~model\.widths\?"),
+    (["~modle.widths"], r"error: Could not delete from config. 'modle\.widths' does not exist$"),
+    (
+        ['data.batch_size="${foo"'],
+        r'error: Error merging override data\.batch_size="\$\{foo": no viable .*\$\{foo\'$',
+    ),
+    (["hydra.run=3"], r"error: Error merging override hydra\.run=3: [^;]*$"),
     (["hydra/launcher=locl"], r"error: .*'hydra/launcher/locl' .*; did you mean hydra/launcher=local\?"),
     (["+model.depth=3"], r"error: model\.depth: ConvBaseline has no such argument; it has bottleneck, "),
     (["model=nonsense"], r"error: .*'model/nonsense' .*conv_baseline"),
