@@ -7,8 +7,8 @@
 
 Training is `Trainer.fit` with the preset's callbacks and a CSV log, as strategy=gpu or cpu trains, on random crops
 from memory: in a round some steps, then as many of the same in a bare loop. "Busy" is the device's time in one step
-of the bare loop over the Trainer's step; what is missing to 1 it waits. Encoding is of photographs of one size, so many analysed
-together. Times are those by the clock, once the device is done: nothing else is to run beside it.
+of the bare loop over the Trainer's step; what is missing to 1 it waits. Encoding is of photographs of one size, so
+many analysed together. Times are those by the clock, once the device is done: nothing else is to run beside it.
 """
 
 import argparse
