@@ -22,7 +22,7 @@ def logged(model: str) -> dict[str, float]:
     codec = make_codec(model, overrides=SMALL[model]).train()
     codec.prepare_training(RateDistortionLoss(rate_weight=0.01), torch.optim.Adam)
     settings = ("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary")
-    trainer = Trainer(accelerator="cpu", max_epochs=1, **dict.fromkeys(settings, False))
+    trainer = Trainer(accelerator="cpu", max_epochs=1, log_every_n_steps=1, **dict.fromkeys(settings, False))
     batch = (255 * images(2, 3, 32, 32)).byte()
     val = [NamedImage(str(n), (255 * images(3, *size)).byte()) for n, size in enumerate([(16, 16), (21, 35)])]
     trainer.fit(codec, DataLoader(batch, batch_size=2), DataLoader(val, batch_size=None))
