@@ -1,8 +1,8 @@
 """Files written once are decoded for ever; they change only with the format version, or a part's `arithmetic`.
 
 Each folder of tests/golden holds tiny weights, a file and what it decodes to. QUINTET_WRITE_GOLDEN=1 writes them
-anew, which is right only together with a new `codec.bitstream.VERSION` or, of those that have such a part, with what
-it tells the fingerprint, by which files of before are refused.
+anew, which is right only together with a new `codec.bitstream.VERSION` or, of those that have such a part, with
+what it tells the fingerprint, by which files of before are refused.
 """
 
 import os
