@@ -90,7 +90,7 @@ class RateDistortionModule(LightningModule):
         """`batch` as `reconstruct` takes it."""
         loss, shown = self.trained_terms(batch)
         self.log("loss", shown["loss"], prog_bar=True, logger=False)
-        # What no logger is going to show costs a sixth of a small codec's step to hand over.
+        # To hand over what no logger is going to show takes time that quick steps feel.
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:
             images = batch if isinstance(batch, Tensor) else batch[0]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # Levels that ONEDNN_MAX_CPU_ISA can hold oneDNN to, which convolves on CPUs, and at which it emulates bfloat16.
 _EMULATED_AT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
-ROUGHLY_FROM = 20.0
+ROUGHLY_FROM = 20.0  # of the qualities 0 to 100; at 5 a pixel was seen to change by 2
 
 _rounds: ContextVar[bool] = ContextVar("rounds", default=True)
 _ON_A_GPU = threading.RLock()
