@@ -43,6 +43,13 @@ def check_within(key: str, value: Any, allowed: range | tuple[float, float]) -> 
         raise ArgumentError(key, value, f"allowed are numbers {ends}")
 
 
+def check_names(key: str, values: Any) -> None:
+    """`values` is a list of one or more names."""
+    listed = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else []
+    if not listed or not all(isinstance(value, str) and value for value in listed):
+        raise ArgumentError(key, values, "allowed are lists of names, such as [decoder]")
+
+
 def check_seed(key: str, value: Any) -> None:
     """`value` is a seed that Python, NumPy and torch all take."""
     check_integer(key, value, 0, 2**32 - 1)

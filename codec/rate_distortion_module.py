@@ -1,18 +1,20 @@
 """RateDistortionModule: how a learned codec is trained, validated and tested with Lightning."""
 
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck
 from codec.entropy.tables import CodingTables
+from codec.errors import ArgumentError, did_you_mean
 from codec.losses import RateDistortionLoss
 from codec.measure import Row, measure, warm_up
 from codec.metrics import image_quality, mean_of_rows
@@ -52,6 +54,7 @@ class RateDistortionModule(LightningModule):
         self._optimizer: Callable[..., Optimizer] | None = None
         self._scheduler: Callable[..., LRScheduler] | None = None
         self._prior_lr_factor = 1.0
+        self._still: list[nn.Module] = []  # what stays in evaluation mode
         self._rows: list[Row] = []
 
     def bottlenecks(self) -> list[EntropyBottleneck]:
@@ -64,15 +67,47 @@ class RateDistortionModule(LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
         prior_lr_factor: float = 1.0,
+        trained: Sequence[str] | None = None,
     ) -> None:
         """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch.
 
-        The distributions of the priors learn at `prior_lr_factor` times the optimizer's rate.
+        The distributions of the priors learn at `prior_lr_factor` times the optimizer's rate. Of modules named in
+        `trained`, as `named_modules` has them, the weights learn; all others stay as they are. None: all learn.
+        Raises ArgumentError where the codec has no such module, or one without weights that could learn.
         """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
         self._prior_lr_factor = prior_lr_factor
         for bottleneck in self.bottlenecks():
             bottleneck.shapes_latent = loss.rate_weight > 0
+        if trained is not None:
+            self._freeze_all_but(trained)
+
+    def _freeze_all_but(self, trained: Sequence[str]) -> None:
+        learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in self.named_modules()}
+        for name in trained:
+            if not name or not learning.get(name):
+                parts = [part for part, weights in learning.items() if part and weights]
+                top = ", ".join(part for part in parts if "." not in part)
+                raise ArgumentError(
+                    "trained", name, f"parts of this model that learn are {top}{did_you_mean(name, parts)}"
+                )
+        kept = {id(p) for name in trained for p in learning[name]}
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
+        names = tuple(f"{name}." for name in trained)
+        # BatchNorm's statistics are no parameters, but change what the weights of a part amount to.
+        self._still = [
+            part
+            for name, part in self.named_modules()
+            if isinstance(part, _NormBase) and not f"{name}.".startswith(names)
+        ]
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self._still:
+            part.eval()
+        return self
 
     def configure_optimizers(self) -> dict[str, Any]:
         priors = [p for module in self.modules() if isinstance(module, CodingTables) for p in module.parameters()]

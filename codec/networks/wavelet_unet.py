@@ -14,46 +14,38 @@ _UNIT = 0.25
 
 
 class WaveletUNet(nn.Module):
-    """A U-Net from 1/2 to 1/8 of the resolution, which sees what the wavelet gives and the levels of its details.
+    """A U-Net at 1/2 and 1/4 of the resolution, which sees what the wavelet gives and the levels of its details.
 
-        base, 2×2 pixels as channels ── 3×3 ──┬─ block ───────────────── + ─ blocks ── 3×3 ── 2×2 pixels · step / 4
-        levels of 1/2 ─────────────────────┘  ├─ 2×2, stride 2           │
-        levels of 1/4 ── 3×3 ──────────────── + ── blocks ──────── + ─ blocks ─ 2×2 transposed
-        levels of 1/8 ── 3×3 ────────────────────── + ── blocks ───┘
+        base, 2×2 pixels as channels ── 3×3 ──┬─ block ───────────────────────── + ─ blocks ── 3×3 ── 2×2 pixels · step / 4
+        levels of 1/2 ─────────────────────┘  ├─ 2×2, stride 2                   │
+        levels of 1/4 ── 3×3 ──────────────── + ── blocks ── 2×2 transposed ─────┘
 
     `base` `[B, C, H, W]` is the wavelet's own reconstruction, and the result, as large, is to be added to it. The
-    last three of `levels` are the decoded details `[B, 3C, H/8, W/8]` … `[B, 3C, H/2, W/2]` in units of the
+    last two of `levels` are the decoded details `[B, 3C, H/4, W/4]` and `[B, 3C, H/2, W/2]` in units of the
     quantiser's `step`, `[B, 1, 1, 1]` or a number; `quality` `[B]`, 0–100, sets the scale and shift of every
-    block's features. The last convolution starts at zero.
+    block's features. The last convolution starts at zero. A stage at 1/8, of three blocks of 128 channels, brought
+    0.007 dB for 28 % of the time.
     """
 
-    def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64)) -> None:
         super().__init__()
-        half, quarter, eighth = widths
+        half, quarter = widths
         details = 3 * image_channels
         self.stem = nn.Conv2d(4 * image_channels + details, half, 3, padding=1)
         self.quarter_levels = nn.Conv2d(details, quarter, 3, padding=1)
-        self.eighth_levels = nn.Conv2d(details, eighth, 3, padding=1)
         self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
-        self.to_eighth = nn.Conv2d(quarter, eighth, 2, stride=2)
-        self.from_eighth = nn.ConvTranspose2d(eighth, quarter, 2, stride=2)
         self.from_quarter = nn.ConvTranspose2d(quarter, half, 2, stride=2)
         self.down_half = RatedBlocks(half, 1)
-        self.down_quarter = RatedBlocks(quarter, 2)
-        self.middle = RatedBlocks(eighth, 3)
-        self.up_quarter = RatedBlocks(quarter, 2)
+        self.middle = RatedBlocks(quarter, 4)
         self.up_half = RatedBlocks(half, 2)
         self.head = zero_(nn.Conv2d(half, 4 * image_channels, 3, padding=1))
 
     def forward(self, base: Tensor, levels: Sequence[Tensor], step: Tensor | float, quality: Tensor) -> Tensor:
-        eighth, quarter, half = (quick_layout(companded(level)) for level in levels[-3:])
+        quarter, half = (quick_layout(companded(level)) for level in levels[-2:])
         rate = nearness_to_knots(quality)
         image = quick_layout(4 * F.pixel_unshuffle(base - 0.5, 2))
-        half = self.stem(torch.cat([image, half], 1))
-        half = self.down_half(half, rate)
-        quarter = self.down_quarter(self.to_quarter(half) + self.quarter_levels(quarter), rate)
-        eighth = self.middle(self.to_eighth(quarter) + self.eighth_levels(eighth), rate)
-        quarter = self.up_quarter(quarter + self.from_eighth(eighth), rate)
+        half = self.down_half(self.stem(torch.cat([image, half], 1)), rate)
+        quarter = self.middle(self.to_quarter(half) + self.quarter_levels(quarter), rate)
         half = self.up_half(half + self.from_quarter(quarter), rate)
         return F.pixel_shuffle(self.head(half).float(), 2) * (step * _UNIT)
 

@@ -229,11 +229,11 @@ class DiffusionAutoencoder(LearnedCodec):
             return super().draw(coded, part, size)
         # The U-Net sees less far than wavelet and U-Net together.
         levels, quality = coded
-        seen = part.grown(self._unet_reach(), 8, size)
+        seen = part.grown(self._unet_reach(), 4, size)
         told = seen.grown(self._wavelet_reach(), self.stride, size)
         pyramid = self.bottleneck.dequantised([told.of(tensor, size) for tensor in levels], quality)
         base = seen.within(told).of(self.shortcut.synthesis(pyramid), told.size)
-        details = [seen.within(told).of(tensor, told.size) for tensor in pyramid[-3:]]
+        details = [seen.within(told).of(tensor, told.size) for tensor in pyramid[-2:]]
         return part.within(seen).of(self._undone(base, details, quality), seen.size)
 
     def tensors_of_scale(self, scale: int) -> int:
@@ -260,20 +260,20 @@ class DiffusionAutoencoder(LearnedCodec):
 
     def _unet_reach(self) -> int:
         def shapes(size: Size) -> list[tuple[int, int, int]]:
-            return [(self.image_channels, *size), *self.latent_shapes(size)[-3:]]
+            return [(self.image_channels, *size), *self.latent_shapes(size)[-2:]]
 
         def undone(inputs: list[Tensor]) -> list[Tensor]:
             base, *details = inputs
             quality = base.new_full((1,), 50.0) if self.bottleneck.variable_rate else None
             return [self._undone(base, details, quality)]
 
-        return self.reach_of("unet", undone, shapes, unit=8)
+        return self.reach_of("unet", undone, shapes, unit=4)
 
     def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
-        return self._undone(self.shortcut.synthesis(y_hats), y_hats[-3:], quality)
+        return self._undone(self.shortcut.synthesis(y_hats), y_hats[-2:], quality)
 
     def _undone(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
-        """The wavelet's image and its details of 1/8, 1/4 and 1/2 → `x_hat`."""
+        """The wavelet's image and its details of 1/4 and 1/2 → `x_hat`."""
         step, known = self.bottleneck.step(quality), _known(quality, base)
         levels = [tensor / step for tensor in details]
         with roughly(self, base.device.type, known):

@@ -85,7 +85,9 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.attempt("data", lambda: data.code_by(codec.training_coding()))
     _check_processes(trainer, config.strategy.devices)
     check_cuda_graph(config, trainer)
-    codec.prepare_training(loss, optimizer, scheduler, prior_lr_factor=config.prior_lr_factor)
+    with Builder(config) as build:
+        of = {"prior_lr_factor": config.prior_lr_factor, "trained": config.trained}
+        build.attempt("trained", lambda: codec.prepare_training(loss, optimizer, scheduler, **of))
     return TrainingParts(codec, data, trainer, precision)
 
 

@@ -24,6 +24,7 @@ from codec.checks import (
     check_from_zero,
     check_integer,
     check_loss,
+    check_names,
     check_positive,
     check_seed,
     together,
@@ -56,6 +57,8 @@ def check_training(config: DictConfig) -> None:
         build.faults += _of_two_lengths(config)
         build.faults += _cannot_go_on(config)
         build.attempt("prior_lr_factor", lambda: check_positive("prior_lr_factor", config.prior_lr_factor))
+        if config.trained is not None:
+            build.attempt("trained", lambda: check_names("trained", config.trained))
         if config.get("quantization") is not None:
             build.attempt("quantization", lambda: _check(check_bottleneck, config.quantization))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
