@@ -11,7 +11,7 @@ from codec.bitstream import QUALITY_UNIT, BitstreamError, pack_strings
 from codec.checks import check_bottleneck, check_flag, check_integers
 from codec.entropy import unbounded
 from codec.entropy.priors.prior import Prior, Size, check_exact
-from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite, Targets
+from codec.entropy.rdoq import BIT, BitsAhead, Choose, ChooseAndWrite, ChooseInTraining, Targets
 from codec.entropy.walk import Code, Measure, Read, ReadWhatIsThere, Train, Watched, Write
 from codec.errors import ArgumentError, EncodeError
 from codec.networks.exact import UnusableWeightsError, exact_kernels, whole
@@ -246,30 +246,27 @@ class EntropyBottleneck(nn.Module):
 
     def _trained(self, exact: Sequence[Tensor], quality: Tensor | None) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Without a look at any value, for which a GPU would have to wait; see `forward`."""
+        usable = [torch.nan_to_num(e if self.shapes_latent else e.detach()) for e in exact]
         if self.noise == "chosen":
-            exact = self._chosen(exact, quality)
-        usable = [torch.nan_to_num(e) for e in exact]
-        code = Train(self.noise in ("uniform", "paper"))
-        self._visit([e if self.shapes_latent else e.detach() for e in usable], code, quality)
+            code = ChooseInTraining()
+            common, steps = self.step(quality), self.steps(quality)
+            worth = [(exact[0].new_ones(()) * step / common).detach() ** 2 / BIT for step in steps]
+            levels = self._visit_choosing(usable, worth, quality, code)
+            noisy = [e + (level - e).detach() for e, level in zip(exact, levels, strict=True)]
+        else:
+            code = Train(self.noise in ("uniform", "paper"))
+            self._visit(usable, code, quality)
+            noisy = [self._noisy(e) for e in exact]
         bits = dict(code.bits)
         # 0 but for a latent that is not finite: the loss tells so.
         bits["y"] = bits["y"] + sum((0 * e.detach()).flatten(1).sum(1) for e in exact)
-        return self.dequantised([self._noisy(e) for e in exact], quality), bits
+        return self.dequantised(noisy, quality), bits
 
     def _visit(self, levels: Sequence[Tensor | Targets], code: Code, quality: Tensor | None) -> list[Tensor]:
         values = [level.real if isinstance(level, Targets) else level for level in levels]
         sizes = [(len(tensor), *tensor.shape[-2:]) for tensor in values]
         with nullcontext() if self.training else exact_kernels(values[0].device.type):
             return self.prior.visit(levels, sizes, code, quality)
-
-    def _chosen(self, exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
-        """Whole levels, whose gradient is the identity."""
-        common, steps = self.step(quality), self.steps(quality)
-        worth = [(exact[0].new_ones(()) * step / common) ** 2 / BIT for step in steps]
-        with torch.no_grad():
-            usable = [torch.nan_to_num(tensor) for tensor in exact]
-            levels = self._visit_choosing(usable, worth, quality, Choose(training=True))
-        return [tensor + (level - tensor).detach() for tensor, level in zip(exact, levels, strict=True)]
 
     def _visit_choosing(
         self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Code
@@ -294,8 +291,6 @@ class EntropyBottleneck(nn.Module):
         return head + pack_strings(strings)
 
     def _noisy(self, levels: Tensor) -> Tensor:
-        if self.noise == "chosen":
-            return levels
         if self.noise == "straight_through":
             return whole(levels)
         if self.noise == "uniform":
