@@ -41,8 +41,8 @@ class EntropyBottleneck(nn.Module):
 
     `noise` is what the decoder is trained with: `uniform` U(−½, ½) steps, `paper` randn·0.5 − 0.5 steps,
     `straight_through` rounding whose gradient is the identity, or `chosen`, as that, to the levels that an encoder
-    chooses (see `choose`) if a step of every channel is worth the same; a step of training takes a third longer
-    so. With the latter two the prior sees whole levels as well.
+    chooses (see `choose`) if a step of every channel is worth the same; a step of training takes an eighth
+    longer so. With the latter two the prior sees whole levels as well.
 
     `prior` makes the probability model from the channels, the largest level of an alphabet, and `groups` (see
     ChannelContextPrior). Raises TypeError, naming the module, if a decoder would not be exact with it.

@@ -44,7 +44,7 @@ class Choose:
 
 
 class ChooseInTraining(Train):
-    """As Choose, by the bits that the prior itself says, which are quicker to tell, and sums those as Train does."""
+    """As Choose, by the bits that the prior says, which are quicker to tell, and sums those as Train does."""
 
     def __init__(self) -> None:
         super().__init__(noisy=False)

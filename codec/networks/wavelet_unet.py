@@ -16,15 +16,14 @@ _UNIT = 0.25
 class WaveletUNet(nn.Module):
     """A U-Net at 1/2 and 1/4 of the resolution, which sees what the wavelet gives and the levels of its details.
 
-        base, 2×2 pixels as channels ── 3×3 ──┬─ block ───────────────────────── + ─ blocks ── 3×3 ── 2×2 pixels · step / 4
-        levels of 1/2 ─────────────────────┘  ├─ 2×2, stride 2                   │
-        levels of 1/4 ── 3×3 ──────────────── + ── blocks ── 2×2 transposed ─────┘
+        base, 2×2 pixels as channels ─ 3×3 ─┬─ block ─────────────────── + ─ blocks ─ 3×3 ─ 2×2 pixels · step / 4
+        levels of 1/2 ───────────────────┘  ├─ 2×2, stride 2             │
+        levels of 1/4 ─ 3×3 ─────────────── + ─ blocks ─ 2×2 transposed ─┘
 
     `base` `[B, C, H, W]` is the wavelet's own reconstruction, and the result, as large, is to be added to it. The
     last two of `levels` are the decoded details `[B, 3C, H/4, W/4]` and `[B, 3C, H/2, W/2]` in units of the
     quantiser's `step`, `[B, 1, 1, 1]` or a number; `quality` `[B]`, 0–100, sets the scale and shift of every
-    block's features. The last convolution starts at zero. A stage at 1/8, of three blocks of 128 channels, brought
-    0.007 dB for 28 % of the time.
+    block's features. The last convolution starts at zero.
     """
 
     def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64)) -> None:
