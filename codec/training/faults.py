@@ -107,6 +107,7 @@ def quieten() -> None:
         ".*model summary.*",
         ".*smaller than the logging interval.*",
         ".*lr_scheduler.step.*before.*",
+        ".*in eval mode at the start of training.*",
         ".*srun. command is available on your system but is not used.*",
     ):
         warnings.filterwarnings("ignore", message=message)
