@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Self
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from codec.checks import check_names
 from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck
 from codec.entropy.tables import CodingTables
@@ -54,7 +54,7 @@ class RateDistortionModule(LightningModule):
         self._optimizer: Callable[..., Optimizer] | None = None
         self._scheduler: Callable[..., LRScheduler] | None = None
         self._prior_lr_factor = 1.0
-        self._still: list[nn.Module] = []  # what stays in evaluation mode
+        self._trained: tuple[str, ...] = ()  # how the names of all that learns begin; empty: there is nothing else
         self._rows: list[Row] = []
 
     def bottlenecks(self) -> list[EntropyBottleneck]:
@@ -72,8 +72,8 @@ class RateDistortionModule(LightningModule):
         """Gives the codec what `Trainer.fit` needs: `optimizer(parameters)`, `scheduler(optimizer)` per epoch.
 
         The distributions of the priors learn at `prior_lr_factor` times the optimizer's rate. Of modules named in
-        `trained`, as `named_modules` has them, the weights learn; all others stay as they are. None: all learn.
-        Raises ArgumentError where the codec has no such module, or one without weights that could learn.
+        `trained`, as `named_modules` has them, the weights learn; all others stay as they are from here on. None:
+        all learn that do so now. Raises ArgumentError where the codec has no such module, or one that does not learn.
         """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
         self._prior_lr_factor = prior_lr_factor
@@ -83,6 +83,7 @@ class RateDistortionModule(LightningModule):
             self._freeze_all_but(trained)
 
     def _freeze_all_but(self, trained: Sequence[str]) -> None:
+        check_names("trained", trained)
         learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in self.named_modules()}
         for name in trained:
             if not name or not learning.get(name):
@@ -94,19 +95,15 @@ class RateDistortionModule(LightningModule):
         kept = {id(p) for name in trained for p in learning[name]}
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
-        names = tuple(f"{name}." for name in trained)
-        # BatchNorm's statistics are no parameters, but change what the weights of a part amount to.
-        self._still = [
-            part
-            for name, part in self.named_modules()
-            if isinstance(part, _NormBase) and not f"{name}.".startswith(names)
-        ]
+        self._trained = tuple(f"{name}." for name in trained)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        for part in self._still:
-            part.eval()
+        for name, part in self.named_modules() if self._trained else ():
+            # BatchNorm's statistics are no parameters, but change what the weights of a part amount to.
+            if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm) and not f"{name}.".startswith(self._trained):
+                part.eval()
         return self
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -272,9 +272,10 @@ class EntropyBottleneck(nn.Module):
         self, targets: Sequence[Tensor], worth: Sequence[Tensor], quality: Tensor | None, code: Code
     ) -> list[Tensor]:
         if self.bounded:  # to what a file's levels are
-            ends = [targets[0].new_full((), 0.5) / step for step in self.steps(quality)]
-            for target, end in zip(targets, ends, strict=True):
-                target.clamp_(torch.floor(0.5 - end), torch.floor(0.5 + end))
+            with torch.no_grad():
+                ends = [targets[0].new_full((), 0.5) / step for step in self.steps(quality)]
+            lowest, highest = ([torch.floor(0.5 + sign * end) for end in ends] for sign in (-1, 1))
+            targets = [_Within.apply(*ones) for ones in zip(targets, lowest, highest, strict=True)]
         pairs = zip(targets, worth, strict=True)
         told = [Targets(target, w[(None,) * (target.ndim - w.ndim)]) for target, w in pairs]
         return self._visit(told, code, quality)
@@ -307,6 +308,18 @@ def are_codable(levels: Sequence[Tensor]) -> bool:
 def _octaves(quality: Tensor) -> Tensor:
     """The binary logarithm of the step at each quality over that at 50, `[B, 1, 1, 1]`."""
     return (OCTAVES * (0.5 - quality.float() / QUALITIES[1])).view(-1, 1, 1, 1)
+
+
+class _Within(torch.autograd.Function):
+    """clamp(x, low, high) whose gradient is the identity; in place where none is wanted."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        return x.clamp(low, high) if ctx.needs_input_grad[0] else x.clamp_(low, high)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
 
 
 class _Clamp(torch.autograd.Function):

@@ -44,7 +44,10 @@ class Choose:
 
 
 class ChooseInTraining(Train):
-    """As Choose, by the bits that the prior says, which are quicker to tell, and sums those as Train does."""
+    """As Choose, by the bits that the prior says, which are quicker to tell, and sums those as Train does.
+
+    Side information is then made of what the levels are chosen for, as nothing is chosen yet.
+    """
 
     def __init__(self) -> None:
         super().__init__(noisy=False)

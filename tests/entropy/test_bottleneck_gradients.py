@@ -1,10 +1,13 @@
 """What the entropy bottleneck does in training: gradients of the rate and of the levels, and noise."""
 
+import functools
+
 import pytest
 import torch
 from bottlenecks import make_bottleneck, model_of, sample_levels
 from conftest import generator
 
+from codec.entropy import EntropyBottleneck, FactorizedPrior
 from codec.entropy.rdoq import BIT
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,6 +127,24 @@ def test_chosen_levels_cost_less_than_the_nearest_and_their_gradient_is_the_iden
     upstream = torch.randn(y.shape, generator=generator(1))
     decoded[0].backward(upstream)
     torch.testing.assert_close(y.grad, upstream)
+
+
+@pytest.mark.parametrize("quality", [0.0, 10.0, 50.0])
+def test_the_bits_pull_as_much_on_a_latent_whose_level_is_chosen_as_on_one_that_is_rounded(quality):
+    prior = functools.partial(FactorizedPrior, filters=[3])
+    pull, levels = [], []
+    for noise in ("chosen", "straight_through"):
+        torch.manual_seed(0)
+        bottleneck = EntropyBottleneck([1], 3, noise, prior, variable_rate=True).train()
+        # At the ends of the latent, and between the last level and them.
+        y = torch.linspace(-0.5, 0.5, 401).view(1, 1, 1, -1).requires_grad_()
+        (y_hat,), bits = bottleneck([y], torch.tensor([quality]))
+        bits["y"].sum().backward()
+        pull.append(y.grad)
+        levels.append(y_hat.detach())
+    same = levels[0] == levels[1]
+    assert float(same.float().mean()) > 0.5
+    torch.testing.assert_close(pull[0][same], pull[1][same])
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
