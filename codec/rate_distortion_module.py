@@ -73,7 +73,7 @@ class RateDistortionModule(LightningModule):
 
         The distributions of the priors learn at `prior_lr_factor` times the optimizer's rate. Of modules named in
         `trained`, as `named_modules` has them, the weights learn; all others stay as they are from here on. None:
-        all learn that do so now. Raises ArgumentError where the codec has no such module, or one that does not learn.
+        all that learn now. Raises ArgumentError where the codec has no such module, or one that does not learn.
         """
         self._loss, self._optimizer, self._scheduler = loss, optimizer, scheduler
         self._prior_lr_factor = prior_lr_factor
