@@ -21,7 +21,7 @@ class MovingAverage(WeightAveraging):
         if type(decay) not in (int, float) or not 0 <= decay < 1:
             raise ArgumentError("decay", decay, "allowed are numbers from 0 up to, not including, 1")
         check_integer("every_n_steps", every_n_steps, 1)
-        super().__init__(avg_fn=partial(_average, decay))
+        super().__init__(multi_avg_fn=partial(_average_, decay))
         self.every_n_steps = every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -29,6 +29,12 @@ class MovingAverage(WeightAveraging):
         return step_idx is not None and step_idx % self.every_n_steps == 0
 
 
-def _average(decay: float, average: Tensor, current: Tensor, updates: Tensor) -> Tensor:
+def _average_(decay: float, averages: list[Tensor], currents: list[Tensor], updates: Tensor) -> None:
+    """All tensors of one type at once: a context prior has so many that a GPU would wait for Python's loop."""
+    if not averages[0].is_floating_point():  # what is counted
+        torch._foreach_copy_(averages, currents)
+        return
     kept = torch.clamp((1 + updates) / (10 + updates), max=decay)
-    return average + (1 - kept) * (current - average)
+    apart = torch._foreach_sub(currents, averages)
+    torch._foreach_mul_(apart, (1 - kept).to(averages[0].dtype))
+    torch._foreach_add_(averages, apart)
