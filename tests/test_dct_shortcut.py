@@ -63,6 +63,22 @@ def test_transform_and_networks_learn(scheme: str, options: tuple) -> None:
     assert not {name for name in left if not name.startswith("bottleneck.")}
 
 
+@pytest.mark.parametrize("conv", ["conv_baseline", "conv_enhanced"])
+def test_the_dct_is_all_of_a_convolutional_encoder(conv: str, photograph: Tensor) -> None:
+    codec = with_dct(conv, *VARIABLE)
+    x = codec.pad(crop(photograph, 64, 64)[None] / 255)
+    for name, weights in codec.named_parameters():
+        if not name.startswith("shortcut."):
+            torch.nn.init.ones_(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(codec.g_a(x), [codec.shortcut.analysis(x)], atol=0, rtol=0)
+
+
+def test_skips_beside_the_dct_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"skip_channels=\[0, 0, 2\]: with a shortcut allowed are zeros only"):
+        with_dct("conv_enhanced", "model.skip_channels=[0,0,2]")
+
+
 def test_with_a_variable_rate_what_a_decoder_adds_is_counted_in_steps(scheme: str, photograph: Tensor) -> None:
     codec = with_dct(scheme, *VARIABLE)
     last = [module for module in codec.modules() if getattr(module, "out_channels", 0) == 3][-1]
