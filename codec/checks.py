@@ -5,6 +5,7 @@ classes, which need torch, so that a config can be refused before torch is impor
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,12 @@ def check_within(key: str, value: Any, allowed: range | tuple[float, float]) -> 
     if type(value) not in (int, float) or not lowest <= value <= highest:
         ends = f"from {lowest:g}" if math.isinf(highest) else f"{lowest:g} to {highest:g}"
         raise ArgumentError(key, value, f"allowed are numbers {ends}")
+
+
+def check_number(key: str, value: Any) -> None:
+    """`value` is a number of any kind, and finite."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ArgumentError(key, value, "allowed are numbers")
 
 
 def check_names(key: str, values: Any) -> None:

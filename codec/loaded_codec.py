@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from codec.checks import check_integer
+from codec.checks import check_integer, check_number
 from codec.coded_image import File, Kind, opened
 from codec.errors import ArgumentError, EncodeError, warn_of
 from codec.metadata import Metadata
@@ -230,6 +230,7 @@ def set_to(learned: "LearnedCodec", quality: float | None = None, effort: int | 
     if quality is not None:
         if learned.qualities is None:
             raise ArgumentError("quality", quality, "the codec of this checkpoint has one quality only")
+        check_number("quality", quality)
         quality = int(quality) if float(quality).is_integer() else float(quality)
         learned.set_quality(quality)
         if learned.quality != quality:

@@ -78,11 +78,8 @@ class Crop(NamedTuple):
         window = Window(self.y, self.y + self.height, self.x, self.x + self.width)
         inside = min(self.x, self.y) >= 0 and window.bottom <= height and window.right <= width
         if min(self.width, self.height) < 1 or not inside:
-            raise ArgumentError(
-                "crop",
-                ",".join(map(str, self)),
-                f"allowed are parts X,Y,W,H of the image's {width}×{height} pixels",
-            )
+            pixels = f"the image's {width}×{height} pixels: X + W and Y + H are at most these"
+            raise ArgumentError("crop", ",".join(map(str, self)), f"allowed are parts X,Y,W,H of {pixels}")
         return window
 
 

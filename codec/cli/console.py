@@ -62,7 +62,9 @@ def complain(text: str) -> None:
 
 def reason(error: BaseException, path: Place | None = None) -> str:
     """One line that says what went wrong, with which file: `path`, unless the error knows better."""
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, IsADirectoryError):
+        path, text = error.filename or path, "is a folder: name the files in it"
+    elif isinstance(error, OSError) and error.strerror:
         path, text = error.filename or path, error.strerror
     else:
         kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__

@@ -60,7 +60,7 @@ def compress(options: argparse.Namespace) -> int:
         complain(f"with the pretrained model {weights.label}; `codec models` lists others")
     codec = Codec(learned.to(device), weights)
     if runs_backwards(learned) and (options.quality is not None or target):
-        complain(f"its quality is {A_RATIO}")
+        complain(f"{codec.name or options.checkpoint}: its quality is {A_RATIO}")
     compressor = _Compressor(codec, options, target)
     size = 1 if target else codec.batch_size(options.batch)
     with side_by_side(options.jobs):

@@ -103,14 +103,18 @@ def check_folder_of(output: Path) -> None:
         )
 
 
-def check_target(target: Path, force: bool) -> None:
-    """Raises UsageError if nothing can or may be written there. A link there is replaced, not what it names."""
+def check_target(target: Path, force: bool, may_skip: bool = False) -> None:
+    """Raises UsageError if nothing can or may be written there. A link there is replaced, not what it names.
+
+    `may_skip`: the command has an option that leaves files that are there.
+    """
     if os.path.lexists(target):
         if target.exists() and not target.is_file():  # a folder, or a device, which renaming would replace
             raise UsageError(f"{target} exists already and is no file")
         if not force:
             what = "exists already" if target.exists() else "is a link to what is not there"
-            raise UsageError(f"{target} {what}: --force overwrites it")
+            leaves = ", --skip-existing leaves it" if may_skip and target.exists() else ""
+            raise UsageError(f"{target} {what}: --force overwrites it{leaves}")
     folder = _lowest_there(target)
     if not folder.is_dir():
         raise UsageError(f"{target}: {folder} is no folder")
@@ -170,7 +174,7 @@ def _checked(jobs: list[Job], faults: list[str], force: bool, skip_existing: boo
             left.append(job)
     targets = [job.target for job in left if job.target != STANDARD]
     for target in targets:
-        check_target(target, force)
+        check_target(target, force, may_skip=True)
     sources = {job.source for job in left if job.source != STANDARD}
     inputs = {_place(source) for source in sources} | {source.resolve() for source in sources}
     overwritten = {_place(target) for target in targets} & inputs

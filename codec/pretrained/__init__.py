@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.bitstream import QUALITY_UNIT
+from codec.checks import check_number
 from codec.errors import ArgumentError, CheckpointError, did_you_mean
 
 FOLDER = Path(__file__).parent
@@ -130,6 +131,7 @@ class PretrainedModel:
             return self.weights[(len(self.weights) - 1) // 2]
         if self.ends is None:
             raise CheckpointError(f"quality {quality}: the model {self.name} has one quality only, name none")
+        check_number("quality", quality)
         lowest, highest = self.ends
         for weights in self.weights:
             if weights.accepts and lowest <= quality <= highest:

@@ -62,6 +62,10 @@ def check_training(config: DictConfig) -> None:
         if config.get("quantization") is not None:
             build.attempt("quantization", lambda: _check(check_bottleneck, config.quantization))
         build.attempt("data", lambda: _check(check_data, config.data, DATA))
+        if config.data.get("train", ...) is None:
+            build.faults.append(
+                ConfigError("data.train", None, "this data has no train images: choose another data=...")
+            )
         build.attempt("loss", lambda: _check(check_loss, config.loss, LOSS))
         build.attempt("optimizer", lambda: check_positive("optimizer.lr", config.optimizer.get("lr", 1)))
         build.attempt("trainer", lambda: _check(check_trainer, config.trainer))

@@ -180,15 +180,20 @@ def cause_of(error: BaseException) -> BaseException:
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
     """Has SIGTERM raise KeyboardInterrupt in this block, unless somebody else handles it."""
-    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
+    handled = signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    if not handled:
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
+    except RuntimeError as error:
+        # Sent to a whole group, it ends a DataLoader's workers too, and torch raises that on top of the interrupt.
+        if _interrupted.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _interrupted.clear()
+        if not handled:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _interrupted.clear()
 
 
 def raise_if_lost() -> None:

@@ -50,6 +50,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             if started is not None:
                 print(started)
             print(f"{'resuming' if resumed_from else 'training'} in {run.path}: {described(codec)}\n{precision}")
+            if config.trained is not None and config.start_from is None:
+                print("all other parts stay as they are made, untrained: start_from= brings weights")
             if not validates(config):
                 print("no epoch is validated: the last weights are kept instead of the best")
         try:
@@ -82,9 +84,11 @@ def lengthened(config: DictConfig) -> DictConfig:
 
 
 def described(codec: LearnedCodec) -> str:
-    """What is trained, and how large it is: "ConvBaseline, 523,000 parameters"."""
+    """What is trained, and how large it is: "ConvBaseline, 523,000 parameters, of which 90,000 learn"."""
     parameters = sum(parameter.numel() for parameter in codec.parameters())
-    return f"{type(codec).__name__}, {parameters:,} parameters"
+    learning = sum(parameter.numel() for parameter in codec.parameters() if parameter.requires_grad)
+    some = f", of which {learning:,} learn" if learning < parameters else ""
+    return f"{type(codec).__name__}, {parameters:,} parameters{some}"
 
 
 def test(config: DictConfig, run: RunFolder, parts: TrainingParts, val_loss: float) -> None:

@@ -62,5 +62,5 @@ class Lines(ProgressBar):
         """What is reached, with the losses that were logged last."""
         logged = [key for key in ("train/loss", "val/loss") if key in trainer.callback_metrics]
         told = [f"{key.removeprefix('train/')} {float(trainer.callback_metrics[key]):.4g}" for key in logged]
-        print(f"{self._reached}: {', '.join(told)}", flush=True)
+        print(f"{self._reached}{': ' if told else ''}{', '.join(told)}", flush=True)
         self._told, self._reached = time.monotonic(), ""

@@ -193,7 +193,10 @@ def test_info_goes_on_after_a_bad_file(run) -> None:
     assert out.startswith("b.qnt: 16×16")
     first, second, third = err.splitlines()
     assert first.startswith("codec: a.qnt: not a Quintet file")
-    assert (second, third) == ("codec: none.qnt: No such file or directory", "codec: folder: Is a directory")
+    assert (second, third) == (
+        "codec: none.qnt: No such file or directory",
+        "codec: folder: is a folder: name the files in it",
+    )
 
 
 def test_info_says_what_there_is_of_a_cut_file(run, codec: LearnedCodec) -> None:

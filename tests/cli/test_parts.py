@@ -42,7 +42,8 @@ def test_what_is_no_crop_is_refused_before_any_work(text: str, run) -> None:
 def test_a_crop_outside_the_image_fails_that_file(run) -> None:
     status, _, err = run("decompress", "a.qnt", "part.png", "--crop", "50,0,41,10")
     assert status == 1
-    assert "--crop 50,0,41,10: allowed are parts X,Y,W,H of the image's 90×70 pixels" in one_line(err)
+    allowed = "allowed are parts X,Y,W,H of the image's 90×70 pixels: X + W and Y + H are at most these"
+    assert f"--crop 50,0,41,10: {allowed}" in one_line(err)
 
 
 def test_a_scale_that_the_codec_has_not_fails_that_file(run) -> None:

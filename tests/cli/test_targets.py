@@ -290,7 +290,7 @@ def test_a_quality_that_is_a_ratio_is_called_so(capsys: pytest.CaptureFixture) -
     for ratio in (20, 100):
         status, _, err = run("compress", "a.png", f"{ratio}.qnt", "--model", "comcnn_jpeg2000", "--quality", ratio)
         told = "JPEG 2000's compression ratio, of which a larger one makes a smaller file"
-        assert (status, err) == (0, f"codec: its quality is {told}\n")
+        assert (status, err) == (0, f"codec: comcnn_jpeg2000: its quality is {told}\n")
         sizes.append(Path(f"{ratio}.qnt").stat().st_size)
     assert sizes[1] < sizes[0]
     assert f"  quality      100; {told}\n" in run("info", "100.qnt")[1]

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -319,6 +321,19 @@ def test_an_interrupted_training_says_so_and_is_not_done(cut: signal.Signals, tm
     assert process.wait() == 130
     assert (tmp_path / "log").read_text().count("interrupted: the same command goes on") == 1
     assert not list(tmp_path.glob("runs/cut-*/results.json"))
+
+
+def test_a_signal_to_all_processes_of_a_training_interrupts_it_too(tmp_path: Path) -> None:
+    # As timeout and SLURM send it: DataLoader's workers end by it, which torch reports as a RuntimeError.
+    command = [sys.executable, TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut", "data.num_workers=2"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    wait_for(lambda: list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")), process, tmp_path / "log")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait() == 130
+    said = (tmp_path / "log").read_text()
+    assert said.count("interrupted: the same command goes on") == 1
+    assert "Traceback" not in said
 
 
 def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
