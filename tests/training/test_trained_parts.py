@@ -1,5 +1,6 @@
 """`trained=[…]`: some parts of a model learn, all others stay as they are, and so does what batch norms count."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,17 @@ def test_a_wrong_name_is_refused_before_any_data_load(asked: str, said: str, tmp
     assert not (tmp_path / "runs").exists()
 
 
+def test_it_is_said_where_nothing_has_trained_the_other_parts(tmp_path: Path) -> None:
+    done = run_python(ROOT / "train.py", *TINY, "epochs=1", "trained=[decoder]", cwd=tmp_path)
+    assert "all other parts stay as they are made, untrained: start_from= brings weights" in done.stdout
+
+
 def test_a_run_trains_a_part_of_the_weights_that_it_starts_from(tmp_path: Path) -> None:
     run_python(ROOT / "train.py", *TINY, "epochs=1", "name=first", cwd=tmp_path)
     start = f"start_from={folder_of(tmp_path / 'runs', 'first')}"
-    run_python(ROOT / "train.py", *TINY, "epochs=1", "name=tuned", "trained=[decoder]", start, cwd=tmp_path)
+    done = run_python(ROOT / "train.py", *TINY, "epochs=1", "name=tuned", "trained=[decoder]", start, cwd=tmp_path)
+    assert re.search(r"parameters, of which [\d,]+ learn\n", done.stdout)
+    assert "untrained" not in done.stdout
     first, tuned = (load_codec(folder_of(tmp_path / "runs", name)) for name in ("first", "tuned"))
     same = {
         name: torch.equal(value, other)
