@@ -112,7 +112,7 @@ report: $(READY)  ## one HTML page: curves, pictures at equal size, runs and swe
 	@$(BIN)/python -m experiments.report $(ARGS)
 
 SHOWN := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,quantized_autoencoder,conv_baseline,conv_enhanced
-SHOWN_KODAK := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,conv_baseline_dct,quantized_autoencoder_dct
+SHOWN_KODAK := jpeg,webp,avif,jpegxl,jpeg2000,diffusion_wavelet,comcnn_avif,conv_enhanced_dct,quantized_autoencoder_dct
 
 figures: $(READY)  ## quality over bpp of all that make tables measured, published curves behind it
 	$(BIN)/python -m experiments.plots.curves --data kodak --codecs $(SHOWN_KODAK) --published main --bpp-max 2 --title "Kodak, 24 images" --out experiments/results/kodak.png

@@ -45,9 +45,14 @@ def check_within(key: str, value: Any, allowed: range | tuple[float, float]) -> 
 
 
 def check_number(key: str, value: Any) -> None:
-    """`value` is a number of any kind, and finite."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise ArgumentError(key, value, "allowed are numbers")
+    """`value` is a number of any kind that a float can hold."""
+    try:
+        good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        good = False
+    if not good:
+        shown = repr(value) if isinstance(value, str) else value
+        raise ArgumentError(key, shown, "allowed are finite numbers")
 
 
 def check_names(key: str, values: Any) -> None:

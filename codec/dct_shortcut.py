@@ -17,7 +17,8 @@ class DCTShortcut(BlockDCT):
     With one rate, steps are as JPEG's, the decoder sees y_hat, and both shares are NETWORK_SHARE. With a variable
     rate steps are equal, as levels are chosen best where each is worth the same; the decoder sees what `seen` makes
     of it, companded levels, whatever the step; and the networks count in steps, encoders in those of quality 50.
-    (The diffusion autoencoder's decoder has its own normalised latent instead, and its own share.)
+    (The diffusion autoencoder's decoder has its own normalised latent instead, and its own share; the convolutional
+    ones have no other encoder than the DCT.)
     """
 
     def __init__(

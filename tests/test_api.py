@@ -304,7 +304,9 @@ def test_models_are_those_of_the_package() -> None:
         ({"model": "nothing"}, CheckpointError, "no pretrained model is called nothing: "),
         ({"quality": 101}, CheckpointError, "quality 101: the model diffusion_wavelet has 0 to 100"),
         ({"quality": 30.3}, ArgumentError, r"quality=30\.3: allowed are 0 to 100 in steps of 0\.5"),
-        ({"quality": "high"}, ArgumentError, "quality=high: allowed are numbers"),
+        ({"quality": "50"}, ArgumentError, "quality='50': allowed are finite numbers"),
+        ({"quality": float("nan")}, ArgumentError, "quality=nan: allowed are finite numbers"),
+        ({"quality": 10**400}, ArgumentError, "quality=10+: allowed are finite numbers"),
         ({"model": "conv_baseline", "quality": 3}, CheckpointError, "quality 3: the model conv_baseline has one"),
         ({"effort": 10}, ArgumentError, "effort=10: allowed are the integers 0 to 9"),
         ({"device": "cuda:99"}, ArgumentError, "device=cuda:99: torch finds no such device here"),
@@ -358,7 +360,7 @@ def test_what_is_no_file_of_ours_is_one_line(default: api.Codec, lossless: api.C
 def test_numbers_that_are_not_allowed_are_one_line(default: api.Codec, photo: Path) -> None:
     for wrong, said in (
         ({"quality": 101}, "quality=101: allowed are numbers 0 to 100"),
-        ({"quality": "high"}, "quality=high: allowed are numbers"),
+        ({"quality": "high"}, "quality='high': allowed are finite numbers"),
         ({"quality": 30, "bpp": 1}, "quality=30: bpp given too: name one of them"),
         ({"bpp": 1, "psnr": 30}, "bpp and psnr given: name one of max_bytes, bpp and psnr"),
         ({"bpp": 0}, "bpp=0: allowed are numbers above 0"),

@@ -75,7 +75,7 @@ def test_the_dct_is_all_of_a_convolutional_encoder(conv: str, photograph: Tensor
 
 
 def test_skips_beside_the_dct_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"skip_channels=\[0, 0, 2\]: with a shortcut allowed are zeros only"):
+    with pytest.raises(ConfigError, match=r"skip_channels=\[0, 0, 2\]: with a shortcut all are 0"):
         with_dct("conv_enhanced", "model.skip_channels=[0,0,2]")
 
 

@@ -63,7 +63,7 @@ def complain(text: str) -> None:
 def reason(error: BaseException, path: Place | None = None) -> str:
     """One line that says what went wrong, with which file: `path`, unless the error knows better."""
     if isinstance(error, IsADirectoryError):
-        path, text = error.filename or path, "is a folder: name the files in it"
+        path, text = error.filename or path, "is a folder: name a file in it"
     elif isinstance(error, OSError) and error.strerror:
         path, text = error.filename or path, error.strerror
     else:

@@ -124,7 +124,9 @@ class ConvEnhanced(LearnedCodec):
         levels = len(widths) - 1
         check_integers("skip_channels", skip_channels, lowest=0, count=levels)
         if shortcut != "none" and any(skip_channels):
-            raise ArgumentError("skip_channels", list(skip_channels), "with a shortcut allowed are zeros only")
+            raise ArgumentError(
+                "skip_channels", list(skip_channels), "with a shortcut all are 0: model.skip_channels=[0,0,0]"
+            )
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ArgumentError("dropout", dropout, "allowed are numbers from 0 up to, not including, 1")
         self.stride = 2**levels

@@ -179,13 +179,16 @@ def cause_of(error: BaseException) -> BaseException:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Has SIGTERM raise KeyboardInterrupt in this block, unless somebody else handles it."""
+    """Has SIGTERM raise KeyboardInterrupt in this block, unless somebody else handles it.
+
+    What else is raised once it has come, is raised because of it.
+    """
     handled = signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
     if not handled:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
-    except RuntimeError as error:
+    except Exception as error:
         # Sent to a whole group, it ends a DataLoader's workers too, and torch raises that on top of the interrupt.
         if _interrupted.is_set():
             raise KeyboardInterrupt from error

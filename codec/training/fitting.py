@@ -50,8 +50,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
             if started is not None:
                 print(started)
             print(f"{'resuming' if resumed_from else 'training'} in {run.path}: {described(codec)}\n{precision}")
-            if config.trained is not None and config.start_from is None:
-                print("all other parts stay as they are made, untrained: start_from= brings weights")
+            if config.trained is not None and config.start_from is None and not resumed_from:
+                print("all other parts stay as this model begins: start_from= brings weights")
             if not validates(config):
                 print("no epoch is validated: the last weights are kept instead of the best")
         try:

@@ -195,7 +195,7 @@ def test_info_goes_on_after_a_bad_file(run) -> None:
     assert first.startswith("codec: a.qnt: not a Quintet file")
     assert (second, third) == (
         "codec: none.qnt: No such file or directory",
-        "codec: folder: is a folder: name the files in it",
+        "codec: folder: is a folder: name a file in it",
     )
 
 

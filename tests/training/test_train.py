@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -328,9 +329,13 @@ def test_a_signal_to_all_processes_of_a_training_interrupts_it_too(tmp_path: Pat
     command = [sys.executable, TRAIN, *SMALL, *NARROW, "epochs=100000", "name=cut", "data.num_workers=2"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-    wait_for(lambda: list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")), process, tmp_path / "log")
-    os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait() == 130
+    try:
+        wait_for(lambda: list(tmp_path.glob("runs/cut-*/checkpoints/last.ckpt")), process, tmp_path / "log")
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=300) == 130
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "log").read_text()
     assert said.count("interrupted: the same command goes on") == 1
     assert "Traceback" not in said

@@ -78,7 +78,7 @@ def test_a_wrong_name_is_refused_before_any_data_load(asked: str, said: str, tmp
 
 def test_it_is_said_where_nothing_has_trained_the_other_parts(tmp_path: Path) -> None:
     done = run_python(ROOT / "train.py", *TINY, "epochs=1", "trained=[decoder]", cwd=tmp_path)
-    assert "all other parts stay as they are made, untrained: start_from= brings weights" in done.stdout
+    assert "all other parts stay as this model begins: start_from= brings weights" in done.stdout
 
 
 def test_a_run_trains_a_part_of_the_weights_that_it_starts_from(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_run_trains_a_part_of_the_weights_that_it_starts_from(tmp_path: Path) 
     start = f"start_from={folder_of(tmp_path / 'runs', 'first')}"
     done = run_python(ROOT / "train.py", *TINY, "epochs=1", "name=tuned", "trained=[decoder]", start, cwd=tmp_path)
     assert re.search(r"parameters, of which [\d,]+ learn\n", done.stdout)
-    assert "untrained" not in done.stdout
+    assert "all other parts" not in done.stdout
     first, tuned = (load_codec(folder_of(tmp_path / "runs", name)) for name in ("first", "tuned"))
     same = {
         name: torch.equal(value, other)
