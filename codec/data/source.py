@@ -63,8 +63,9 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
     """The paths relative to the deepest folder that holds them all, with forward slashes, as printable text."""
     if not paths:
         return []
-    root = os.path.commonpath([path.parent for path in paths])
-    return [printable(path.relative_to(root).as_posix()) for path in paths]
+    absolute = [path.absolute() for path in paths]  # of several sources one may be given this way, one that way
+    root = os.path.commonpath([path.parent for path in absolute])
+    return [printable(path.relative_to(root).as_posix()) for path in absolute]
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> list[Result]:

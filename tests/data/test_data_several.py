@@ -9,7 +9,7 @@ from PIL import Image
 
 from codec.data.folder import FolderSource
 from codec.data.several import SeveralSources
-from codec.data.source import SourceError
+from codec.data.source import SourceError, relative_names
 
 
 def folder(path: Path, count: int) -> Path:
@@ -28,6 +28,12 @@ def test_their_images_come_together_in_order(tmp_path: Path) -> None:
     several.prepare()
     assert several.images("train") == sources["b"].images("train") + sources["a"].images("train")
     assert len(several.images("test")) == 2 + 2
+
+
+def test_one_may_have_a_relative_root_and_one_an_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [folder(Path("a"), 2) / "0.png", folder(tmp_path / "b", 2) / "0.png"]
+    assert relative_names(paths) == ["a/0.png", "b/0.png"]
 
 
 def test_a_fault_names_the_source(tmp_path: Path) -> None:
