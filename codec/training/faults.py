@@ -126,6 +126,10 @@ def faults_in(error: BaseException) -> list[UserError]:
         return [ConfigError(error.override, f"quote a value with spaces or signs twice, '{key}=\"{value}\"'")]
     noise = r"(full_key|object_type|reference_type|Set the env|Config search path|provider=|Key )"
     text = " ".join(line for line in lines if not re.match(noise, line)) or type(error).__name__
+    several = re.match(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\. ", text)
+    if several:
+        key, values = several.groups()
+        return [ConfigError(f"{key}={values}", f"with -m a run of each; one list is '{key}=[{values}]'")]
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
     text = text.removesuffix(".") + _meant_by(error)
     if text.startswith("Error merging override ") and isinstance(error.__cause__, OmegaConfBaseException):
