@@ -124,15 +124,19 @@ class Tables(NamedTuple):
     steps: np.ndarray  # int64: by which share, of 2^STEP_BITS, a count learns, by how often it was seen
 
 
+# "numpy": a division does not look first whether it is one by zero, of which there are none.
+_OPTIONS = {"nogil": True, "error_model": "numpy"}
+
+
 def _compiled(function: Callable) -> Callable:
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # there is no folder to keep what is compiled in
-        return njit(nogil=True)(function)
+        return njit(**_OPTIONS)(function)
 
 
 # A call hands over seven numbers an array: called, all that follows took half as long again.
-_inlined = njit(nogil=True, forceinline=True)
+_inlined = njit(forceinline=True, **_OPTIONS)
 
 
 @_compiled

@@ -40,6 +40,10 @@ class EightBitConv2d(ExactConv2d):
         weight, bias = self._weights()
         return _convolved(_bytes_of(x), self._pack(weight, x.shape[1]), bias, self.padding, torch.float32)
 
+    def taken(self, x: Tensor) -> Tensor:
+        """Codes as this convolution takes them without a copy: uint8, channels last, where bytes are convolved."""
+        return _bytes_of(x) if self._takes_bytes(x) else x
+
     def coded(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """`codes` of what `forward` gives plus `added`, codes `[B, O, H, W]`: uint8 where bytes are convolved.
 

@@ -99,14 +99,13 @@ class LosslessUNet(LearnedCodec):
         check_integer("features", features, 4)
         if features % 4:
             raise ArgumentError("features", features, "allowed are multiples of 4, for four heads of attention")
-        for name, value in (("width", width), ("blocks", blocks), ("components", components)):
-            check_integer(name, value, 1)
+        least = 2 * image_channels - 1  # errors of each channel before stand in two of the `width`
+        for name, value, low in (("width", width, least), ("blocks", blocks, 1), ("components", components, 1)):
+            check_integer(name, value, low)
         check_integer("gates", gates, 0, 32)  # more products might not add up exactly
         check_choice("shortcut", shortcut, ("none", "dct"))
         if shortcut == "dct" and context != "none":
-            raise ArgumentError(
-                "shortcut", shortcut, "allowed with context=none only; polyphase predicts from pixels"
-            )
+            raise ArgumentError("shortcut", shortcut, "allowed with context=none only; polyphase has pixels")
         check_positive("shortcut_step", shortcut_step)
         check_integer("tile", tile, 2**depth, 1 << 14)
         self.levels = levels if context == "polyphase" else 0

@@ -277,6 +277,7 @@ def test_an_evaluated_run_reports_bits_per_subpixel(tmp_path) -> None:
         ("model.features=6", "features=6: allowed are multiples of 4"),
         ("model.components=0", "components=0"),
         ("model.gates=-1", "gates=-1"),
+        ("model.width=4", "width=4: allowed are the integers from 5"),
         ("model.tile=2", "tile=2"),
         ("model.shortcut=dct", "shortcut=dct: allowed with context=none only"),
         ("model.shortcut_step=0", "shortcut_step=0"),
