@@ -63,7 +63,8 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
     """The paths relative to the deepest folder that holds them all, with forward slashes, as printable text."""
     if not paths:
         return []
-    absolute = [path.absolute() for path in paths]  # of several sources one may be given this way, one that way
+    # Of several sources one may be given by a relative path, one by an absolute.
+    absolute = [Path(os.path.normpath(path.absolute())) for path in paths]
     root = os.path.commonpath([path.parent for path in absolute])
     return [printable(path.relative_to(root).as_posix()) for path in absolute]
 

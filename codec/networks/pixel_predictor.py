@@ -52,7 +52,7 @@ class PixelPredictor(nn.Module):
     `planes` planes are known. A mean is a linear prediction, plus `gates` linear differences of neighbours weighted
     by what the network sees (so that it predicts along edges), plus a correction for each of the `components` of
     the mixture. Linear predictions start as the average of `taps`; of a further channel, as that average plus the
-    error that was made in the channels before it. Those errors, too high and too low apart, take the place of the
+    error that was made in the channels before it. Those errors, too low and too high apart, take the place of the
     last of the `width` channels of h. `features` is the width of what else is known, at the same grid.
     All arithmetic is exact in evaluation mode (see codec.networks.exact).
     """
@@ -134,6 +134,8 @@ class PixelPredictor(nn.Module):
     def _start_simple(self, taps: Sequence[Tap], image_channels: int) -> None:
         with torch.no_grad():
             self.first.weight *= _FIRST_GAIN
+            for n, join in enumerate(self.join):  # of channels that come after, no error is known
+                join.weight[:, join.in_channels - self.told + 2 * n :] = 0
             for n, linear in enumerate(self.linear):
                 linear.weight[0].zero_()
                 before = self.order[:n]

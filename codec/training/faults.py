@@ -129,7 +129,9 @@ def faults_in(error: BaseException) -> list[UserError]:
     several = re.match(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\. ", text)
     if several:
         key, values = several.groups()
-        return [ConfigError(f"{key}={values}", f"with -m a run of each; one list is '{key}=[{values}]'")]
+        is_group = (conf_folder() / key.lstrip("+~")).is_dir()
+        one = "" if is_group or key.startswith("~") else f"; one list is [{values}]"
+        return [ConfigError(f"{key}={values}", f"-m makes a run of each{one}")]
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
     text = text.removesuffix(".") + _meant_by(error)
     if text.startswith("Error merging override ") and isinstance(error.__cause__, OmegaConfBaseException):

@@ -31,8 +31,9 @@ def test_their_images_come_together_in_order(tmp_path: Path) -> None:
 
 
 def test_one_may_have_a_relative_root_and_one_an_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    paths = [folder(Path("a"), 2) / "0.png", folder(tmp_path / "b", 2) / "0.png"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    paths = [folder(Path("../a"), 2) / "0.png", folder(tmp_path / "b", 2) / "0.png"]
     assert relative_names(paths) == ["a/0.png", "b/0.png"]
 
 

@@ -155,10 +155,8 @@ FAULTS = [
     (["seed=x"], r"error: seed=x: allowed are the integers 0 to"),
     (["name=a/b"], r"error: name=a/b: allowed are"),
     (["name=a=b"], r"error: name=a=b: quote a value with spaces or signs twice, 'name=\"a=b\"'"),
-    (
-        ["optimizer.lr=1e-3,1e-4"],
-        r"error: optimizer.lr=1e-3,1e-4: with -m a run of each; one list is 'optimizer.lr=\[1e-3,1e-4\]'",
-    ),
+    (["optimizer.lr=1,2"], r"error: optimizer.lr=1,2: -m makes a run of each; one list is \[1,2\]$"),
+    (["model=lossless_unet,jpeg"], r"error: model=lossless_unet,jpeg: -m makes a run of each$"),
     (["trainer.max_epochs=zwei"], r"error: trainer\.max_epochs=zwei: allowed are the integers from 1"),
     (["epochs=2.5"], r"error: epochs=2\.5: allowed are the integers from 1"),
     (["test=maybe"], r"error: test=maybe: allowed are true and false"),
