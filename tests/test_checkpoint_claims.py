@@ -124,7 +124,7 @@ def test_a_config_of_a_gigantic_model_is_refused_before_memory_is_taken(
 
 @pytest.mark.parametrize(
     ("model", "changes"),
-    [("comcnn_reccnn", {"layers": 10**9, "width": 1}), ("lossless_unet", {"blocks": 10**9, "width": 1})],
+    [("comcnn_reccnn", {"layers": 10**9, "width": 1}), ("lossless_unet", {"blocks": 10**9, "width": 5})],
 )
 def test_a_config_of_parts_without_end_is_refused_however_small_they_are(
     model: str, changes: dict[str, Any], path: Path

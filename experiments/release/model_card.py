@@ -72,11 +72,10 @@ def _measured(model: PretrainedModel) -> str:
     grey = " data.channels=1" if model.weights[0].image_channels == 1 else ""
     quality = " quality=N" if model.ends else ""
     hardware = "; ".join(dict.fromkeys(point["hardware"] for _, _, point in rows))
-    timed = "; times are by the wall clock, and rough" if "encode_ms_per_megapixel" in columns else ""
     return (
         f"{table}\n\nMeans over the images, of whole files and decoded 8-bit images, which `python evaluate.py "
         f"pretrained={model.name}{quality} data={rows[0][0]}{grey}` repeats. "
-        f"Measured on {hardware}{timed}."
+        f"Measured on {hardware}; times are by the wall clock, and rough."
     )
 
 
