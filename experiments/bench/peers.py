@@ -195,7 +195,7 @@ def _bars(axes: Axes, kinds: dict[str, list[tuple[str, list[float]]]], aimed_at:
     axes.set_yticks(range(len(bars)), [name for name, _ in bars])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="x-small", loc="upper right", bbox_to_anchor=(1, -0.06), ncols=3, columnspacing=1)
 
 
 @user_errors()
