@@ -25,24 +25,28 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with BatchNorm, added to the input (He et al. 2016): `[B, C, H, W]` → the same.
 
-    With `upsample` the block doubles height and width, and `inputs` may differ from `outputs`.
+    With `upsample` the block doubles height and width, and `inputs` may differ from `outputs`. The second
+    convolution sees `beside` channels more, of what is as large as the output.
     """
 
-    def __init__(self, inputs: int, outputs: int | None = None, upsample: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int | None = None, upsample: bool = False, beside: int = 0
+    ) -> None:
         super().__init__()
         outputs = outputs or inputs
         self.upsample = Upsample("nearest") if upsample else nn.Identity()
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.body = nn.Sequential(
             ConvBlock(inputs, outputs),
-            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.Conv2d(outputs + beside, outputs, 3, padding=1, bias=False),
             nn.BatchNorm2d(outputs),
         )
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         first, conv, norm = self.body
-        body = normalised(first(x, doubled=isinstance(self.upsample, Upsample)), conv, norm)
+        body = first(x, doubled=isinstance(self.upsample, Upsample))
+        body = normalised(body if beside is None else torch.cat([body, beside], dim=1), conv, norm)
         return self.relu(self.upsample(self.shortcut(x)) + body)
 
 

@@ -4,7 +4,7 @@
 (https://arxiv.org/abs/1902.07385).
 
 Differs from the paper: the 2^B + 1 values of its rounding rule are coded with a learned distribution per channel,
-and images may have any size. Beyond the paper: `shortcut: dct`, see below.
+and images may have any size. Beyond the paper: `shortcut: dct` and `encoder: none`, see below.
 
 Letters: B images (and bits, in 2^B), C image channels, H × W pixels.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -49,7 +50,9 @@ class QuantizedAutoencoder(LearnedCodec):
     many halvings fewer: the ResNet's last stages are left out.
 
     `shortcut` "dct" adds a learnable block DCT around the networks, whose ends start at zero: training then begins
-    at a working codec, whose rate `shortcut_step` sets (see DCTShortcut). "none" is the paper's.
+    at a working codec, whose rate `shortcut_step` sets (see DCTShortcut). "none" is the paper's. With the DCT,
+    `encoder` may be "none": nothing is added to the DCT, and every block of the decoder sees the DCT's image, 2^n ×
+    2^n pixels as channels.
     """
 
     tag = "QUAN"
@@ -67,35 +70,42 @@ class QuantizedAutoencoder(LearnedCodec):
         shortcut_step: float = 0.09,
     ) -> None:
         super().__init__(image_channels)
-        check_choice("encoder", encoder, ENCODERS)
+        check_choice("encoder", encoder, ("none", *ENCODERS))
         check_integer("latent_channels", latent_channels, 1)
         check_integers("widths", widths, lowest=1, fewest=2)
         if len(widths) > _HALVINGS:
             raise ArgumentError("widths", list(widths), f"allowed are lists of 2 to {_HALVINGS}")
+        encodes = encoder != "none"
+        if not encodes and shortcut == "none":
+            raise ArgumentError("encoder", encoder, "allowed with shortcut=dct only")
+        if not encodes and pretrained:
+            raise ArgumentError("pretrained", pretrained, "with encoder=none allowed is false")
         self.stride = 2 ** len(widths)
         self.encoder_name, self.pretrained, self.pretrained_url = encoder, pretrained, pretrained_url
 
-        # Of ImageNet's photographs; no part of a checkpoint.
-        for name, values in (("mean", [0.485, 0.456, 0.406]), ("deviation", [0.229, 0.224, 0.225])):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-        left_out = _HALVINGS - len(widths)
-        block, blocks = ENCODERS[encoder]
-        self.encoder = _ResNet(block, [*blocks[: len(blocks) - left_out], *[0] * left_out])
-        self.to_latent = nn.Conv2d(self.encoder.fc.in_features >> left_out, latent_channels, 1)
-        self.encoder.fc = nn.Identity()
+        if encodes:
+            # Of ImageNet's photographs; no part of a checkpoint.
+            for name, values in (("mean", [0.485, 0.456, 0.406]), ("deviation", [0.229, 0.224, 0.225])):
+                self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+            left_out = _HALVINGS - len(widths)
+            block, blocks = ENCODERS[encoder]
+            self.encoder = _ResNet(block, [*blocks[: len(blocks) - left_out], *[0] * left_out])
+            self.to_latent = nn.Conv2d(self.encoder.fc.in_features >> left_out, latent_channels, 1)
+            self.encoder.fc = nn.Identity()
         self.bottleneck, self.shortcut = bottleneck_and_shortcut(
             bottleneck, shortcut, image_channels, [latent_channels], self.stride, shortcut_step
         )
-        self.decoder = nn.Sequential(
-            *(
-                ResidualBlock(coarse, fine, upsample=True)
-                for coarse, fine in pairwise([latent_channels + self.bottleneck.step_planes, *widths])
-            ),
-            ImageConv2d(widths[-1], image_channels),
-        )
+        self.decoder = nn.ModuleList()
+        for n, (coarse, fine) in enumerate(
+            pairwise([latent_channels + self.bottleneck.step_planes, *widths]), start=1 - len(widths)
+        ):
+            of_image = 0 if encodes else image_channels * 4**-n
+            self.decoder.append(ResidualBlock(coarse, fine, upsample=True, beside=of_image))
+        self.decoder.append(ImageConv2d(widths[-1], image_channels))
         if self.shortcut is not None:
-            zero_(self.to_latent)
             zero_(self.decoder[-1])
+            if encodes:
+                zero_(self.to_latent)
 
     def load_starting_weights(self) -> None:
         """The encoder's ImageNet weights, if `pretrained`. Raises ValueError if they cannot be had."""
@@ -108,6 +118,8 @@ class QuantizedAutoencoder(LearnedCodec):
 
     def g_a(self, x: Tensor) -> list[Tensor]:
         """`x` `[B, C, H, W]` → y `[B, M, H/stride, W/stride]`."""
+        if self.encoder_name == "none":
+            return [self.shortcut.analysis(x)]
         resnet = self.encoder
         h = resnet.conv1(quick_layout((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation))
         h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
@@ -118,10 +130,21 @@ class QuantizedAutoencoder(LearnedCodec):
         """`y_hat` `[B, M, H/stride, W/stride]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
         if self.shortcut is None:
-            return 0.5 + self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))  # around mid-grey
+            return 0.5 + self._up(self.bottleneck.with_step(y, quality))  # around mid-grey
+        image = self.shortcut.synthesis(y)
         with roughly(self, y.device.type, quality):
-            decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality))).float()
-        return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
+            seen = self.shortcut.seen(y, self.bottleneck, quality)
+            decoded = self._up(seen, image if self.encoder_name == "none" else None).float()
+        return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
+
+    def _up(self, h: Tensor, image: Tensor | None = None) -> Tensor:
+        """From y_hat to full size; the blocks see `image` `[B, C, H, W]`, where there is one."""
+        h = quick_layout(h)
+        *blocks, last = self.decoder
+        for n, block in zip(reversed(range(len(blocks))), blocks, strict=True):
+            beside = None if image is None else quick_layout(F.pixel_unshuffle(image - 0.5, 2**n))
+            h = block(h, beside)  # (B, widths[-1 - n], H/2^n, W/2^n)
+        return last(h)
 
 
 class _ResNet(ResNet):

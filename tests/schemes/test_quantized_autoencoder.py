@@ -188,7 +188,7 @@ def test_with_the_shortcut_an_untrained_codec_shows_the_image_and_without_it_doe
 @pytest.mark.parametrize(
     ("override", "allowed"),
     [
-        ("model.encoder=vgg16", "resnet18, resnet34, resnet50, resnet101, resnet152"),
+        ("model.encoder=vgg16", "none, resnet18, resnet34, resnet50, resnet101, resnet152"),
         ("model.shortcut=wavelet", "none, dct"),
         ("model.widths=[8]", "lists of 2 or more integers from 1"),
         ("model.widths=[8,8,8,8,8,8]", "lists of 2 to 5"),
