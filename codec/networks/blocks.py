@@ -29,9 +29,7 @@ class ResidualBlock(nn.Module):
     convolution sees `beside` channels more, of what is as large as the output.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int | None = None, upsample: bool = False, beside: int = 0
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int | None = None, upsample: bool = False, beside: int = 0) -> None:
         super().__init__()
         outputs = outputs or inputs
         self.upsample = Upsample("nearest") if upsample else nn.Identity()

@@ -76,7 +76,12 @@ class ConvBaseline(LearnedCodec):
         """`x` `[B, C, H, W]` → y `[B, M, H/stride, W/stride]`."""
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
-        return [self.encoder(quick_layout(x))]
+        *layers, project = self.encoder
+        h = quick_layout(x)
+        with roughly(self, x.device.type):
+            for layer in layers:
+                h = layer(h)
+        return [project(h.float())]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         (y,) = y_hat
@@ -169,10 +174,11 @@ class ConvEnhanced(LearnedCodec):
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
-        features = [self.stem(quick_layout(x))]
-        for down in self.down:
-            features.append(down(features[-1]))
-        return [self.project[str(n)](features[n]) for n in self.coded]
+        with roughly(self, x.device.type):
+            features = [self.stem(quick_layout(x))]
+            for down in self.down:
+                features.append(down(features[-1]))
+        return [self.project[str(n)](features[n].float()) for n in self.coded]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""

@@ -194,12 +194,14 @@ class DiffusionAutoencoder(LearnedCodec):
         if self.encoder is None:
             y = self.shortcut.analysis(x)
             return y if isinstance(self.shortcut, Wavelet) else [y]
-        stem = self.stem(quick_layout(x))  # (B, 64, H/2, W/2)
-        half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
-        quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
-        latent = [self.to_latent(self.encoder[2](quarter))]  # (B, 128, H/8, W/8)
+        with roughly(self, x.device.type):
+            stem = self.stem(quick_layout(x))  # (B, 64, H/2, W/2)
+            half = self.encoder[0](stem)  # (B, 64, H/2, W/2)
+            quarter = self.encoder[1](half)  # (B, 128, H/4, W/4)
+            eighth = self.encoder[2](quarter)  # (B, …, H/8, W/8)
+        latent = [self.to_latent(eighth.float())]  # (B, 128, H/8, W/8)
         features = (quarter, half, stem)[: len(self.skips)]
-        coded = [skip.project(h) for skip, h in zip(self.skips, features, strict=True)]
+        coded = [skip.project(h.float()) for skip, h in zip(self.skips, features, strict=True)]
         if self.shortcut is not None:
             latent[0] = self.shortcut.latent(x, latent[0])
         return [*latent, coded[0], cat(coded[1:], 1)] if coded else latent

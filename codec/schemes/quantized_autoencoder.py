@@ -121,9 +121,11 @@ class QuantizedAutoencoder(LearnedCodec):
         if self.encoder_name == "none":
             return [self.shortcut.analysis(x)]
         resnet = self.encoder
-        h = resnet.conv1(quick_layout((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation))
-        h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
-        y = self.to_latent(resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h)))))
+        with roughly(self, x.device.type):
+            h = resnet.conv1(quick_layout((x.expand(-1, 3, -1, -1) - self.mean) / self.deviation))
+            h = resnet.maxpool(resnet.relu(resnet.bn1(h)))  # (B, 64, H/4, W/4)
+            h = resnet.layer4(resnet.layer3(resnet.layer2(resnet.layer1(h))))
+        y = self.to_latent(h.float())
         return [y if self.shortcut is None else self.shortcut.latent(x, y)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from conftest import crop
 from torch import Tensor
 
 from codec.checkpoint import load_codec, load_pretrained
+from codec.metrics import psnr
 from codec.networks import modes
 from codec.networks.modes import ROUGHLY_FROM, has_bfloat16, never_roughly
 
@@ -56,6 +57,19 @@ def test_bfloat16_moves_no_pixel_by_more_than_one(model: str | Path, photograph:
         assert 0 < int((roughly.int() - exactly.int()).abs().max()) <= 1
 
 
+@pytest.mark.usefixtures("with_bfloat16")
+@pytest.mark.parametrize("model", ["conv_baseline", "conv_enhanced"])
+def test_an_encoder_in_bfloat16_costs_hundredths_of_a_db_and_no_bytes(model: str, photograph: Tensor) -> None:
+    codec = load_pretrained(model)
+    roughly = codec.encode(photograph)
+    with never_roughly():
+        exactly = codec.encode(photograph)
+    assert roughly != exactly
+    assert len(roughly) == pytest.approx(len(exactly), rel=0.005)
+    lost = psnr(codec.decode(exactly), photograph) - psnr(codec.decode(roughly), photograph)
+    assert abs(lost) < 0.03
+
+
 @pytest.mark.parametrize("model", ["conv_enhanced_dct", "diffusion_wavelet"])
 def test_a_cpu_without_bfloat16_and_low_qualities_decode_in_float32(
     model: str, photograph: Tensor, monkeypatch: pytest.MonkeyPatch
@@ -68,3 +82,11 @@ def test_a_cpu_without_bfloat16_and_low_qualities_decode_in_float32(
         found = codec.decode(data)
         with never_roughly():
             assert torch.equal(found, codec.decode(data))
+
+
+def test_a_cpu_without_bfloat16_encodes_in_float32(photograph: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = load_pretrained("conv_enhanced")
+    monkeypatch.setattr(modes, "has_bfloat16", lambda device: False)
+    found = codec.encode(photograph)
+    with never_roughly():
+        assert found == codec.encode(photograph)
