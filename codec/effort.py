@@ -163,12 +163,16 @@ class Cost:
 def _worth_of_levels(codec: "LearnedCodec", exact: Sequence[Tensor], quality: Tensor | None) -> list[Tensor]:
     """The mean squared length of what a step of each channel does to the image, `[1, C, 1, 1]` each.
 
-    By one product of the decoder's Jacobian with noise, whose expectation this is, in a corner of the image.
+    By one product of the decoder's Jacobian with noise, whose expectation this is, in a corner of the image. Of a
+    transform with networks behind it, it is the transform's: theirs depends on the corner, and made larger files.
     """
     with torch.enable_grad():
         corners = zip(exact, codec.latent_sizes(codec.padded(_CORNER, _CORNER)), strict=True)
         levels = [_nearest(tensor[..., :height, :width]).requires_grad_() for tensor, (height, width) in corners]
-        x_hat = codec.g_s(codec.bottleneck.dequantised(levels, quality), quality)
+        y_hat = codec.bottleneck.dequantised(levels, quality)
+        x_hat = codec.by_transform(y_hat)
+        if x_hat is None:
+            x_hat = codec.g_s(y_hat, quality)
         noise = torch.randn(x_hat.shape, generator=torch.Generator().manual_seed(0)).to(x_hat.device)
         products = torch.autograd.grad((x_hat * noise).sum(), levels)
     return [product.square().mean((0, 2, 3), keepdim=True).clamp(min=1e-12) for product in products]

@@ -60,6 +60,10 @@ class WindowedTransforms(RateDistortionModule):
         """
         raise NotImplementedError
 
+    def by_transform(self, y_hat: Any) -> Tensor | None:
+        """The image of a linear transform alone, to which networks add, where all of the latent is its; or None."""
+        return None
+
     def latent_sizes(self, size: Size) -> list[Size]:
         """(H, W) of the latent's tensors, of a padded image of `size` (H, W)."""
         raise NotImplementedError

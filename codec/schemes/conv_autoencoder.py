@@ -91,6 +91,9 @@ class ConvBaseline(LearnedCodec):
             decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality))).float()
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
+    def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
+        return None if self.shortcut is None else self.shortcut.synthesis(y_hat[0])
+
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
 
@@ -166,6 +169,9 @@ class ConvEnhanced(LearnedCodec):
             self.head.append(nn.Sigmoid())
         else:
             zero_(self.head[0])
+
+    def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
+        return None if self.shortcut is None else self.shortcut.synthesis(y_hat[0])
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] >> n, size[1] >> n) for n in self.coded]

@@ -209,9 +209,9 @@ class DiffusionAutoencoder(LearnedCodec):
     def g_s(self, y_hats: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The decoded latents, in the order of `g_a` → `x_hat` `[B, C, H, W]`."""
         if self.decoder is None:
-            return self.shortcut.synthesis(y_hats if isinstance(self.shortcut, Wavelet) else y_hats[0])
+            return self.by_transform(y_hats)
         if isinstance(self.decoder, WaveletUNet):
-            return self._quantisation_undone(y_hats, quality)
+            return self._undone(self.shortcut.synthesis(y_hats), y_hats[-2:], quality)
         y, base, skips = self._conditions(y_hats)
         if self.training and self.denoiser is None and self.max_t > 0:
             t = torch.randint(self.max_t, (), device=y.device)
@@ -219,6 +219,11 @@ class DiffusionAutoencoder(LearnedCodec):
         with roughly(self, base.device.type, quality) if self.shortcut is not None else nullcontext():
             decoded = self.decoder(self.bottleneck.with_step(y, quality), skips)
         return base + self.share * decoded.float()
+
+    def by_transform(self, y_hats: list[Tensor]) -> Tensor | None:
+        if isinstance(self.shortcut, Wavelet):
+            return self.shortcut.synthesis(y_hats)
+        return None if self.shortcut is None or len(y_hats) > 1 else self.shortcut.synthesis(y_hats[0])
 
     def draw(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
         if self.denoiser is None:
@@ -270,9 +275,6 @@ class DiffusionAutoencoder(LearnedCodec):
             return [self._undone(base, details, quality)]
 
         return self.reach_of("unet", undone, shapes, unit=4)
-
-    def _quantisation_undone(self, y_hats: list[Tensor], quality: Tensor | None) -> Tensor:
-        return self._undone(self.shortcut.synthesis(y_hats), y_hats[-2:], quality)
 
     def _undone(self, base: Tensor, details: list[Tensor], quality: Tensor | None) -> Tensor:
         """The wavelet's image and its details of 1/4 and 1/2 → `x_hat`."""

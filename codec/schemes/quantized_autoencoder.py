@@ -113,6 +113,9 @@ class QuantizedAutoencoder(LearnedCodec):
             url = self.pretrained_url or get_model_weights(self.encoder_name).IMAGENET1K_V1.url
             load_pretrained(self.encoder, url, "", self.encoder_name, "model.pretrained=false")
 
+    def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
+        return None if self.shortcut is None else self.shortcut.synthesis(y_hat[0])
+
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]
 
