@@ -5,6 +5,7 @@ from conftest import make_codec
 from codec.learned_codec import LearnedCodec
 
 DCT = "model.shortcut=dct"
+DCT_ALONE = (DCT, "model.encoder=none", "model.pretrained=false")
 SMALL = ("model.encoder=resnet18", "model.widths=[32,16,16,8,8]")
 
 

@@ -199,7 +199,11 @@ class _Compressor:
         if usual is not None and reached is None and not learned.rate_tells:
             reached = psnr(learned.decode(data).cpu(), picture.image)
         told = None if learned.rate_tells else reached
-        notes = [*picture.dropped, *of_size(len(data), source, learned.lossless), *of_rate(bpp, told, usual)]
+        notes = [
+            *picture.dropped,
+            *of_size(len(data), source, learned.lossless),
+            *of_rate(height * width, bpp, told, usual),
+        ]
         return "; ".join([said, *notes])
 
 

@@ -126,6 +126,7 @@ def _parser() -> ProgramParser:
     _add_decoder_options(command)
     command.set_defaults(run=extract.info)
     command = commands.add_parser("models", help="the pretrained models", description=models.__doc__)
+    command.add_argument("name", nargs="?", metavar="NAME", help="one of them: all that was measured of it")
     command.set_defaults(run=models)
     return parser
 

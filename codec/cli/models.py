@@ -4,7 +4,7 @@ import argparse
 
 from codec.cli.console import say
 from codec.cli.notes import A_RATIO
-from codec.pretrained import PretrainedModel, Weights, pretrained_models
+from codec.pretrained import PretrainedModel, Weights, choose, pretrained_models
 from codec.text_table import text_table
 
 HEADS = (
@@ -22,9 +22,15 @@ HEADS = (
 NUMBERS = ("bpp", "PSNR (dB)", "MB", "parameters", "kMAC/pixel")
 
 
-def models(_: argparse.Namespace) -> int:
-    """The pretrained models, what they reach, and how large they are; needs no image."""
-    say(described(pretrained_models()))
+def models(options: argparse.Namespace) -> int:
+    """The pretrained models, what they reach, and how large they are; of one that is named, its card."""
+    if options.name is None:
+        say(described(pretrained_models()))
+        return 0
+    choose(options.name)
+    (model,) = (model for model in pretrained_models() if model.name == options.name)
+    for weights in model.weights:
+        say(weights.path.with_suffix(".md").read_text(encoding="utf-8"))
     return 0
 
 
@@ -61,7 +67,7 @@ def _row(weights: Weights, default: bool) -> tuple[str, ...]:
         "grey" if weights.image_channels == 1 else "colour",
         _span([point["bpp"] for point in points]),
         quality,
-        data_set,
+        f"{data_set} at {_measured_qualities(points)}" if weights.accepts else data_set,
         f"{weights.size / 1e6:.2f}",
         f"{weights.parameters / 1e6:.2f} M",
         f"{weights.encode_macs / 1e3:.1f} / {weights.decode_macs / 1e3:.1f}",
@@ -74,6 +80,11 @@ def _qualities(weights: Weights) -> str:
         return str(weights.quality or "")
     ends = "–".join(map(str, sorted(weights.accepts, reverse=weights.quality_is_ratio)))
     return f"ratio {ends}" if weights.quality_is_ratio else ends
+
+
+def _measured_qualities(points: list[dict[str, float]]) -> str:
+    qualities = [point["quality"] for point in points]
+    return "–".join(f"{quality:g}" for quality in dict.fromkeys((min(qualities), max(qualities))))
 
 
 def _span(values: list[float]) -> str:

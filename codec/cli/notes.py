@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 UNUSUAL_RATE = 3.0
 # And from so many dB below. The worst of 14 photographs, of grass, is 4.8 below; line art is 11 to 15.
 UNUSUAL_LOSS = 6.0
+# Of fewer pixels a file is its header for the most part.
+FEWEST_PIXELS = 64 * 64
 # Of qualities that run the other way.
 A_RATIO = "JPEG 2000's compression ratio, of which a larger one makes a smaller file"
 _JPEG = b"\xff\xd8\xff"  # the first bytes of one
@@ -26,15 +28,18 @@ class Usual(NamedTuple):
     psnr: float
 
 
-def usual_of(weights: "Weights", quality: float | None) -> Usual:
+def usual_of(weights: "Weights", quality: float | None) -> Usual | None:
     """What photographs reach on average with a lossy model, at `quality` where its weights write at several.
 
-    Between two measured qualities the bits are those of the better one, the PSNR that of the other one.
+    Between two measured qualities the bits are those of the better one, the PSNR that of the other one. None:
+    better than was measured.
     """
     points = [point for of_data_set in weights.measured.values() for point in of_data_set]
     if quality is not None:
         measured = [point["quality"] for point in points]
-        above = min((q for q in measured if q >= quality), default=max(measured))
+        above = min((q for q in measured if q >= quality), default=None)
+        if above is None:
+            return None
         below = max((q for q in measured if q <= quality), default=min(measured))
         points = [point for point in points if point["quality"] in (below, above)]
     return Usual(max(point["bpp"] for point in points), min(point["psnr"] for point in points))
@@ -54,9 +59,9 @@ def of_size(written: int, source: Source, lossless: bool) -> Iterator[str]:
     yield f"larger than its source, {read:,} bytes{why if lossless and head == _JPEG else ''}"
 
 
-def of_rate(bpp: float, psnr: float | None, usual: Usual | None) -> Iterator[str]:
+def of_rate(pixels: int, bpp: float, psnr: float | None, usual: Usual | None) -> Iterator[str]:
     """What is not as photographs are. `psnr` is that of the decoded image, where it was decoded."""
-    if usual is None:
+    if usual is None or pixels < FEWEST_PIXELS:
         return
     advice = "if it is a drawing or a screenshot, try a lossless model"
     if bpp > UNUSUAL_RATE * usual.bpp:

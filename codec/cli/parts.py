@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from codec.cli.console import UsageError
 
+SCALES = (1, 2, 4, 8)  # there are no other levels in any model of ours
+
 
 class Part(NamedTuple):
     """`crop`: X, Y, W, H in pixels, None being all of the image; `scale`: of its sides one in so many."""
@@ -37,7 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def part_of(options: argparse.Namespace) -> Part:
     """The part of `--crop` and `--scale`. Raises UsageError where it is none of any image; needs no torch."""
     crop, scale = _crop_of(options), options.scale
-    if scale < 1 or scale & (scale - 1):
+    if scale not in SCALES:
         raise UsageError(f"--scale {scale}: allowed are 1, 2, 4 and 8, with models that have them")
     if crop is not None and scale != 1:
         raise UsageError(f"--scale {scale}: allowed is 1 together with --crop")

@@ -10,6 +10,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from codec.bitstream import MAGIC
 from codec.data import colour_spaces
 from codec.data import deep_samples as deep
 from codec.data.image_formats import FOOTER, FORMATS, readable
@@ -145,6 +146,8 @@ def _opened(file: BinaryIO, beginning: bytes, suffix: str, losses: list[Loss]) -
     except Image.UnidentifiedImageError:
         if beginning.startswith(TIFF_BEGINNINGS):
             return None
+        if beginning.startswith(MAGIC):
+            raise ValueError("coded already: `codec decompress` makes an image of it") from None
         raise ValueError(f"not an image we read ({', '.join(FORMATS)}, TGA), or its beginning is damaged") from None
     except Exception:
         file.seek(0)

@@ -44,6 +44,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     add_loggers(config, trainer)
     try:
         if trainer.is_global_zero:
+            if (kept := run.keep_finished(config)) is not None:
+                print(f"files that this run's codec has written so far are decoded with --checkpoint {kept}")
             run.begin(config, str(precision))
             record.begin(trainer.world_size)
             log_config(trainer.loggers, config, codec)

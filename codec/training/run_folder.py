@@ -43,6 +43,7 @@ class RunFolder:
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
     provenance/        command, commit, diff, packages, precision    metrics/     the curves as CSV
     results.json       written last: the run is done      per_image.csv  before that, per_image.jsonl
+    finished/          weights that had come to their end before a longer training
     state.json         running, done, failed or cut off
     """
 
@@ -133,6 +134,25 @@ class RunFolder:
         from codec.training.checkpoint_io import checkpoint_to_resume
 
         return checkpoint_to_resume(self.path / "checkpoints")
+
+    def keep_finished(self, config: DictConfig) -> Path | None:
+        """Before a finished training goes on or begins anew: a copy of its weights, for the files they wrote.
+
+        None where there is none to keep.
+        """
+        from codec.checkpoint import load_codec, save_weights
+
+        cut_off = config.resume and self.more_epochs_begun > self._more_epochs_done  # and kept before that
+        if not self.came_to_its_end(config.test) or cut_off:
+            return None
+        try:
+            codec = load_codec(self.path)
+        except CheckpointError:  # of a former network, or none
+            return None
+        kept = self.path / "finished" / f"{codec.fingerprint().hex()}.safetensors"
+        kept.parent.mkdir(exist_ok=True)
+        save_weights(codec, kept)
+        return kept
 
     def begin(self, config: DictConfig, precision: str | None = None) -> None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.

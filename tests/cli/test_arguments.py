@@ -32,7 +32,7 @@ sys.exit(status)
         (("decompress", "a.qnt", "a.png", "--parital"), "decompress", "did you mean --partial?"),
         (("compress", "a.png", "a.qnt", "-q", "50"), "compress", "-q: there is no such option"),
         (("models", "--all"), "models", "--all: there is no such option"),
-        (("models", "a.png"), "models", "a.png: more than this command takes"),
+        (("models", "a", "b"), "models", "b: more than this command takes"),
         (
             ("compres", "a.png", "a.qnt"),
             "",

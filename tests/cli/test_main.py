@@ -284,6 +284,15 @@ def test_the_help_of_a_command_names_every_argument(command: str, run) -> None:
             assert name in out
 
 
+def test_of_a_model_that_is_named_its_card_is_shown(capsys: pytest.CaptureFixture) -> None:
+    assert main(["models", "diffusion_wavelet"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("# diffusion_wavelet\n")
+    assert ("## Limits" in out, err) == (True, "")
+    assert main(["models", "diffusion_wavelt"]) == 2
+    assert capsys.readouterr().err.endswith("; did you mean diffusion_wavelet?\n")
+
+
 def test_the_help_names_every_command_and_the_exit_status(run) -> None:
     status, out, _ = run("--help")
     assert status == 0

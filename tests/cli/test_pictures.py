@@ -233,13 +233,14 @@ def test_a_rate_far_above_that_of_photographs_is_said() -> None:
         (0.3, 29.0),
         (1.0, 29.0),
         (1.0, 36.0),
-        (1.0, 36.0),
+        None,
     ]
     assert usual_of(replace(ABOUT, measured={"kodak": [POINT]}), None) == (0.5, 30.0)
-    assert list(of_rate(1.4, None, Usual(0.5, 30.0))) == []
-    (note,) = of_rate(1.6, 10.0, Usual(0.5, 30.0))
+    assert list(of_rate(4096, 1.4, None, Usual(0.5, 30.0))) == []
+    (note,) = of_rate(4096, 1.6, 10.0, Usual(0.5, 30.0))
     assert note.startswith("photographs take about 0.50 bpp")
-    assert list(of_rate(99.0, None, None)) == []
+    assert list(of_rate(4096, 99.0, None, None)) == []
+    assert list(of_rate(4095, 99.0, None, Usual(0.5, 30.0))) == []
 
 
 @pytest.mark.parametrize("model", ["conv_baseline", "comcnn_reccnn"])

@@ -118,8 +118,9 @@ def test_of_a_variable_rate_every_half_is_a_quality_and_the_middle_one_its_own(r
 
 
 def test_a_rate_is_usual_or_not_by_what_was_measured_at_the_own_quality(run) -> None:
+    write_image("noise.png", torch.randint(256, (3, 64, 64), dtype=torch.uint8))
     for options, told in (((), True), (("--quality", 90), False)):
-        said = run("compress", "a.png", "a.qnt", "--force", "--model", "variable", *options)[1]
+        said = run("compress", "noise.png", "a.qnt", "--force", "--model", "variable", *options)[1]
         assert ("photographs take about" in said) == told
 
 
@@ -203,7 +204,7 @@ def test_models_are_listed_with_what_they_reach(run) -> None:
         ["ranged", "5–60", "comcnn_reccnn", "grey"],
         ["variable", "0–100", "conv_autoencoder", "colour"],
     ]
-    assert rows[-2][4:7] == ["0.20–0.50", "30.00–34.00", "bsd300"]
+    assert rows[-2][4:7] == ["0.20–0.50", "30.00–34.00", "bsd300 at 5–60"]
     assert rows[-2][8:] == ["1.23 M", "4.5 / 67.0"]
 
 

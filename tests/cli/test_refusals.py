@@ -216,6 +216,13 @@ def test_what_is_no_image_is_named(run) -> None:
     assert files() == ["a.png"]
 
 
+def test_what_is_coded_already_is_not_coded_again(run) -> None:
+    picture("a.png")
+    assert run("compress", "a.png", "a.qnt")[0] == 0
+    status, _, err = run("compress", "a.qnt", "b.qnt")
+    assert (status, one_line(err)) == (1, "codec: a.qnt: coded already: `codec decompress` makes an image of it")
+
+
 def test_a_file_of_other_weights_a_damaged_and_a_cut_one_are_named(run, codec: LearnedCodec) -> None:
     whole = codec.encode(torch.zeros(3, 16, 16, dtype=torch.uint8))
     Path("in").mkdir()

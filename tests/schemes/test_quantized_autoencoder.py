@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from conftest import composed, crop, images, make_codec
-from quantized_codecs import DCT, SMALL, quantized
+from quantized_codecs import DCT, DCT_ALONE, SMALL, quantized
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 from torchvision.models import get_model
@@ -64,7 +64,7 @@ def test_a_codec_of_fewer_stages_is_loaded_although_a_whole_resnet_is_larger(tmp
     assert load_codec(tmp_path / "codec.safetensors").fingerprint() == codec.fingerprint()
 
 
-@pytest.mark.parametrize("options", [(), (DCT,)])
+@pytest.mark.parametrize("options", [(), (DCT,), DCT_ALONE])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_comes_back(options, channels, photograph):
     codec = quantized(*options, channels=channels)
@@ -164,13 +164,30 @@ def test_both_noises_are_choices_of_config_and_as_large_as_documented(noise, bit
 # ---- the DCT shortcut
 
 
+@pytest.mark.parametrize("options", [(DCT,), DCT_ALONE])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_with_the_shortcut_a_codec_starts_as_the_dcts(channels, photograph):
-    codec = quantized(DCT, channels=channels)
+def test_with_the_shortcut_a_codec_starts_as_the_dcts(options, channels, photograph):
+    codec = quantized(*options, channels=channels)
     x = codec.pad(crop(photograph, 90, 120)[None, :channels] / 255)
     with torch.no_grad():
         (y_hat,), _ = codec.bottleneck([codec.shortcut.analysis(x)])
         torch.testing.assert_close(codec(x).x_hat, codec.shortcut.synthesis(y_hat), atol=1e-5, rtol=0)
+
+
+def test_without_an_encoder_the_latent_is_the_dcts_and_every_block_of_the_decoder_sees_its_image(photograph):
+    codec = quantized(*DCT_ALONE)
+    x = codec.pad(crop(photograph, 64, 96)[None] / 255)
+    seen = []
+    for block in codec.decoder[:-1]:
+        block.register_forward_hook(lambda module, inputs, out: seen.append(inputs[1]))
+    with torch.no_grad():
+        (y,) = codec.g_a(x)
+        assert torch.equal(y, codec.shortcut.analysis(x))
+        codec.g_s([y])
+    image = codec.shortcut.synthesis(y) - 0.5
+    for beside, size in zip(seen, (4, 8, 16, 32, 64), strict=True):
+        assert beside.shape[-2:] == (size, size * 3 // 2)
+        torch.testing.assert_close(torch.nn.functional.pixel_shuffle(beside, 64 // size), image)
 
 
 def test_with_the_shortcut_an_untrained_codec_shows_the_image_and_without_it_does_not(photograph):
@@ -209,3 +226,16 @@ def test_a_wrong_argument_is_one_line_with_its_key_its_value_and_what_is_allowed
     assert "\n" not in said
     assert said.replace(", ", ",").startswith(f"{override}:")
     assert said.endswith(f"allowed are {allowed}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("model.encoder=none",), "model.encoder=none: allowed with shortcut=dct only"),
+        ((DCT, "model.encoder=none"), "model.pretrained=true: with encoder=none allowed is false"),
+    ],
+)
+def test_without_an_encoder_there_is_a_dct_and_nothing_to_fetch(overrides, said):
+    overrides = ["model=quantized_autoencoder", *overrides]
+    with pytest.raises(ConfigError, match=said), Builder(composed("train", overrides)) as build:
+        build.codec("model")

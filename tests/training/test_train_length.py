@@ -2,12 +2,13 @@
 
 import csv
 import json
+import re
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import folder_of, run_python, start_script, wait_for
+from conftest import crop, folder_of, run_python, start_script, wait_for
 from sweeping import TINY, TRAIN
 
 from codec.checkpoint import load_codec
@@ -54,6 +55,19 @@ def test_a_longer_training_that_is_cut_off_costs_the_finished_one_nothing(tmp_pa
     assert refused.stderr == (
         "error: more_epochs=2: this training was cut off on its way to more_epochs=400, which goes on\n"
     )
+
+
+def test_files_of_finished_weights_are_decoded_after_a_longer_training_and_a_new_one(
+    tmp_path: Path, photograph: torch.Tensor
+) -> None:
+    command, image = (TRAIN, *SMALL, "epochs=1", "name=kept", "test=false"), crop(photograph, 32, 32)
+    run_python(*command, cwd=tmp_path)
+    run = folder_of(tmp_path / "runs", "kept")
+    for further in (("more_epochs=1",), ("resume=false",)):
+        data = load_codec(run).encode(image)
+        said = run_python(*command, *further, cwd=tmp_path).stdout
+        (kept,) = re.findall(r"are decoded with --checkpoint (\S+)\n", said)
+        assert load_codec(tmp_path / kept).decode(data).shape == image.shape
 
 
 def epochs_in(checkpoint: Path) -> int:
