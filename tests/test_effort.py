@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from conftest import composed, crop
+from conftest import composed, crop, make_codec
 from torch import Tensor
 
 from codec.checkpoint import load_codec
-from codec.effort import Cost
+from codec.effort import Cost, _worth_of_levels
 from codec.errors import EncodeError
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
@@ -138,6 +138,19 @@ def test_no_level_is_chosen_that_a_bounded_latent_has_not(quality: float) -> Non
         (chosen,) = bottleneck.choose(targets, cheap, of)
         (again,) = bottleneck.exact_levels(bottleneck.dequantised([chosen], of), of)
         assert torch.equal(torch.floor(again + 0.5), chosen)
+
+
+def test_what_a_level_is_worth_is_asked_of_the_transform_where_the_latent_is_its_alone() -> None:
+    options = ("model.widths=[8,8,8]", "bottleneck.variable_rate=true", "prior=channel_context")
+    codec = make_codec("conv_baseline_dct", overrides=options)
+    exact, quality = [torch.randn(1, 128, 32, 32)], torch.tensor([50.0])
+    (before,) = _worth_of_levels(codec, exact, quality)
+    with torch.no_grad():
+        for parameter in codec.decoder.parameters():
+            parameter.normal_()
+    assert torch.equal(_worth_of_levels(codec, exact, quality)[0], before)
+    skips = make_codec("diffusion", overrides=("model.shortcut=dct",))
+    assert skips.by_transform([tensor.clone() for tensor in skips.g_a(torch.rand(1, 3, 64, 64))]) is None
 
 
 def test_what_has_no_latent_of_its_own_has_no_effort() -> None:

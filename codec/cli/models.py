@@ -2,6 +2,7 @@
 
 import argparse
 
+from codec import pretrained
 from codec.cli.console import say
 from codec.cli.notes import A_RATIO
 from codec.pretrained import PretrainedModel, Weights, choose, pretrained_models
@@ -28,9 +29,7 @@ def models(options: argparse.Namespace) -> int:
         say(described(pretrained_models()))
         return 0
     choose(options.name)
-    (model,) = (model for model in pretrained_models() if model.name == options.name)
-    for weights in model.weights:
-        say(weights.path.with_suffix(".md").read_text(encoding="utf-8"))
+    say((pretrained.FOLDER / f"{options.name}.md").read_text(encoding="utf-8"))
     return 0
 
 
@@ -67,7 +66,7 @@ def _row(weights: Weights, default: bool) -> tuple[str, ...]:
         "grey" if weights.image_channels == 1 else "colour",
         _span([point["bpp"] for point in points]),
         quality,
-        f"{data_set} at {_measured_qualities(points)}" if weights.accepts else data_set,
+        f"{data_set} at {_ends([point['quality'] for point in points], weights)}" if weights.accepts else data_set,
         f"{weights.size / 1e6:.2f}",
         f"{weights.parameters / 1e6:.2f} M",
         f"{weights.encode_macs / 1e3:.1f} / {weights.decode_macs / 1e3:.1f}",
@@ -78,13 +77,13 @@ def _qualities(weights: Weights) -> str:
     """From small files to large."""
     if not weights.accepts:
         return str(weights.quality or "")
-    ends = "–".join(map(str, sorted(weights.accepts, reverse=weights.quality_is_ratio)))
+    ends = _ends(weights.accepts, weights)
     return f"ratio {ends}" if weights.quality_is_ratio else ends
 
 
-def _measured_qualities(points: list[dict[str, float]]) -> str:
-    qualities = [point["quality"] for point in points]
-    return "–".join(f"{quality:g}" for quality in dict.fromkeys((min(qualities), max(qualities))))
+def _ends(qualities: list[float], weights: Weights) -> str:
+    ends = sorted({min(qualities), max(qualities)}, reverse=weights.quality_is_ratio)
+    return "–".join(f"{quality:g}" for quality in ends)
 
 
 def _span(values: list[float]) -> str:

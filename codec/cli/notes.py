@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 UNUSUAL_RATE = 3.0
 # And from so many dB below. The worst of 14 photographs, of grass, is 4.8 below; line art is 11 to 15.
 UNUSUAL_LOSS = 6.0
-# Of fewer pixels a file is its header for the most part.
+# Smaller images are seldom as the photographs that were measured.
 FEWEST_PIXELS = 64 * 64
 # Of qualities that run the other way.
 A_RATIO = "JPEG 2000's compression ratio, of which a larger one makes a smaller file"
@@ -36,11 +36,12 @@ def usual_of(weights: "Weights", quality: float | None) -> Usual | None:
     """
     points = [point for of_data_set in weights.measured.values() for point in of_data_set]
     if quality is not None:
-        measured = [point["quality"] for point in points]
-        above = min((q for q in measured if q >= quality), default=None)
+        sign = -1 if weights.quality_is_ratio else 1
+        measured = sorted((point["quality"] for point in points), key=lambda q: sign * q)
+        above = next((q for q in measured if sign * q >= sign * quality), None)
         if above is None:
             return None
-        below = max((q for q in measured if q <= quality), default=min(measured))
+        below = next((q for q in reversed(measured) if sign * q <= sign * quality), measured[0])
         points = [point for point in points if point["quality"] in (below, above)]
     return Usual(max(point["bpp"] for point in points), min(point["psnr"] for point in points))
 

@@ -223,7 +223,7 @@ class DiffusionAutoencoder(LearnedCodec):
     def by_transform(self, y_hats: list[Tensor]) -> Tensor | None:
         if isinstance(self.shortcut, Wavelet):
             return self.shortcut.synthesis(y_hats)
-        return None if self.shortcut is None or len(y_hats) > 1 else self.shortcut.synthesis(y_hats[0])
+        return self.shortcut.synthesis(y_hats[0]) if self.encoder is None else None
 
     def draw(self, coded: tuple[list[Tensor], Tensor | None], part: Window, size: Size) -> Tensor:
         if self.denoiser is None:

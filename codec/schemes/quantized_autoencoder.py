@@ -114,7 +114,7 @@ class QuantizedAutoencoder(LearnedCodec):
             load_pretrained(self.encoder, url, "", self.encoder_name, "model.pretrained=false")
 
     def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
-        return None if self.shortcut is None else self.shortcut.synthesis(y_hat[0])
+        return self.shortcut.synthesis(y_hat[0]) if self.encoder_name == "none" else None
 
     def latent_sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         return [(size[0] // self.stride, size[1] // self.stride)]

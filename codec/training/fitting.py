@@ -44,9 +44,8 @@ def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     add_loggers(config, trainer)
     try:
         if trainer.is_global_zero:
-            if (kept := run.keep_finished(config)) is not None:
-                print(f"files that this run's codec has written so far are decoded with --checkpoint {kept}")
-            run.begin(config, str(precision))
+            if (kept := run.begin(config, str(precision))) is not None:
+                print(f"files that this run's finished weights wrote are decoded with --checkpoint {kept}")
             record.begin(trainer.world_size)
             log_config(trainer.loggers, config, codec)
             if started is not None:

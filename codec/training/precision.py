@@ -28,9 +28,9 @@ def choose_precision(asked: str, accelerator: str) -> Precision:
     if asked == "auto":
         return Precision("bf16-mixed" if native else "32-true", f"since {known}")
     if asked.startswith("bf16") and not native:
-        return Precision(asked, f"as asked, though {known}: 32-true is many times faster")
+        return Precision(asked, f"as configured, though {known}: 32-true is many times faster")
     quicker = f"; strategy.precision=auto takes bf16-mixed, since {known}" if asked == "32-true" and native else ""
-    return Precision(asked, f"as strategy.precision says{quicker}")
+    return Precision(asked, f"as configured{quicker}")
 
 
 def _device(accelerator: str) -> str:

@@ -43,7 +43,7 @@ class RunFolder:
     config.yaml        the resolved config          checkpoints/       best.ckpt, last.ckpt
     provenance/        command, commit, diff, packages, precision    metrics/     the curves as CSV
     results.json       written last: the run is done      per_image.csv  before that, per_image.jsonl
-    finished/          weights that had come to their end before a longer training
+    finished/          weights that had come to their end before a longer or a new training
     state.json         running, done, failed or cut off
     """
 
@@ -135,27 +135,11 @@ class RunFolder:
 
         return checkpoint_to_resume(self.path / "checkpoints")
 
-    def keep_finished(self, config: DictConfig) -> Path | None:
-        """Before a finished training goes on or begins anew: a copy of its weights, for the files they wrote.
-
-        None where there is none to keep.
-        """
-        from codec.checkpoint import load_codec, save_weights
-
-        cut_off = config.resume and self.more_epochs_begun > self._more_epochs_done  # and kept before that
-        if not self.came_to_its_end(config.test) or cut_off:
-            return None
-        try:
-            codec = load_codec(self.path)
-        except CheckpointError:  # of a former network, or none
-            return None
-        kept = self.path / "finished" / f"{codec.fingerprint().hex()}.safetensors"
-        kept.parent.mkdir(exist_ok=True)
-        save_weights(codec, kept)
-        return kept
-
-    def begin(self, config: DictConfig, precision: str | None = None) -> None:
+    def begin(self, config: DictConfig, precision: str | None = None) -> Path | None:
         """Writes the resolved config and where it came from; an earlier start's provenance is kept.
+
+        Where a finished training is to go on or to begin anew, gives back a copy of its weights, for the files that
+        they wrote.
 
         With `resume: false` in the config, earlier results and checkpoints are deleted first; the results of an
         evaluation always, since config.yaml tells how they were made. Until this process ends no other can begin
@@ -164,6 +148,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = lock(self.path)
+        kept = self._finished_weights(config)
         if not config.resume:
             from codec.training.measured_rows import forget_rows
 
@@ -189,6 +174,23 @@ class RunFolder:
         (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
         if precision is not None:
             (provenance / f"precision{suffix}.txt").write_text(f"{precision}\n")
+        return kept
+
+    def _finished_weights(self, config: DictConfig) -> Path | None:
+        state = RunState.read(self.path)
+        replaced = not config.resume or config.get("more_epochs", 0) > self.more_epochs_begun
+        if _is_evaluation(config) or state is None or state.state != "done" or not replaced:
+            return None
+        from codec.checkpoint import load_codec, save_weights
+
+        try:
+            codec = load_codec(self.path)
+        except CheckpointError:  # of a former network, or none
+            return None
+        kept = self.path / "finished" / f"{codec.fingerprint().hex()}.safetensors"
+        kept.parent.mkdir(exist_ok=True)
+        save_weights(codec, kept)
+        return kept
 
 
 def folder_of(config: DictConfig) -> RunFolder:
@@ -213,6 +215,8 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
         try:  # now, or a wrong name would be told only after what follows from it
             choose(config.pretrained, config.quality)
         except CheckpointError as error:
+            if config.quality is not None:
+                raise  # it says which of the two is wrong
             raise error.below("pretrained") from error
     with open_dict(config):
         config.data = _data_of_evaluation(config)

@@ -208,6 +208,11 @@ def test_models_are_listed_with_what_they_reach(run) -> None:
     assert rows[-2][8:] == ["1.23 M", "4.5 / 67.0"]
 
 
+def test_the_card_of_a_model_of_several_rates_is_shown_once(run) -> None:
+    (pretrained.FOLDER / "several.md").write_text("# several")
+    assert run("models", "several") == (0, "# several\n", "")
+
+
 def test_models_of_the_package_are_listed_without_torch(here: Path) -> None:
     script = (
         "import json, sys; from codec.cli import main; status = main(['models']); "

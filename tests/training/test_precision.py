@@ -85,11 +85,12 @@ def test_an_explicit_precision_stays_and_is_advised_against_where_it_is_slow(
     asked = choose_precision("bf16-mixed", "cpu")
     assert asked.name == "bf16-mixed"
     assert str(asked) == (
-        "precision: bf16-mixed, as asked, though this CPU has no bfloat16 arithmetic: 32-true is many times faster"
+        "precision: bf16-mixed, as configured, though this CPU has no bfloat16 arithmetic: "
+        "32-true is many times faster"
     )
-    assert str(choose_precision("32-true", "cpu")) == "precision: 32-true, as strategy.precision says"
+    assert str(choose_precision("32-true", "cpu")) == "precision: 32-true, as configured"
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     assert str(choose_precision("32-true", "cpu")) == (
-        "precision: 32-true, as strategy.precision says; "
+        "precision: 32-true, as configured; "
         "strategy.precision=auto takes bf16-mixed, since this CPU has bfloat16 arithmetic"
     )

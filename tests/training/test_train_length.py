@@ -60,10 +60,11 @@ def test_a_longer_training_that_is_cut_off_costs_the_finished_one_nothing(tmp_pa
 def test_files_of_finished_weights_are_decoded_after_a_longer_training_and_a_new_one(
     tmp_path: Path, photograph: torch.Tensor
 ) -> None:
-    command, image = (TRAIN, *SMALL, "epochs=1", "name=kept", "test=false"), crop(photograph, 32, 32)
-    run_python(*command, cwd=tmp_path)
+    command, image = (TRAIN, *SMALL, "epochs=1", "name=kept"), crop(photograph, 32, 32)
+    run_python(*command, "test=false", cwd=tmp_path)
     run = folder_of(tmp_path / "runs", "kept")
-    for further in (("more_epochs=1",), ("resume=false",)):
+    assert "finished weights" not in run_python(*command, cwd=tmp_path).stdout  # which stay: they are measured
+    for further in (("more_epochs=1",), ("more_epochs=2", "test=false"), ("resume=false", "test=false")):
         data = load_codec(run).encode(image)
         said = run_python(*command, *further, cwd=tmp_path).stdout
         (kept,) = re.findall(r"are decoded with --checkpoint (\S+)\n", said)
