@@ -53,7 +53,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="0 to 9, for smaller files at equal error: 0 rounds, 1 chooses levels by rate and distortion, the "
-        "default where the rate varies, else 0. More also tries to move them by gradients, in 2 to 21 times the "
+        "default where the rate varies, else 0. More also tries to move them by gradients, in 2 to 26 times the "
         "time: for about 1 dB with conv_baseline and conv_enhanced, for next to nothing with the other models, the "
         "default one among them. comcnn_… and lossless_… have no such choice",
     )
