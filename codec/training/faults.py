@@ -133,6 +133,8 @@ def faults_in(error: BaseException) -> list[UserError]:
         one = "" if is_group or key.startswith("~") else f"; one list is [{values}]"
         return [ConfigError(f"{key}={values}", f"-m makes a run of each{one}")]
     text = re.sub(r"\. To append to your config use .*", ": there is no such key; --help lists them all", text)
+    text = re.sub(r"\. No match in the defaults list\. .*", ": this command has no such group", text)
+    text = re.sub(r" Available options in '[\w/]+': (base )?", ": there are ", text)  # base is what others build on
     text = text.removesuffix(".") + _meant_by(error)
     if text.startswith("Error merging override ") and isinstance(error.__cause__, OmegaConfBaseException):
         text = ": ".join([text, *lines_of(error.__cause__)[:1]])
