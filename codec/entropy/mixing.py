@@ -160,9 +160,9 @@ def _nothing_learned(size: tuple[int, int, int], margin: int) -> State:
     return State(
         pixels=np.full(stored_size(size, margin), UNKNOWN, np.int16),
         errors=np.full(stored_size(size, margin), UNKNOWN, np.int16),
-        shift_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
-        width_moments=np.zeros((CLASSES, ERRORS, ERRORS + 1), np.float32),
-        pixel_moments=np.zeros((CLASSES, PIXELS, PIXELS + 1), np.float32),
+        shift_moments=np.zeros((CLASSES, ERRORS + 1, ERRORS), np.float32),
+        width_moments=np.zeros((CLASSES, ERRORS + 1, ERRORS), np.float32),
+        pixel_moments=np.zeros((CLASSES, PIXELS + 1, PIXELS), np.float32),
         shift=np.zeros((CLASSES, ERRORS), np.float32),
         width=width,
         pixel_shift=np.zeros((CLASSES, PIXELS), np.float32),

@@ -16,11 +16,14 @@ kept of an earlier compilation is valid while that is the same.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 KINDS, POSITIONS = 7, 3
 CLASSES = KINDS * POSITIONS
@@ -97,7 +100,7 @@ class State(NamedTuple):
 
     pixels: np.ndarray  # int16, flat; UNKNOWN where nothing is known
     errors: np.ndarray  # int16, flat, in deviations of 1/4096, UNKNOWN where nothing is known
-    # float32 [CLASSES, N, N + 1]: products of regressors right of the diagonal, in the last column with the target
+    # float32 [CLASSES, N + 1, N]: products of regressors right of the diagonal, in the last row with the target
     shift_moments: np.ndarray  # error from errors
     width_moments: np.ndarray  # |error| from |errors|
     pixel_moments: np.ndarray  # error from pixels
@@ -217,8 +220,8 @@ def code_plane(
             errors[since, k + 1] = error
             sizes[since, k + 1] = abs(error) if whole != UNKNOWN else USUAL_ERROR
         sizes[since, len(errors_at) + 1] = log_deviation
-        off = _product(shift, errors[since], used)
-        size = _product(width, sizes[since], used)
+        off = product(shift, errors[since], used)
+        size = product(width, sizes[since], used)
         origins[0] = mean
         for k in range(position):
             origins[k + 1] = known[at + here[k]]
@@ -226,7 +229,7 @@ def code_plane(
             value = known[at + pixels_at[k]]
             pixels[since, k] = (value - origins[origins_of[k]]) * unit if value != UNKNOWN else 0.0
         pixels[since, len(pixels_at)], pixels[since, len(pixels_at) + 1] = unit, off
-        better = min(max(_product(pixel_shift, pixels[since], seen), -_LARGEST_SHIFT), _LARGEST_SHIFT)
+        better = min(max(product(pixel_shift, pixels[since], seen), -_LARGEST_SHIFT), _LARGEST_SHIFT)
         wider = min(max(size / USUAL_ERROR, _NARROWEST), _WIDEST)
         centre, narrower = mean + better * deviation, 1.0 / wider
         for k in range(components):
@@ -294,48 +297,6 @@ def _step_of(logarithm: float) -> int:
 @_inlined
 def _or_none(value: int) -> int:
     return int(value) if value != UNKNOWN else VALUES
-
-
-@_inlined
-def _product(a: np.ndarray, b: np.ndarray, count: int) -> float:
-    """Of float32 vectors whose first `count` elements, a multiple of 4, are not 0: in float64, in four sums."""
-    one, two, three, four = 0.0, 0.0, 0.0, 0.0
-    for k in range(0, count, 4):
-        one += np.float64(a[k]) * np.float64(b[k])
-        two += np.float64(a[k + 1]) * np.float64(b[k + 1])
-        three += np.float64(a[k + 2]) * np.float64(b[k + 2])
-        four += np.float64(a[k + 3]) * np.float64(b[k + 3])
-    return (one + two) + (three + four)
-
-
-@_inlined
-def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, count: int) -> None:
-    """Forgets some of `moments` and adds the products of `count` `regressors` `[S, N]` and `targets` `[S]`.
-
-    Of a row only what is right of the diagonal is ever used; it begins left of that, where vectors do.
-    """
-    last = moments.shape[1] - 1
-    sums = np.zeros(moments.shape[0], np.float32)
-    for i in range(count):
-        row = moments[i]
-        first = i // 8 * 8
-        length = count - first
-        for j in range(length):
-            sums[j] = row[first + j] * _KEPT
-        target = row[last] * _KEPT
-        for s in range(0, len(regressors), 4):
-            a, b, c, d = regressors[s], regressors[s + 1], regressors[s + 2], regressors[s + 3]
-            of_a, of_b, of_c, of_d = a[i], b[i], c[i], d[i]
-            for j in range(length):
-                at = first + j
-                sums[j] = sums[j] + of_a * a[at] + of_b * b[at] + of_c * c[at] + of_d * d[at]
-            target = target + of_a * targets[s]
-            target = target + of_b * targets[s + 1]
-            target = target + of_c * targets[s + 2]
-            target = target + of_d * targets[s + 3]
-        for j in range(length):
-            row[first + j] = sums[j]
-        row[last] = target
 
 
 # ---- one value
@@ -538,48 +499,6 @@ def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -
 
 
 @_inlined
-def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray, solution: np.ndarray) -> None:
-    """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
-
-    `moments`, float32 `[N, N + 1]`, has the products of the regressors on its diagonal and right of it, `ridge` is
-    added to those on it, and in its last column their products with the target. `factor` `[N, N]` is scratch. A
-    regressor that rounding has made one of the others is left out: its solution is 0.
-    """
-    last = moments.shape[1] - 1
-    for i in range(count):
-        row, known = factor[i], moments[i]
-        first = i // 8 * 8
-        for j in range(count - first):
-            row[first + j] = known[first + j]
-        row[i] += ridge
-        solution[i] = known[last]
-    for k in range(count):
-        row = factor[k]
-        first = k // 8 * 8
-        if not row[k] > _SMALLEST_PIVOT:  # which would be true of nan
-            for j in range(count - first):
-                row[first + j] = 0.0
-            row[k], solution[k] = _ONE, 0.0
-            continue
-        scale = _ONE / np.sqrt(row[k])
-        for j in range(count - first):
-            row[first + j] *= scale
-        solution[k] *= scale
-        for i in range(k + 1, count):
-            scale = row[i]
-            other = factor[i]
-            first = i // 8 * 8
-            for j in range(count - first):
-                other[first + j] -= scale * row[first + j]
-            solution[i] -= scale * solution[k]
-    for i in range(count - 1, -1, -1):
-        product = solution[i]
-        for k in range(i + 1, count):
-            product -= factor[i, k] * solution[k]
-        solution[i] = product / factor[i, i]
-
-
-@_inlined
 def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> int:
     """Writes `bit`, 1 with a probability of `ones` / 65536, to `data`, or reads it; behind their end are zeros.
 
@@ -614,3 +533,220 @@ def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, o
         high = (high << 8 & REGISTER_ALL) | 255
     register[0], register[1], register[2] = low, high, window
     return bit
+
+
+# ---- regressions
+
+
+@_inlined
+def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, count: int) -> None:
+    """Forgets some of `moments` and adds the products of `count` `regressors` `[S, N]` and `targets` `[S]`.
+
+    Of a row only what is right of the diagonal is ever used; it begins left of that, where vectors do.
+    """
+    for first in range(0, count, _LANES):
+        for at in range(first, count, _LANES):
+            add_products(moments, regressors, first, at)
+        add_targets(moments, regressors, targets, first)
+
+
+@_inlined
+def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray, solution: np.ndarray) -> None:
+    """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
+
+    `moments`, float32 `[N + 1, N]`, has the products of the regressors on its diagonal and right of it, `ridge` is
+    added to those on it, and in its last row their products with the target. `factor` `[N, N]` is scratch. N is a
+    multiple of 8. A regressor that rounding has made one of the others is left out: its solution is 0.
+    """
+    last = moments.shape[0] - 1
+    for i in range(count):
+        row, known = factor[i], moments[i]
+        first = i // _LANES * _LANES
+        for j in range(count - first):
+            row[first + j] = known[first + j]
+        row[i] += ridge
+        solution[i] = moments[last, i]
+    for k in range(count):
+        row = factor[k]
+        first = k // _LANES * _LANES
+        if not row[k] > _SMALLEST_PIVOT:  # which would be true of nan
+            for j in range(count - first):
+                row[first + j] = 0.0
+            row[k], solution[k] = _ONE, 0.0
+            continue
+        scale = _ONE / np.sqrt(row[k])
+        for j in range(count - first):
+            row[first + j] *= scale
+        solution[k] *= scale
+        for i in range(k + 1, count):
+            scale = row[i]
+            for at in range(i // _LANES * _LANES, count, _LANES):
+                subtract(factor[i], row, scale, at)
+            solution[i] -= scale * solution[k]
+    for i in range(count - 1, -1, -1):
+        left = solution[i]
+        for k in range(i + 1, count):
+            left -= factor[i, k] * solution[k]
+        solution[i] = left / factor[i, i]
+
+
+# ---- eight numbers at a time
+#
+# Left to itself, the compiler takes one or four at a time of rows as short as these. What a function does is said
+# in NumPy, which is what Python's interpreter runs; the instructions below do the same, in the same order.
+
+_LANES = 8
+
+
+def product(a: np.ndarray, b: np.ndarray, count: int) -> float:
+    """Of float32 vectors whose first `count` elements, a multiple of 4, are not 0: in float64, in four sums."""
+    sums = np.zeros(4)
+    for k in range(0, count, 4):
+        sums += a[k : k + 4].astype(np.float64) * b[k : k + 4]
+    return float((sums[0] + sums[1]) + (sums[2] + sums[3]))
+
+
+def add_products(moments: np.ndarray, regressors: np.ndarray, row: int, at: int) -> None:
+    """Of `moments` keeps a share of an 8×8 square, from `row` and `at` on, and adds products of `regressors`."""
+    square = moments[row : row + _LANES, at : at + _LANES]
+    square *= _KEPT
+    for values in regressors:
+        square += values[row : row + _LANES, None] * values[at : at + _LANES]
+
+
+def add_targets(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, at: int) -> None:
+    """The same for eight elements of the last row: products of `regressors` and `targets`."""
+    sums = moments[-1, at : at + _LANES]
+    sums *= _KEPT
+    for values, target in zip(regressors, targets, strict=True):
+        sums += target * values[at : at + _LANES]
+
+
+def subtract(target: np.ndarray, source: np.ndarray, scale: np.float32, at: int) -> None:
+    """From eight elements of `target` those of `source` times `scale`."""
+    target[at : at + _LANES] -= scale * source[at : at + _LANES]
+
+
+_FLOATS, _DOUBLES = ir.VectorType(ir.FloatType(), _LANES), ir.VectorType(ir.DoubleType(), 4)
+
+
+def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.VectorType = _FLOATS) -> ir.Value:
+    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=4)
+
+
+def _store(builder: ir.IRBuilder, vector: ir.Value, pointer: ir.Value) -> None:
+    builder.store(vector, builder.bitcast(pointer, _FLOATS.as_pointer()), align=4)
+
+
+def _in_all_lanes(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
+    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
+
+
+def _element(builder: ir.IRBuilder, array: Any, *indices: ir.Value) -> ir.Value:
+    """A pointer to it, in an array whose elements lie in C's order."""
+    place = indices[0]
+    for index, side in zip(indices[1:], cgutils.unpack_tuple(builder, array.shape)[1:], strict=True):
+        place = builder.add(builder.mul(place, side), index)
+    return builder.gep(array.data, [place])
+
+
+def _add_all(
+    builder: ir.IRBuilder,
+    regressors: Any,
+    at: ir.Value,
+    sums: Sequence[ir.Value],
+    factor: Callable[[ir.Value, int], ir.Value],
+) -> None:
+    """To a share of eight `sums` from each of these pointers on: what `factor` points to, times `regressors`."""
+    kept = _in_all_lanes(builder, ir.Constant(ir.FloatType(), float(_KEPT)))
+    registers = [cgutils.alloca_once(builder, _FLOATS) for _ in sums]
+    for pointer, register in zip(sums, registers, strict=True):
+        builder.store(builder.fmul(_load(builder, pointer), kept), register)
+    with cgutils.for_range(builder, cgutils.unpack_tuple(builder, regressors.shape)[0]) as loop:
+        values = _load(builder, _element(builder, regressors, loop.index, at))
+        for n, register in enumerate(registers):
+            times = _in_all_lanes(builder, builder.load(factor(loop.index, n)))
+            builder.store(builder.fadd(builder.load(register), builder.fmul(times, values)), register)
+    for pointer, register in zip(sums, registers, strict=True):
+        _store(builder, builder.load(register), pointer)
+
+
+def _arrays(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> list[Any]:
+    kinds = signature.args[: len(arguments)]
+    return [context.make_array(kind)(context, builder, of) for kind, of in zip(kinds, arguments, strict=True)]
+
+
+@intrinsic
+def _product(_typing: Any, a: Any, b: Any, count: Any) -> Any:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
+        arrays = _arrays(context, builder, signature, arguments[:2])
+        register = cgutils.alloca_once_value(builder, ir.Constant(_DOUBLES, [0.0] * 4))
+        step = ir.Constant(arguments[2].type, 4)
+        with cgutils.for_range_slice(builder, step.type(0), arguments[2], step) as (k, _):
+            one, other = (
+                builder.fpext(
+                    _load(builder, _element(builder, array, k), ir.VectorType(ir.FloatType(), 4)), _DOUBLES
+                )
+                for array in arrays
+            )
+            builder.store(builder.fadd(builder.load(register), builder.fmul(one, other)), register)
+        sums = builder.load(register)
+        one, two, three, four = (builder.extract_element(sums, ir.Constant(ir.IntType(32), n)) for n in range(4))
+        return builder.fadd(builder.fadd(one, two), builder.fadd(three, four))
+
+    return types.float64(a, b, count), code
+
+
+@intrinsic
+def _add_products(_typing: Any, moments: Any, regressors: Any, row: Any, at: Any) -> Any:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
+        sums, values = _arrays(context, builder, signature, arguments[:2])
+        rows = [builder.add(arguments[2], arguments[2].type(n)) for n in range(_LANES)]
+        pointers = [_element(builder, sums, row, arguments[3]) for row in rows]
+        _add_all(builder, values, arguments[3], pointers, lambda s, n: _element(builder, values, s, rows[n]))
+        return context.get_dummy_value()
+
+    return types.void(moments, regressors, row, at), code
+
+
+@intrinsic
+def _add_targets(_typing: Any, moments: Any, regressors: Any, targets: Any, at: Any) -> Any:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
+        sums, values, times = _arrays(context, builder, signature, arguments[:3])
+        rows = cgutils.unpack_tuple(builder, sums.shape)[0]
+        pointer = _element(builder, sums, builder.sub(rows, rows.type(1)), arguments[3])
+        _add_all(builder, values, arguments[3], [pointer], lambda s, n: _element(builder, times, s))
+        return context.get_dummy_value()
+
+    return types.void(moments, regressors, targets, at), code
+
+
+@intrinsic
+def _subtract(_typing: Any, target: Any, source: Any, scale: Any, at: Any) -> Any:
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
+        scale, at = arguments[2:]
+        to, of = (_element(builder, array, at) for array in _arrays(context, builder, signature, arguments[:2]))
+        taken = builder.fmul(_in_all_lanes(builder, scale), _load(builder, of))
+        _store(builder, builder.fsub(_load(builder, to), taken), to)
+        return context.get_dummy_value()
+
+    return types.void(target, source, scale, at), code
+
+
+# What stands for each function where it is compiled.
+_inline = {"jit_options": {"forceinline": True, **_OPTIONS}}
+overload(product, **_inline)(lambda a, b, count: lambda a, b, count: _product(a, b, count))
+overload(add_products, **_inline)(
+    lambda moments, regressors, row, at: (
+        lambda moments, regressors, row, at: _add_products(moments, regressors, row, at)
+    )
+)
+overload(add_targets, **_inline)(
+    lambda moments, regressors, targets, at: (
+        lambda moments, regressors, targets, at: _add_targets(moments, regressors, targets, at)
+    )
+)
+overload(subtract, **_inline)(
+    lambda target, source, scale, at: lambda target, source, scale, at: _subtract(target, source, scale, at)
+)

@@ -257,8 +257,8 @@ def test_logistic_and_logarithm_are_close() -> None:
 
 def test_least_squares_are_those_of_the_normal_equations() -> None:
     x, y = noise(50, 6).double().numpy(), noise(50, seed=4).double().numpy()
-    moments, solution = np.zeros((8, 9), np.float32), np.zeros(8, np.float32)
-    moments[:6, :6], moments[:6, -1] = np.triu(x.T @ x), x.T @ y
+    moments, solution = np.zeros((9, 8), np.float32), np.zeros(8, np.float32)
+    moments[:6, :6], moments[-1, :6] = np.triu(x.T @ x), x.T @ y
     solve(moments, 6, np.float32(0.5), np.zeros((8, 8), np.float32), solution)
     assert solution[:6] == pytest.approx(np.linalg.solve(x.T @ x + 0.5 * np.eye(6), x.T @ y), abs=1e-5)
 
@@ -266,8 +266,8 @@ def test_least_squares_are_those_of_the_normal_equations() -> None:
 def test_regressors_that_are_others_again_are_left_out() -> None:
     """As on stripes and letters: large, and equal, so that their moments' rounding is larger than the ridge."""
     x = np.repeat(1000 * noise(64, 2).numpy(), 4, axis=1)
-    moments, solution = np.zeros((8, 9), np.float32), np.zeros(8, np.float32)
-    moments[:, :8], moments[:, -1] = np.triu(x.T @ x), x.T @ (x[:, 0] + x[:, 4])
+    moments, solution = np.zeros((9, 8), np.float32), np.zeros(8, np.float32)
+    moments[:8], moments[-1] = np.triu(x.T @ x), x.T @ (x[:, 0] + x[:, 4])
     solve(moments, 8, np.float32(1), np.zeros((8, 8), np.float32), solution)
     assert x @ solution == pytest.approx(x[:, 0] + x[:, 4], abs=1)
 
