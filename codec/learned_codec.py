@@ -1,34 +1,27 @@
-"""LearnedCodec: what the five schemes share - transforms around a bottleneck, padding, whole files."""
+"""LearnedCodec: what the five schemes share - transforms around a bottleneck, training, choices of an encoder."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import count
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from codec import bitstream
-from codec.bitstream import BitstreamError
 from codec.checks import EFFORTS, check_channels
 from codec.data.codings import Coding
 from codec.effort import improved
 from codec.entropy import QUALITIES, EntropyBottleneck
-from codec.errors import ArgumentError, EncodeError
-from codec.fingerprint import Fingerprint
-from codec.image_codec import ImageCodec, check_image
+from codec.file_coding import FileCoding
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
-from codec.networks.modes import evaluating, repeatable
 from codec.rate_distortion_module import Reconstruction, gradient_times
-from codec.windowed import WindowedTransforms
-from codec.windows import Crop, Picture, Size, Window, whole
+from codec.windows import Picture, Size, whole
 
 _SMALLEST_ERROR = 1e-6  # mean squares, of images in [0, 1], that training counts as they are
 
 
-class LearnedCodec(ImageCodec, WindowedTransforms):
+class LearnedCodec(FileCoding):
     """An ImageCodec that is trained. A scheme sets attributes, and writes what of this drawing is its own.
 
         training   uint8 batch ── /255 ── pad ── analyse ── y_hat, bits ── g_s ── x_hat, bits ── loss
@@ -38,27 +31,22 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
     With an EntropyBottleneck, `bottleneck`, that is `g_a`, `g_s` and `latent_sizes` (see WindowedTransforms);
     without, `analyse`, `write`, `read` and `draw`.
 
-    `tag`: four ASCII characters that name the scheme in its files. `stride`: images are padded to a multiple
-    of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images too. `section_count`: entropy-coded
-    strings in a file. `efforts`: None where `write` is the scheme's own. `rate_tells`: of an image that the
-    codec is not made for, files are much larger; where they are not, as their latent has bounds that most images
-    reach, only its decoded image shows it. `shown_in_part`: `read` takes sections whose end is missing.
+    `stride`: images are padded to a multiple of it. `image_channels`: 1 or 3; a codec for 3 takes greyscale images
+    too. `efforts`: None where `write` is the scheme's own. `rate_tells`: of an image that the codec is not made
+    for, files are much larger; where they are not, as their latent has bounds that most images reach, only its
+    decoded image shows it. FileCoding has more of them.
     """
 
-    tag: ClassVar[str]
     rate_tells: bool = True
-    section_count: int = 1
     efforts: range | None = EFFORTS
-    shown_in_part: bool = True
 
     def __init__(self, image_channels: int) -> None:
         super().__init__()
         check_channels("image_channels", image_channels)
         self.image_channels = image_channels
         self._quality: float | None = None
-        self._fingerprint = Fingerprint()
 
-    @property
+    @cached_property  # asked for several times a file, and every module has to be looked at
     def qualities(self) -> range | tuple[float, float] | None:
         return QUALITIES if any(bottleneck.variable_rate for bottleneck in self.bottlenecks()) else None
 
@@ -121,7 +109,7 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         return self.write(self._seen(x), x.shape[-2:])
 
     def write(self, x: Picture, size: Size) -> list[bytes]:
-        """As `compress`, of an image of `size` (H, W) that is seen in windows."""
+        """See FileCoding: one section, of the levels that an encoder of this effort chooses."""
         quality = self._qualities(1)
         exact = self.exact_levels(x, size, quality)
         with self.writing_reported():
@@ -136,21 +124,14 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         return x_hat
 
     def read(self, sections: list[bytes], size: Size, scale: int = 1, cut: bool = False) -> Any:
-        """Sections → what `draw` draws, for padded images of `size` (H, W): here levels, and their quality.
-
-        No more is read than one of `scales` needs; `cut`: the end may be missing.
-        """
+        """See FileCoding: levels, and their quality."""
         sizes, quality = self.latent_sizes(size), self.bottleneck.quality_of(sections[0])
         wanted = len(sizes) if scale == 1 else self.tensors_of_scale(scale)
         with self.reading_reported():
             return self.bottleneck.decompress_levels(sections[0], sizes, wanted, cut), quality
 
     def check_sections(self, sections: list[bytes], size: tuple[int, int], channels: int) -> None:
-        """Raises BitstreamError if the sections cannot be those of an image of `channels`, padded to `size` (H, W).
-
-        Called before `decompress`, so that a file that claims a large image costs no memory unless it is as long as
-        the files of such images. Nothing is decoded here.
-        """
+        """See FileCoding."""
         self.bottleneck.check_length(sections[0], self.latent_sizes(size))
 
     def load_starting_weights(self) -> None:
@@ -183,16 +164,6 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         """Raises ValueError if the scheme cannot be trained with `loss`; any will do, unless overridden."""
 
     # ---- files
-
-    def encode(self, image: Tensor, metadata: Metadata | None = None) -> bytes:
-        """See ImageCodec. `metadata` is kept in the file beside the image: `bitstream.metadata_of` gives it back.
-
-        Also raises EncodeError if a greyscale codec is given an RGB image.
-        """
-        self._check_codable(image)
-        with self._coding():
-            sections = self.write(lambda part: self.prepared(image, part), self.padded(*image.shape[1:]))
-        return self._file(image, sections, metadata)
 
     def encode_batch(
         self, images: Sequence[Tensor], metadata: Sequence[Metadata | None] | None = None
@@ -229,65 +200,6 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
                     files[n] = self._file(images[n], [section], kept[n])
         return files
 
-    def decode(self, data: bytes, crop: Crop | None = None, scale: int = 1, partial: bool = False) -> Tensor:
-        """See ImageCodec. A file of other weights than these is refused too.
-
-        Of a `crop` no more is drawn than lies around it; the sections are read whole. With one of `scales` the
-        image is `[C, ⌈H/scale⌉, ⌈W/scale⌉]`, and no more is read than it takes. `partial` also shows a file whose
-        end is missing, as far as it goes. Raises ArgumentError for a crop that is not inside the image, a scale
-        that the codec does not have, or both together, and where cut files cannot be shown.
-        """
-        self._check_part(crop, scale)
-        partial = partial and self._may_be_cut(data)
-        header, sections = bitstream.unpack(data, partial)
-        self._check_is_mine(header, len(sections))
-        size = self.padded(header.height, header.width)
-        try:
-            self.check_size(header.height, header.width)
-        except ValueError as error:
-            raise BitstreamError(str(error)) from None
-        sides = (-(-side // scale) * scale for side in (header.height, header.width))
-        wanted = Window(0, next(sides), 0, next(sides))
-        if crop is not None:
-            wanted = crop.window(header.height, header.width)
-        with self._coding():
-            if not partial:
-                self.check_sections(sections, size, header.channels)
-            return self.drawn(self.read(sections, size, scale, partial), wanted, size, header.channels, scale)
-
-    def _check_codable(self, image: Tensor) -> None:
-        check_image(image)
-        if image.shape[0] > self.image_channels:
-            raise EncodeError("this codec is greyscale: give it an image with 1 channel (data.channels=1)")
-
-    def _file(self, image: Tensor, sections: list[bytes], metadata: Metadata | None) -> bytes:
-        channels, height, width = image.shape
-        header = bitstream.Header(self.tag, self.fingerprint(), height, width, channels)
-        return bitstream.pack(header, sections, metadata)
-
-    def _may_be_cut(self, data: bytes) -> bool:
-        """False if the file is whole. Raises ArgumentError if it is not, and cannot be shown in part."""
-        try:
-            bitstream.unpack(data)
-        except BitstreamError:
-            if not self.shown_in_part:
-                raise ArgumentError("partial", True, "a cut file of this codec cannot be shown in part") from None
-            return True
-        return False
-
-    def _check_part(self, crop: Crop | None, scale: int) -> None:
-        if scale != 1 and scale not in self.scales:
-            allowed = f"allowed are 1, {', '.join(map(str, self.scales))} with this model"
-            raise ArgumentError("scale", scale, allowed if self.scales else "this model decodes at full size only")
-        if scale != 1 and crop is not None:
-            raise ArgumentError("scale", scale, "allowed is 1 together with a crop")
-
-    def check_size(self, height: int, width: int) -> None:
-        rows, columns = self.padded(height, width)
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and rows * columns > max(limit, self.stride**2):
-            raise ValueError(f"{columns}×{rows} pixels to decode, padding included: the limit is {limit}")
-
     def estimated_bits(self, image: Tensor) -> float:
         with self._coding():
             _, bits = self._as_coded(self.prepared(image))
@@ -298,15 +210,6 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         with self._coding():
             y_hat, bits = self._as_coded(x)
             return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
-
-    def train(self, mode: bool = True) -> "LearnedCodec":
-        if mode != self.training:
-            self._fingerprint.forget()  # weight averaging swaps weights behind autograd's version counters
-        return super().train(mode)
-
-    def fingerprint(self) -> bytes:
-        """Four bytes that name these very weights and tables."""
-        return self._fingerprint.of(self.tag, self)
 
     @staticmethod
     def _seen(x: Tensor) -> Picture:
@@ -346,23 +249,3 @@ class LearnedCodec(ImageCodec, WindowedTransforms):
         if self.training:
             return QUALITIES[1] * torch.rand(count, device=self.device)
         return torch.full((count,), float(self.quality), device=self.device)
-
-    def _check_is_mine(self, header: bitstream.Header, sections: int) -> None:
-        if header.scheme != self.tag:
-            raise BitstreamError(f"the file was written by scheme {header.scheme}: this codec is {self.tag}")
-        if header.fingerprint != self.fingerprint():
-            raise BitstreamError(
-                f"the file was written with weights {header.fingerprint.hex()}: "
-                f"this checkpoint holds {self.fingerprint().hex()}"
-            )
-        if sections != self.section_count or header.channels > self.image_channels:
-            raise BitstreamError(
-                f"the file holds {sections} sections and {header.channels} channels: "
-                f"this codec writes {self.section_count} and at most {self.image_channels}"
-            )
-
-    @contextmanager
-    def _coding(self) -> Iterator[None]:
-        """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
-        with repeatable(self.device.type), evaluating(self), torch.no_grad():
-            yield

@@ -136,10 +136,9 @@ class CodedLaplace:
 
     def file_bits(self, levels: Tensor) -> Tensor:
         integers = self.integers.flatten()
-        tables, shifts = self.model.current_tables(), self.model.shifts
-        return unbounded.file_bits(
-            levels.long().flatten() - _middle(integers), _row(integers), tables, shifts
-        ).view(levels.shape)
+        beside = levels.long().flatten() - _middle(integers)
+        bits = unbounded.file_bits(beside, _row(integers), self.model.costs(), self.model.shifts)
+        return bits.view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:
         flat, integers = levels.flatten(), self.integers.flatten()

@@ -113,9 +113,8 @@ class PerChannel:
         return self.model.bits(levels)
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        tables, shifts = self.model.current_tables(), self._shifts()
         integers, index = levels.long().flatten(), self._index().to(levels.device)
-        return unbounded.file_bits(integers, index, tables, shifts).view(levels.shape)
+        return unbounded.file_bits(integers, index, self.model.costs(), self._shifts()).view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:
         return unbounded.encode(levels.long().flatten(), self._index(), self.model.current_tables(), self._shifts())

@@ -4,9 +4,10 @@ import hashlib
 from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.networks.exact import UnusableWeightsError
+from codec.networks.kept import Kept
 
 PRECISION = 16  # torchac's: cumulative counts run from 0 to 2**16
 
@@ -40,7 +41,7 @@ def cdf_from_pmf(pmf: Tensor) -> Tensor:
     return cdf.to(torch.int32)
 
 
-class CodingTables(nn.Module):
+class CodingTables(Kept):
     """A probability model that files are coded with: its integer CDFs are kept beside the weights they come from.
 
     A subclass calls `make_room(rows, symbols)` at the end of its constructor and writes `pmf`, of at most so many
@@ -64,12 +65,25 @@ class CodingTables(nn.Module):
 
     def current_tables(self) -> Tensor:
         """The integer CDFs, int32 `[T, L + 1]`, remade first if the weights have changed since."""
+        return self._current()[0]
+
+    def costs(self) -> Tensor:
+        """What each symbol of the current tables costs in bits, float32 `[T, L]`."""
+        return self._current()[1]
+
+    def _current(self) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self._made()
+        return self.kept((*self.parameters(), self.tables, self.tables_of), self._made)
+
+    def _made(self) -> tuple[Tensor, Tensor]:
         if not self.tables_are_current():
             with torch.no_grad():
                 cdf = cdf_from_pmf(self.pmf())
                 self.tables.fill_(1 << PRECISION)[:, : cdf.shape[1]] = cdf
                 self.tables_of.fill_(self._hash())
-        return self.tables[:, : self.width]
+        tables = self.tables[:, : self.width].contiguous()
+        return tables, PRECISION - torch.log2(tables.diff().float())
 
     @property
     def width(self) -> int:
@@ -93,4 +107,4 @@ class CodingTables(nn.Module):
 
 
 def _make_current(model: CodingTables, *_: object) -> None:
-    model.current_tables()
+    model._made()

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from codec.bitstream import BitstreamError
 from codec.entropy import coder
-from codec.entropy.tables import PRECISION
 
 # What lies further away than 2^this is none of the integers that a latent has.
 _LARGEST_EXPONENT = 30
@@ -37,16 +36,18 @@ def encode(integers: Sliced, index: Sliced, tables: Tensor, shifts: Tensor) -> b
 
     Raises ValueError if one is 2^30 or larger.
     """
-    tables, shifts = tables.cpu(), shifts.cpu()
+    shifts, counts, width = shifts.cpu(), tables.cpu().flatten(), tables.shape[1]
     low, escapes = _Bits(), []
 
     def intervals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for part in coder.chunks_of(len(integers)):
             some, rows = _checked(integers[part].cpu().long()), index[part].cpu().long()
-            low.add(_low_bits(some, shifts[rows]))
-            escapes.extend(map(_escape_code, _beyond(some, rows, tables, shifts)))
-            symbols = symbols_of(some, rows, tables, shifts)
-            yield tables[rows, symbols].numpy(), tables[rows, symbols + 1].numpy()
+            shift = shifts[rows]
+            low.add(_low_bits(some, shift))
+            symbols, beyond = _symbols(some, shift, _reach(width - 1))
+            escapes.extend(map(_escape_code, beyond[beyond != 0].tolist()))
+            at = symbols.add_(rows, alpha=width)
+            yield counts.index_select(0, at).numpy(), counts.index_select(0, at + 1).numpy()
 
     coded = coder.encode_chunks(intervals())
     for code in escapes:
@@ -57,7 +58,7 @@ def encode(integers: Sliced, index: Sliced, tables: Tensor, shifts: Tensor) -> b
 def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor:
     """The integers, int32 `[N]`, that `encode` was given. Raises BitstreamError if the string is cut."""
     tables, shifts = tables.cpu(), shifts.cpu()
-    reach = _reach(tables)
+    reach = _reach(tables.shape[1] - 1)
     integers, escaped, used = torch.empty(len(index), dtype=torch.int32), [], 0
     plain = np.frombuffer(data, np.uint8)[::-1]
     rows = coder.rows_of_tables(tables, lambda part: index[part].cpu().numpy())
@@ -77,34 +78,29 @@ def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor
     return integers
 
 
-def file_bits(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
-    """How many bits of a coded string each of `integers` takes, float `[N]`."""
-    symbols = symbols_of(integers, index, tables, shifts)
-    counts = tables[index, symbols + 1] - tables[index, symbols]
-    return PRECISION - torch.log2(counts.float()) + plain_bits(integers, index, tables, shifts)
+def file_bits(integers: Tensor, index: Tensor, costs: Tensor, shifts: Tensor) -> Tensor:
+    """How many bits of a coded string each of `integers` `[N]` takes, float `[N]`.
+
+    `costs`, float `[T, 2R + 2]`, are those of the symbols (CodingTables.costs).
+    """
+    shift, width = shifts[index], costs.shape[1]
+    symbols, beyond = _symbols(integers, shift, _reach(width))
+    bits = costs.flatten().index_select(0, symbols.add_(index, alpha=width)).add_(shift)
+    escaped = beyond != 0
+    if bool(escaped.any()):
+        bits[escaped] += 2 * torch.floor(torch.log2(beyond[escaped].abs().double())).float() + 2
+    return bits
 
 
-def plain_bits(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
-    """How many plain bits each of `integers` takes, float `[N]`."""
-    shift = shifts[index]
-    beyond = (_high(integers, shift).abs() - _reach(tables)).clamp(min=0)
-    exponent = torch.floor(torch.log2(beyond.clamp(min=1).double())).to(torch.float32)
-    return shift.float() + torch.where(beyond > 0, 2 * exponent + 2, 0.0)
+def _symbols(integers: Tensor, shift: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """The symbol of each of `integers` `[N]` in its row, int64, and of what is escaped how far beyond the last."""
+    high = (integers.long() + ((1 << shift) >> 1)) >> shift
+    beyond = high - high.clamp(-reach, reach)
+    return torch.where(beyond == 0, high + reach, 2 * reach + 1), beyond
 
 
-def symbols_of(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> Tensor:
-    """The symbol of each of `integers` `[N]` in its row, int64."""
-    reach = _reach(tables)
-    high = _high(integers, shifts[index])
-    return torch.where(high.abs() > reach, 2 * reach + 1, high + reach)
-
-
-def _reach(tables: Tensor) -> int:
-    return (tables.shape[-1] - 3) // 2
-
-
-def _high(integers: Tensor, shift: Tensor) -> Tensor:
-    return (integers.long() + ((1 << shift) >> 1)) >> shift
+def _reach(symbols: int) -> int:
+    return (symbols - 2) // 2
 
 
 class _Bits:
@@ -157,13 +153,6 @@ def _places(count: np.ndarray) -> np.ndarray:
     """For counts of bits 2, 0, 3: 1 0, 2 1 0."""
     ends = np.repeat(np.cumsum(count), count)
     return ends - 1 - np.arange(len(ends))
-
-
-def _beyond(integers: Tensor, index: Tensor, tables: Tensor, shifts: Tensor) -> list[int]:
-    """How far the escaped integers' symbols would lie beyond the last, with their signs, in order."""
-    high = _high(integers, shifts[index])
-    reach = _reach(tables)
-    return [n - reach if n > 0 else n + reach for n in high[high.abs() > reach].tolist()]
 
 
 def _escape_code(beyond: int) -> np.ndarray:

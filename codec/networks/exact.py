@@ -9,7 +9,6 @@ same to the last bit, at the speed of ordinary convolutions.
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from codec.errors import ConfigError
 from codec.networks.blocks import quick_layout
+from codec.networks.kept import Kept
 
 # A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself.
 CODE_MAX = 255
@@ -43,10 +43,8 @@ def exact_kernels(device_type: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-class _Exact(nn.Module):
+class _Exact(Kept):
     """A convolution whose weights are rounded in evaluation mode: once, where no gradient is wanted of them."""
-
-    _kept: tuple[tuple, tuple[Tensor, Tensor | None]] | None = None
 
     @abstractmethod
     def as_is(self) -> tuple[Tensor, Tensor | None]:
@@ -56,24 +54,13 @@ class _Exact(nn.Module):
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         """What is convolved with in evaluation mode. Raises ValueError if the weights are not usable."""
 
-    def train(self, mode: bool = True) -> Self:
-        self._kept = None  # weight averaging swaps weights behind autograd's version counters
-        return super().train(mode)
-
-    def _apply(self, *arguments: Any, **options: Any) -> Self:
-        self._kept = None  # what is moved may come to lie where something else was
-        return super()._apply(*arguments, **options)
-
     def _weights(self) -> tuple[Tensor, Tensor | None]:
         if self.training:
             return self.as_is()
         if torch.is_grad_enabled():
             return self.rounded()
         # parameters() would take longer than many of the convolutions do.
-        versions = tuple((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
-        if self._kept is None or self._kept[0] != versions:
-            self._kept = versions, self.rounded()
-        return self._kept[1]
+        return self.kept((self.weight,) if self.bias is None else (self.weight, self.bias), self.rounded)
 
 
 class ExactConv2d(_Exact, nn.Conv2d):

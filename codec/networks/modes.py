@@ -21,14 +21,14 @@ _ON_A_GPU = threading.RLock()
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Inside, all of `module` is in evaluation mode; afterwards each of its parts in that which it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    if any(training for _, training in modes):
+    in_training = [part for part in module.modules() if part.training]
+    if in_training:
         module.eval()
     try:
         yield
     finally:
-        for part, training in modes:  # not train(True): a part may have been frozen by itself
-            part.training = training
+        for part in in_training:  # not train(True): a part may have been frozen by itself
+            part.training = True
 
 
 @contextmanager

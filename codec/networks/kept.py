@@ -1,0 +1,32 @@
+"""Kept: what a module makes of its weights, made again only when they have changed."""
+
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
+
+from torch import Tensor, nn
+
+Made = TypeVar("Made")
+
+
+class Kept(nn.Module):
+    """A module with `kept`."""
+
+    _kept: tuple[tuple, Any] | None = None
+
+    def kept(self, tensors: tuple[Tensor, ...], make: Callable[[], Made]) -> Made:
+        """What `make` gives, kept until one of `tensors` is another or holds something else.
+
+        For evaluation only: a change from or to training forgets it.
+        """
+        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        if self._kept is None or self._kept[0] != versions:
+            self._kept = versions, make()
+        return self._kept[1]
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None  # weight averaging swaps weights behind autograd's version counters
+        return super().train(mode)
+
+    def _apply(self, *arguments: Any, **options: Any) -> Self:
+        self._kept = None  # what is moved may come to lie where something else was
+        return super()._apply(*arguments, **options)
