@@ -30,8 +30,9 @@ from codec.training.config import Builder
 from codec.training.faults import user_errors
 from codec.training.paths import entry_command
 from codec.training.precision import choose_precision
+from codec.training.provenance import hardware
 from codec.training.results import table, write_results
-from codec.training.run_folder import RunFolder, choices, hardware
+from codec.training.run_folder import RunFolder, choices
 from experiments.bench.training_speed import training_speed
 from experiments.compose import composed
 from experiments.plots.comparison import Panel, caption, middle, nearest, save_comparison

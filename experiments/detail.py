@@ -27,7 +27,7 @@ from codec.measure import Row, measure
 from codec.metrics import mean_of_rows
 from codec.networks import Wavelet
 from codec.training.faults import user_errors
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from codec.whole_file import whole_file
 from experiments.arguments import number
 from experiments.plots.comparison import Panel, caption, middle, nearest, save_comparison

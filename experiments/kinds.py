@@ -25,7 +25,7 @@ from codec.checks import check_integer
 from codec.image_codec import ImageCodec
 from codec.learned_codec import LearnedCodec
 from codec.training.faults import user_errors
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from codec.whole_file import whole_file
 from experiments.priors import images_of
 

@@ -32,7 +32,7 @@ from codec.entropy.tables import CodingTables
 from codec.learned_codec import LearnedCodec
 from codec.training.config import Builder
 from codec.training.faults import user_errors
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from codec.whole_file import whole_file
 from experiments.compose import composed
 

@@ -25,8 +25,8 @@ from codec.measure import Row, evaluate, keep_files
 from codec.training.faults import raise_if_lost
 from codec.training.loggers import RunLogger, rate_distortion_point
 from codec.training.measured_rows import MeasuredRows, forget_rows
+from codec.training.provenance import hardware
 from codec.training.results import results_of, write_results
-from codec.training.run_folder import hardware
 
 THUMBNAIL_SIDE = 256
 

@@ -17,8 +17,9 @@ from codec.training.config_checks import validates
 from codec.training.evaluation import evaluate_into
 from codec.training.faults import quieten
 from codec.training.loggers import log_config, shut_down, where_to_look
+from codec.training.provenance import commit
 from codec.training.results import table
-from codec.training.run_folder import RunFolder, commit
+from codec.training.run_folder import RunFolder
 from codec.training.run_state import Recorder
 
 

@@ -14,8 +14,9 @@ from codec.training.config import Builder
 from codec.training.evaluation import choose_device, evaluate_into
 from codec.training.faults import quieten
 from codec.training.loggers import log_config, shut_down, where_to_look
+from codec.training.provenance import commit
 from codec.training.results import table
-from codec.training.run_folder import RunFolder, commit, evaluation_folder
+from codec.training.run_folder import RunFolder, evaluation_folder
 from codec.training.run_state import Recorder
 
 

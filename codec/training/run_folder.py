@@ -2,29 +2,20 @@
 
 import hashlib
 import json
-import os
-import platform
 import re
-import shlex
 import shutil
-import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, distributions
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint_files import find_checkpoint
-from codec.errors import DISTRIBUTION, CheckpointError, ConfigError
+from codec.errors import CheckpointError, ConfigError
 from codec.pretrained import choose, stem
+from codec.training.provenance import write_provenance
 from codec.training.results import read_results
 from codec.training.run_state import RunState, lock
-
-if TYPE_CHECKING:
-    import torch
 
 # Neither where a run is put nor how it is watched changes what it computes.
 _NOT_IDENTITY = ("runs", "folder", "resume", "more_epochs", "test", "logger", "job_type", "save_files", "expected")
@@ -158,22 +149,8 @@ class RunFolder:
             (self.path / "results.json").unlink(missing_ok=True)
         for part in (*self.path.glob(".*.part"), *self.path.glob("checkpoints/.*.part")):
             part.unlink(missing_ok=True)  # of a process that was killed while it wrote
-        provenance = self.path / "provenance"
-        provenance.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, self.path / "config.yaml", resolve=True)
-        with (provenance / "commands.txt").open("a") as file:
-            file.write(shlex.join([Path(sys.executable).name, *sys.argv]) + "\n")
-        start = sum(1 for _ in provenance.glob("commit*.txt"))
-        suffix = f"-{start}" if start else ""
-        head = _git("rev-parse", "HEAD") or f"not a git checkout; {DISTRIBUTION} {version() or 'of no version'}\n"
-        (provenance / f"commit{suffix}.txt").write_text(head)
-        new = _git("ls-files", "--others", "--exclude-standard", "*.py", "*.yaml").splitlines()
-        added = "".join(_git("diff", "--no-index", "/dev/null", name, expected=1) for name in new)
-        (provenance / f"changes{suffix}.diff").write_text(_git("diff", "HEAD") + added, encoding="utf-8")
-        packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
-        (provenance / f"packages{suffix}.txt").write_text("\n".join(packages) + "\n")
-        if precision is not None:
-            (provenance / f"precision{suffix}.txt").write_text(f"{precision}\n")
+        write_provenance(self.path / "provenance", precision)
         return kept
 
     def _finished_weights(self, config: DictConfig) -> Path | None:
@@ -227,39 +204,6 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
     return RunFolder.of(config)
 
 
-def commit() -> str:
-    """The checkout's commit, with "+changes" where its files were changed; outside a checkout the version.
-
-    Tables are no change: what they say depends on nothing in them. "unknown" where nothing is installed either.
-    """
-    head = _git("rev-parse", "--short", "HEAD").strip()
-    if not head:
-        return version() or "unknown"
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
-    return f"{head}{'+changes' if changed else ''}"
-
-
-def version() -> str | None:
-    """The version of this package that is installed, None where the code is used without an installation."""
-    try:
-        return installed_version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return None
-
-
-def hardware(device: "torch.device") -> str:
-    """What codes or trains there, in words: "1 thread of 2, AMD EPYC 7B13", "NVIDIA H200"."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpus = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*:\s*(.+)", cpus.read_text()) if cpus.is_file() else None
-    threads = torch.get_num_threads()
-    processor = " ".join(named[1].split()) if named else platform.processor() or platform.machine()
-    return f"{threads} thread{'s' * (threads > 1)} of {os.cpu_count()}, {processor}"
-
-
 def choices(*groups: str) -> list[str]:
     """The options chosen for these config groups, without those that are null; none outside a Hydra job."""
     if not HydraConfig.initialized():
@@ -294,26 +238,3 @@ def _without_places(node: Any) -> Any:
         return node
     left_out = ("root", "download") if "download" in node else ()
     return {key: _without_places(value) for key, value in node.items() if key not in left_out}
-
-
-def _git(*arguments: str, expected: int = 0) -> str:
-    """What git says of the repository that this package is a part of; nothing where there is none."""
-    package = Path(__file__).resolve().parents[1]
-    # An environment in which a wheel is installed can lie in somebody's own repository, which ignores it.
-    return _run_git(package.parent, *arguments, expected=expected) if _run_git(package, "ls-files", ".") else ""
-
-
-def _run_git(here: Path, *arguments: str, expected: int = 0) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=here,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == expected else ""

@@ -45,7 +45,7 @@ from codec.training.config import Builder
 from codec.training.faults import user_errors
 from codec.training.paths import conf_folder
 from codec.training.precision import choose_precision
-from codec.training.run_folder import commit
+from codec.training.provenance import commit
 from experiments.bench.training_speed import WARM_UP, clock, enough, training_speed, ways_to_train
 
 CONF = conf_folder()

@@ -31,7 +31,7 @@ from codec.data.image_file import read_image
 from codec.data.samples import SamplesSource
 from codec.errors import CheckpointError
 from codec.learned_codec import LearnedCodec
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from experiments.plots.figures import plain_numbers, save
 
 SIZES = (0.1, 0.4, 1.5, 6.0, 24.0)

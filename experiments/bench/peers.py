@@ -31,7 +31,7 @@ from codec.data.samples import SamplesSource
 from codec.learned_codec import LearnedCodec
 from codec.training.faults import quieten, user_errors
 from codec.training.precision import choose_precision
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from experiments.bench.peer_training import BATCH, Trained, trained
 from experiments.bench.turns import PEER, VARIABLE, Peer, Times, markdown, median, ratios, spread, timed
 from experiments.plots.figures import COLOURS, save

@@ -26,7 +26,7 @@ from lightning import Callback, LightningModule, Trainer
 from codec.errors import ConfigError, FaultsError
 from codec.training.faults import user_errors
 from codec.training.paths import checkout
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from experiments.compose import composed
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,7 +25,7 @@ from codec.loaded_codec import Codec
 from codec.training.evaluation import choose_device
 from codec.training.faults import quieten, user_errors
 from codec.training.precision import choose_precision
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from experiments.bench.large_images import photograph
 from experiments.bench.peer_training import Trained, trained
 from experiments.bench.peers import EXPERIMENTS, OURS

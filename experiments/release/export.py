@@ -36,7 +36,7 @@ from codec.metrics import mean_of_rows
 from codec.pretrained import Point, Weights
 from codec.training.faults import user_errors
 from codec.training.paths import checkout
-from codec.training.run_folder import hardware
+from codec.training.provenance import hardware
 from experiments.arguments import number
 from experiments.compose import composed
 from experiments.release.complexity import as_large_as_kodak, complexity
