@@ -81,10 +81,7 @@ class LaplaceTables(CodingTables):
         """The first's share, and both widths as binary logarithms, at each scale."""
         log_scale = log_scale.clamp(LOWEST, LOWEST + (SCALES - 1) / PER_OCTAVE)
         position = (log_scale - LOWEST) * ((_KNOTS - 1) * PER_OCTAVE / SCALES)
-        knots = torch.arange(_KNOTS, device=log_scale.device).view(-1, *[1] * log_scale.ndim)
-        # By products instead of an index, whose gradient is slow to add up where many symbols share a knot.
-        near = (1 - (position - knots).abs()).clamp(min=0)
-        logit, narrow, wide = torch.tensordot(self.shape.to(position), near, 1)
+        logit, narrow, wide = _Interpolated.apply(self.shape, position)
         return torch.sigmoid(logit), log_scale + narrow, log_scale + wide
 
 
@@ -173,6 +170,27 @@ class _Made:
 
     def __getitem__(self, part: slice) -> Tensor:
         return self.make(part)
+
+
+class _Interpolated(torch.autograd.Function):
+    """Of `values` `[V, K]`, which lie at 0 … K − 1, what lies at `position` `[…]` between them: `[V, …]`."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, values: Tensor, position: Tensor) -> Tensor:
+        knot = position.floor().clamp_(0, values.shape[1] - 2)
+        index, shape = knot.long().flatten(), (len(values), *position.shape)
+        rise = values.diff().to(position).index_select(1, index).view(shape)
+        context.save_for_backward(position, rise)
+        context.knots = values.shape[1]
+        return rise * (position - knot) + values.to(position).index_select(1, index).view(shape)
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        position, rise = context.saved_tensors
+        knots = torch.arange(context.knots, device=position.device)[:, None]
+        # By products: to add up at an index is slow where many share it.
+        near = (position.flatten() - knots).abs_().neg_().add_(1).clamp_(min=0)
+        return gradient.flatten(1) @ near.T, (gradient * rise).sum(0)
 
 
 def packed(mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import generator
+from conftest import generator, noise
 from torch import Tensor
 
-from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables
+from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables, _Interpolated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,3 +112,11 @@ def test_compiled_bits_are_the_same() -> None:
     torch.testing.assert_close(model.bits(levels, mean, log_scale), bits)
     few = (tensor[..., :7] for tensor in (levels, mean, log_scale))
     torch.testing.assert_close(model.bits(*few), bits[..., :7])
+
+
+def test_the_gradient_between_knots_is_that_of_the_lines_between_them() -> None:
+    values = noise(3, 9, seed=7).double().requires_grad_()
+    position = (8 * torch.rand(2, 5, generator=generator(8))).double().requires_grad_()
+    assert torch.autograd.gradcheck(_Interpolated.apply, (values, position))
+    at_knots = _Interpolated.apply(values, torch.arange(9.0).double())
+    assert torch.allclose(at_knots, values)
