@@ -150,4 +150,5 @@ class FileCoding(ImageCodec, WindowedTransforms):
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
         with repeatable(self.device.type), evaluating(self), torch.no_grad():
+            self.fingerprint()  # which sees that tables are those of the weights
             yield

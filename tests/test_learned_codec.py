@@ -51,3 +51,16 @@ def test_a_scheme_without_its_parts_codes_nothing() -> None:
     for part, given in (("g_a", images(1, 3, 8, 8)), ("g_s", []), ("latent_sizes", (8, 8))):
         with pytest.raises(NotImplementedError):
             getattr(scheme, part)(given)
+
+
+def test_a_file_is_coded_by_tables_of_the_weights_as_they_are() -> None:
+    """However they came to be so: weight averaging swaps them behind autograd's counters."""
+    codec, image = make_codec("conv_baseline", overrides=SMALL["conv_baseline"]), (255 * images(3, 32, 32)).byte()
+    codec.encode(image)
+    for parameter in codec.bottleneck.prior.parameters():
+        parameter.data.mul_(1.5)
+    data = codec.encode(image)
+    other = make_codec("conv_baseline", overrides=SMALL["conv_baseline"])
+    other.load_state_dict(codec.state_dict())
+    assert torch.equal(other.decode(data), codec.decode(data))
+    assert other.encode(image) == data

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from codec.entropy import unbounded
 from codec.entropy.tables import PRECISION, CodingTables
@@ -173,24 +174,36 @@ class _Made:
 
 
 class _Interpolated(torch.autograd.Function):
-    """Of `values` `[V, K]`, which lie at 0 … K − 1, what lies at `position` `[…]` between them: `[V, …]`."""
+    """Of `values` `[V, K]`, which lie at 0 … K − 1, what lies at `position` `[…]` between them: `[V, …]`.
+
+    It can be differentiated once.
+    """
 
     @staticmethod
     def forward(context: torch.autograd.function.FunctionCtx, values: Tensor, position: Tensor) -> Tensor:
         knot = position.floor().clamp_(0, values.shape[1] - 2)
-        index, shape = knot.long().flatten(), (len(values), *position.shape)
+        # Of nan any knot: what comes of it is nan.
+        index, shape = knot.long().clamp_(0, values.shape[1] - 2).flatten(), (len(values), *position.shape)
         rise = values.diff().to(position).index_select(1, index).view(shape)
         context.save_for_backward(position, rise)
         context.knots = values.shape[1]
         return rise * (position - knot) + values.to(position).index_select(1, index).view(shape)
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    @once_differentiable
+    def backward(
+        context: torch.autograd.function.FunctionCtx, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         position, rise = context.saved_tensors
-        knots = torch.arange(context.knots, device=position.device)[:, None]
-        # By products: to add up at an index is slow where many share it.
-        near = (position.flatten() - knots).abs_().neg_().add_(1).clamp_(min=0)
-        return gradient.flatten(1) @ near.T, (gradient * rise).sum(0)
+        of_values = of_position = None
+        if context.needs_input_grad[0]:
+            knots = torch.arange(context.knots, device=position.device)[:, None]
+            # By products: to add up at an index is slow where many share it.
+            near = (position.flatten() - knots).abs_().neg_().add_(1).clamp_(min=0)
+            of_values = gradient.flatten(1) @ near.T
+        if context.needs_input_grad[1]:
+            of_position = (gradient * rise).sum(0)
+        return of_values, of_position
 
 
 def packed(mean: Tensor, log_scale: Tensor) -> Tensor:

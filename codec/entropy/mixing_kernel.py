@@ -593,7 +593,8 @@ def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray
 # ---- eight numbers at a time
 #
 # Left to itself, the compiler takes one or four at a time of rows as short as these. What a function does is said
-# in NumPy, which is what Python's interpreter runs; the instructions below do the same, in the same order.
+# in NumPy, which is what Python's interpreter runs; the instructions below do the same, in the same order. Rows are
+# a multiple of eight long, whatever of them counts.
 
 _LANES = 8
 
@@ -658,7 +659,9 @@ def _add_all(
     sums: Sequence[ir.Value],
     factor: Callable[[ir.Value, int], ir.Value],
 ) -> None:
-    """To a share of eight `sums` from each of these pointers on: what `factor` points to, times `regressors`."""
+    """Each of `sums` points to eight, of which a share is kept. To these are added, for every row of `regressors`,
+    eight of it, from `at` on, times the number that `factor` points to for the row and the n-th of `sums`.
+    """
     kept = _in_all_lanes(builder, ir.Constant(ir.FloatType(), float(_KEPT)))
     registers = [cgutils.alloca_once(builder, _FLOATS) for _ in sums]
     for pointer, register in zip(sums, registers, strict=True):
@@ -734,19 +737,33 @@ def _subtract(_typing: Any, target: Any, source: Any, scale: Any, at: Any) -> An
     return types.void(target, source, scale, at), code
 
 
-# What stands for each function where it is compiled.
+def _are_floats(*arrays: Any) -> bool:
+    return all(isinstance(a, types.Array) and a.dtype == types.float32 and a.layout == "C" for a in arrays)
+
+
+# What stands for each function where it is compiled; for arrays of other kinds nothing does.
 _inline = {"jit_options": {"forceinline": True, **_OPTIONS}}
-overload(product, **_inline)(lambda a, b, count: lambda a, b, count: _product(a, b, count))
+overload(product, **_inline)(
+    lambda a, b, count: (lambda a, b, count: _product(a, b, count)) if _are_floats(a, b) else None
+)
 overload(add_products, **_inline)(
     lambda moments, regressors, row, at: (
-        lambda moments, regressors, row, at: _add_products(moments, regressors, row, at)
+        (lambda moments, regressors, row, at: _add_products(moments, regressors, row, at))
+        if _are_floats(moments, regressors)
+        else None
     )
 )
 overload(add_targets, **_inline)(
     lambda moments, regressors, targets, at: (
-        lambda moments, regressors, targets, at: _add_targets(moments, regressors, targets, at)
+        (lambda moments, regressors, targets, at: _add_targets(moments, regressors, targets, at))
+        if _are_floats(moments, regressors, targets)
+        else None
     )
 )
 overload(subtract, **_inline)(
-    lambda target, source, scale, at: lambda target, source, scale, at: _subtract(target, source, scale, at)
+    lambda target, source, scale, at: (
+        (lambda target, source, scale, at: _subtract(target, source, scale, at))
+        if _are_floats(target, source) and scale == types.float32
+        else None
+    )
 )

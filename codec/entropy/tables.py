@@ -64,7 +64,10 @@ class CodingTables(Kept):
         self.register_state_dict_pre_hook(_make_current)
 
     def current_tables(self) -> Tensor:
-        """The integer CDFs, int32 `[T, L + 1]`, remade first if the weights have changed since."""
+        """The integer CDFs, int32 `[T, L + 1]`, remade first if the weights have changed since.
+
+        In evaluation mode a change is seen if autograd counts it, else at the next `refresh`.
+        """
         return self._current()[0]
 
     def costs(self) -> Tensor:
@@ -77,13 +80,17 @@ class CodingTables(Kept):
         return self.kept((*self.parameters(), self.tables, self.tables_of), self._made)
 
     def _made(self) -> tuple[Tensor, Tensor]:
+        self.refresh()
+        tables = self.tables[:, : self.width].contiguous()
+        return tables, PRECISION - torch.log2(tables.diff().float())
+
+    def refresh(self) -> None:
+        """Remakes `tables` if the weights hold something else than what they were made of, however that came."""
         if not self.tables_are_current():
             with torch.no_grad():
                 cdf = cdf_from_pmf(self.pmf())
                 self.tables.fill_(1 << PRECISION)[:, : cdf.shape[1]] = cdf
                 self.tables_of.fill_(self._hash())
-        tables = self.tables[:, : self.width].contiguous()
-        return tables, PRECISION - torch.log2(tables.diff().float())
 
     @property
     def width(self) -> int:
@@ -107,4 +114,4 @@ class CodingTables(Kept):
 
 
 def _make_current(model: CodingTables, *_: object) -> None:
-    model._made()
+    model.refresh()

@@ -60,7 +60,7 @@ class EightBitConv2d(ExactConv2d):
         return exact(*self.as_is(), CODE_MAX, LARGEST_STEPS)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # what oneDNN packed cannot be copied
+        return {**super().__getstate__(), "_packed": None}  # what oneDNN packed cannot be copied
 
     def _takes_bytes(self, x: Tensor) -> bool:
         wanted = not self.training and not torch.is_grad_enabled() and x.device.type == "cpu"

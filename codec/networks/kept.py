@@ -9,23 +9,26 @@ Made = TypeVar("Made")
 
 
 class Kept(nn.Module):
-    """A module with `kept`."""
+    """A module that keeps, in evaluation mode, what it made of its weights."""
 
     _kept: tuple[tuple, Any] | None = None
 
     def kept(self, tensors: tuple[Tensor, ...], make: Callable[[], Made]) -> Made:
-        """What `make` gives, kept until one of `tensors` is another or holds something else.
+        """What `make` gives, kept until one of `tensors` is another, or autograd counts a change of it.
 
         For evaluation only: a change from or to training forgets it.
         """
-        versions = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
-        if self._kept is None or self._kept[0] != versions:
-            self._kept = versions, make()
-        return self._kept[1]
+        versions, kept = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors), self._kept
+        if kept is None or kept[0] != versions:
+            self._kept = kept = versions, make()
+        return kept[1]
 
     def train(self, mode: bool = True) -> Self:
         self._kept = None  # weight averaging swaps weights behind autograd's version counters
         return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # elsewhere the tensors lie at other addresses
 
     def _apply(self, *arguments: Any, **options: Any) -> Self:
         self._kept = None  # what is moved may come to lie where something else was

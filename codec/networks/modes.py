@@ -21,14 +21,15 @@ _ON_A_GPU = threading.RLock()
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Inside, all of `module` is in evaluation mode; afterwards each of its parts in that which it was in."""
-    in_training = [part for part in module.modules() if part.training]
-    if in_training:
+    modes = [(part, part.training) for part in module.modules()]
+    if any(training for _, training in modes):
         module.eval()
     try:
         yield
     finally:
-        for part in in_training:  # not train(True): a part may have been frozen by itself
-            part.training = True
+        for part, training in modes:  # not train(True): a part may have been frozen by itself
+            if part.training != training:  # to set what a module is takes ten times as long as to ask
+                part.training = training
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def device_of(codec: ImageCodec) -> torch.device:
 def parts_of(codec: ImageCodec, now: Callable[[], float] | None = None) -> Iterator[Parts]:
     """Inside, every call of `codec`'s encode and decode is taken apart, by its device's wall clock or another."""
     parts = Parts(now or partial(clock, device_of(codec)))
-    places: list[tuple[Any, str, str]] = [(tables.CodingTables, "current_tables", "tables")]
+    places: list[tuple[Any, str, str]] = [(tables.CodingTables, "refresh", "tables")]
     places += [
         (EntropyBottleneck, name, "quantiser")
         for name in (

@@ -120,3 +120,23 @@ def test_the_gradient_between_knots_is_that_of_the_lines_between_them() -> None:
     assert torch.autograd.gradcheck(_Interpolated.apply, (values, position))
     at_knots = _Interpolated.apply(values, torch.arange(9.0).double())
     assert torch.allclose(at_knots, values)
+    assert bool(_Interpolated.apply(values, torch.tensor([1.0, torch.nan]).double())[:, 1].isnan().all())
+
+
+def test_what_is_kept_of_tables_follows_weights_that_were_changed_in_any_way() -> None:
+    model, (mean, log_scale) = LaplaceTables().eval(), predicted(500)
+    levels = sampled(mean, log_scale)
+    before = model.costs().clone()
+    assert model.costs() is model.costs()
+    with torch.no_grad():
+        model.shape.add_(0.2)
+    assert not torch.equal(model.costs(), before)
+    changed, tables = model.costs().clone(), model.current_tables().clone()
+    model.shape.data.add_(0.2)  # which autograd does not count
+    model.refresh()
+    assert not torch.equal(model.costs(), changed)
+    assert not torch.equal(model.current_tables(), tables)
+    coded = Laplace(model, mean, log_scale).encode(levels)
+    assert 8 * len(coded) == pytest.approx(float(Laplace(model, mean, log_scale).file_bits(levels).sum()), abs=64)
+    model.load_state_dict(LaplaceTables().state_dict())
+    assert torch.equal(model.costs(), before)

@@ -72,7 +72,7 @@ def test_time_in_an_inner_part_is_not_the_outer_ones_too():
 
 
 def test_nothing_stays_patched(results):
-    for function in (bench.unbounded.encode, bench.coder.decode, bench.tables.CodingTables.current_tables):
+    for function in (bench.unbounded.encode, bench.coder.decode, bench.tables.CodingTables.refresh):
         assert not hasattr(function, "__wrapped__")
 
 

@@ -13,7 +13,7 @@ from conftest import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from codec.training import provenance as origin
+from codec.training import provenance
 from codec.training.config import ConfigError
 from codec.training.provenance import commit
 from codec.training.run_folder import RunFolder, choices
@@ -41,7 +41,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "checkout" / "codec"
     package.mkdir(parents=True)
     (package / "a.py").write_text("before\n")
-    monkeypatch.setattr(origin, "__file__", str(package / "training/provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "training/provenance.py"))
     git(package.parent, "init")
     git(package, "add", ".")
     git(package, "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-m", "first")
@@ -52,8 +52,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is taken to lie outside any git checkout."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(origin, "__file__", str(tmp_path / "training/provenance.py"))
-    monkeypatch.setattr(origin, "version", lambda: "1.2.3")
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "training/provenance.py"))
+    monkeypatch.setattr(provenance, "version", lambda: "1.2.3")
 
 
 def git(where: Path, *arguments: str) -> str:
@@ -246,7 +246,7 @@ def test_commit_is_the_version_where_the_checkout_around_the_package_does_not_ho
     package = checkout / ".venv/codec"
     package.mkdir(parents=True)
     (package / "a.py").touch()
-    monkeypatch.setattr(origin, "__file__", str(package / "training/provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(package / "training/provenance.py"))
     assert git(package, "rev-parse", "HEAD")
     assert commit() == "1.2.3"
 
@@ -260,5 +260,5 @@ def test_commit_is_the_version_outside_a_checkout_and_unknown_where_nothing_is_i
     outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert commit() == "1.2.3"
-    monkeypatch.setattr(origin, "version", lambda: None)
+    monkeypatch.setattr(provenance, "version", lambda: None)
     assert commit() == "unknown"
