@@ -45,7 +45,7 @@ POLYPHASE = {
 class PixelPredictor(nn.Module):
     """Distributions of the pixels on one grid, channel after channel, each from all that is known before it.
 
-        known planes ─ 3×3 ─┬─ residual blocks ─ h ──┬─ 3×3 ─ 1×1 ─→ logits, log-scales, gates, mean corrections
+        known planes ─ 3×3 ─┬─ residual blocks ─ h ──┬─ 1×1 ─ 1×1 ─→ logits, log-scales, gates, mean corrections
         features ──── 1×1 ──┘    errors before it ───┘
         known planes, channels before it ─ 3×3 ─→ linear prediction + Σ gate · difference
 
@@ -80,7 +80,7 @@ class PixelPredictor(nn.Module):
         self.linear = nn.ModuleList(
             _DifferenceConv2d([*colours, *self.order[:n]], 1 + gates, bias=False) for n in range(image_channels)
         )
-        self.join = nn.ModuleList(EightBitConv2d(width, width, 3, padding=1) for _ in range(image_channels))
+        self.join = nn.ModuleList(EightBitConv2d(width, width, 1) for _ in range(image_channels))
         self.heads = nn.ModuleList(EightBitConv2d(width, 3 * components + gates, 1) for _ in range(image_channels))
         self._start_simple(taps, image_channels)
 
