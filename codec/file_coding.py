@@ -60,6 +60,7 @@ class FileCoding(ImageCodec, WindowedTransforms):
         Also raises EncodeError if a greyscale codec is given an RGB image.
         """
         self._check_codable(image)
+        self.fingerprint()  # which sees that tables are those of the weights
         with self._coding():
             sections = self.write(lambda part: self.prepared(image, part), self.padded(*image.shape[1:]))
         return self._file(image, sections, metadata)
@@ -150,5 +151,4 @@ class FileCoding(ImageCodec, WindowedTransforms):
     def _coding(self) -> Iterator[None]:
         """Evaluation mode, full precision, repeatable kernels: a file must not depend on how training ran."""
         with repeatable(self.device.type), evaluating(self), torch.no_grad():
-            self.fingerprint()  # which sees that tables are those of the weights
             yield

@@ -181,6 +181,7 @@ class LearnedCodec(FileCoding):
             raise ValueError(f"{len(metadata)} metadata for {len(images)} images")
         for image in images:
             self._check_codable(image)
+        self.fingerprint()  # as `encode`
         kept: Sequence[Metadata | None] = [None] * len(images) if metadata is None else metadata
         files, done = [b""] * len(images), count()
         for numbers in self.together(images) if self.analyses_batches else ([n] for n in range(len(images))):

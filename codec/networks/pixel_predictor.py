@@ -45,7 +45,7 @@ POLYPHASE = {
 class PixelPredictor(nn.Module):
     """Distributions of the pixels on one grid, channel after channel, each from all that is known before it.
 
-        known planes ─ 3×3 ─┬─ residual blocks ─ h ──┬─ 1×1 ─ 1×1 ─→ logits, log-scales, gates, mean corrections
+        known planes ─ 3×3 ─┬─ residual blocks ─ h ──┬─ join ─ 1×1 ─→ logits, log-scales, gates, mean corrections
         features ──── 1×1 ──┘    errors before it ───┘
         known planes, channels before it ─ 3×3 ─→ linear prediction + Σ gate · difference
 
@@ -53,7 +53,8 @@ class PixelPredictor(nn.Module):
     by what the network sees (so that it predicts along edges), plus a correction for each of the `components` of
     the mixture. Linear predictions start as the average of `taps`; of a further channel, as that average plus the
     error that was made in the channels before it. Those errors, too low and too high apart, take the place of the
-    last of the `width` channels of h. `features` is the width of what else is known, at the same grid.
+    last of the `width` channels of h, of which `join` × `join` places are seen together. `features` is the width of
+    what else is known, at the same grid.
     All arithmetic is exact in evaluation mode (see codec.networks.exact).
     """
 
@@ -67,6 +68,7 @@ class PixelPredictor(nn.Module):
         blocks: int,
         components: int,
         gates: int,
+        join: int,
     ) -> None:
         super().__init__()
         self.components, self.gates = components, gates
@@ -80,7 +82,9 @@ class PixelPredictor(nn.Module):
         self.linear = nn.ModuleList(
             _DifferenceConv2d([*colours, *self.order[:n]], 1 + gates, bias=False) for n in range(image_channels)
         )
-        self.join = nn.ModuleList(EightBitConv2d(width, width, 1) for _ in range(image_channels))
+        self.join = nn.ModuleList(
+            EightBitConv2d(width, width, join, padding=join // 2) for _ in range(image_channels)
+        )
         self.heads = nn.ModuleList(EightBitConv2d(width, 3 * components + gates, 1) for _ in range(image_channels))
         self._start_simple(taps, image_channels)
 

@@ -127,7 +127,8 @@ class LosslessUNet(LearnedCodec):
         self.ups = nn.ModuleList(ExactUpConv2d(features, features) for _ in range(depth - finest))
 
         def predictor(planes: int, taps: tuple[Tap, ...]) -> PixelPredictor:
-            return PixelPredictor(planes, taps, image_channels, features, width, blocks, components, gates)
+            join = 1 if self.levels else 3  # where pixels around are known, what was wrong there tells little more
+            return PixelPredictor(planes, taps, image_channels, features, width, blocks, components, gates, join)
 
         self.base = predictor(1, (Tap(0, 0, 0),))
         self.predictors = nn.ModuleList(

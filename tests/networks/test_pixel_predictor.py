@@ -10,7 +10,7 @@ from codec.networks.pixel_predictor import POLYPHASE, PixelPredictor
 
 def predictor() -> PixelPredictor:
     torch.manual_seed(0)
-    made = PixelPredictor(1, POLYPHASE[1, 1], 3, features=4, width=12, blocks=1, components=2, gates=2)
+    made = PixelPredictor(1, POLYPHASE[1, 1], 3, features=4, width=12, blocks=1, components=2, gates=2, join=3)
     with torch.no_grad():
         for head in made.heads:
             head.weight += 0.1 * torch.randn_like(head.weight)

@@ -138,7 +138,7 @@ def test_a_few_steps_lower_the_bits_of_the_file(model: str, photograph: Tensor) 
     codec.train().prepare_training(RATE, lambda parameters: torch.optim.Adam(parameters, 2e-3), prior_lr_factor=10)
     optimizer = codec.configure_optimizers()["optimizer"]
     x = image[None].float() / 255
-    for _ in range(25):
+    for _ in range(40):
         optimizer.zero_grad()
         terms(RATE, codec, x).loss.backward()
         optimizer.step()
