@@ -18,9 +18,10 @@ class Kept(nn.Module):
 
         For evaluation only: a change from or to training forgets it.
         """
-        versions, kept = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors), self._kept
-        if kept is None or kept[0] != versions:
-            self._kept = kept = versions, make()
+        kept = self._kept
+        if kept is None or kept[0] != _versions(tensors):
+            made = make()  # which may write some of them
+            self._kept = kept = _versions(tensors), made
         return kept[1]
 
     def train(self, mode: bool = True) -> Self:
@@ -33,3 +34,7 @@ class Kept(nn.Module):
     def _apply(self, *arguments: Any, **options: Any) -> Self:
         self._kept = None  # what is moved may come to lie where something else was
         return super()._apply(*arguments, **options)
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
