@@ -111,6 +111,8 @@ class RateDistortionModule(LightningModule):
         others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
         optimizer = self._optimizer([{"params": others}, {"params": priors}])
         optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
+        # A fused one, too, is given gradients as they are, or Lightning would not clip them.
+        optimizer._step_supports_amp_scaling = False
         chosen: dict[str, Any] = {"optimizer": optimizer}
         if self._scheduler is not None:
             chosen["lr_scheduler"] = {"scheduler": self._scheduler(optimizer), "monitor": "val/loss"}
@@ -121,7 +123,6 @@ class RateDistortionModule(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """`batch` as `reconstruct` takes it."""
         loss, shown = self.trained_terms(batch)
-        self.log("loss", shown["loss"], prog_bar=True, logger=False)
         # To hand over what no logger is going to show takes time that quick steps feel.
         every = self.trainer.log_every_n_steps
         if every and (self.trainer.global_step + 1) % every == 0:

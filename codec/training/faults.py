@@ -83,6 +83,8 @@ def user_errors() -> Iterator[None]:
         print(f"error: {nulls}: a config group has no null; ~GROUP leaves it out, e.g. ~scheduler", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        # DataLoader's workers got the signal as well: torch would raise at their end, in what is done at exit.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if process_rank() == 0:
             print("\ninterrupted: the same command goes on from what was finished", file=sys.stderr)
         sys.exit(130)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from torch import Tensor
 
 from codec.checks import check_positive
 
@@ -17,7 +18,23 @@ def progress(seconds: float) -> ProgressBar:
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's, which moves at the first step already: with large batches the tenth takes minutes."""
+    """Lightning's, which moves at the first step already: with large batches the tenth takes minutes.
+
+    It asks for the loss when it shows it. What is logged for Lightning's bar is asked for at every step, by which a
+    GPU waits for the next one.
+    """
+
+    _loss: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._loss = outputs["loss"]
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        shown = {} if self._loss is None else {"loss": self._loss.item()}
+        return super().get_metrics(trainer, pl_module) | shown
 
     def _should_update(self, current: int, total: int | float) -> bool:
         return current == 1 or super()._should_update(current, total)
