@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codec.training.assembly import training_parts
 
 STEPS = 12  # of which the first is looked at, by what watches the loss, and the last, of its epoch
-LOGGED = 5
+EVERY = 5  # logged
 
 
 class Questions(TorchDispatchMode):
@@ -47,15 +47,19 @@ class Step(Callback):
 def test_steps_ask_their_device_nothing(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     shown = [option for option in TINY if option != "~callbacks.progress"]
-    config = composed(
-        "train",
-        [*shown, f"folder={tmp_path}", "strategy=cpu", "callbacks=ema", f"trainer.log_every_n_steps={LOGGED}"]
-        + ["+trainer.limit_train_batches=12", "data.crops_per_image=16", "logger=none"],
-    )
+    kept = [
+        "logger=none",
+        "callbacks=ema",
+        "strategy=cpu",
+        f"folder={tmp_path}",
+        f"trainer.log_every_n_steps={EVERY}",
+    ]
+    length = ["data.crops_per_image=16", f"+trainer.limit_train_batches={STEPS}"]
+    config = composed("train", [*shown, *kept, *length])
     parts, questions = training_parts(config), Questions()
     parts.trainer.callbacks.append(Step(questions))
     with questions:
         parts.trainer.fit(parts.codec, parts.data)
-    looked_at = {0, LOGGED - 1, 2 * LOGGED - 1, STEPS - 1} | ({9, 10} if terminal else {10})
+    looked_at = {0, EVERY - 1, 2 * EVERY - 1, STEPS - 1} | ({9, 10} if terminal else {10})
     assert set(questions.asked) - {None} <= looked_at
     assert 0 in questions.asked  # or nothing would have been counted
