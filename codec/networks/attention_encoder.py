@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.networks.blocks import quick_layout
+
 _HEADS = 4
 
 
@@ -23,7 +25,7 @@ class AttentionEncoder(nn.Module):
         self.project = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.stem(x)
+        h = self.stem(quick_layout(x))
         for _ in range(self.depth):
             h = F.relu(self.shrink(h))
         return self.project(self.last(self.core(h)))

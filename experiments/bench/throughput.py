@@ -108,32 +108,38 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Coded], list[Trai
     usable = "cuda" if torch.cuda.is_available() else "cpu"
     device = choose_device(usable if options.device == "auto" else options.device)
     print(f"{hardware(device)}, torch {torch.__version__}, {options.rounds} rounds", flush=True)
-    coding = []
-    for name in options.codecs:
-        for one in coded(name, options.together, device, options.rounds, options.megapixels):
-            print(f"coding: {one.name}, {one.way}: {one.speed} MP/s", file=sys.stderr, flush=True)
-            coding.append(one)
-    if coding:
-        print(f"\n{coding_table(coding)}", flush=True)
-    strategy = f"strategy={'gpu' if device.type == 'cuda' else 'cpu'}"
-    precision = choose_precision("auto", device.type).name
-    training = []
-    for preset in options.experiments:
-        print(f"training: {preset}", file=sys.stderr, flush=True)
-        row = trained(
-            preset,
-            options.crop,
-            precision,
-            options.rounds,
-            overrides=[strategy, f"strategy.cuda_graph={str(options.recorded).lower()}"],
-            batch=options.batch,
-            steps=options.steps,
-            profiled=True,
-        )
-        training.append(row)
-    if training:
-        print(f"\n{training_table(training, options.batch)}", flush=True)
+    coding: list[Coded] = []
+    training: list[Trained] = []
+    try:
+        for name in options.codecs:
+            for one in coded(name, options.together, device, options.rounds, options.megapixels):
+                print(f"coding: {one.name}, {one.way}: {one.speed} MP/s", file=sys.stderr, flush=True)
+                coding.append(one)
+        for preset in options.experiments:
+            print(f"training: {preset}", file=sys.stderr, flush=True)
+            training.append(_trained(preset, options, device))
+    finally:  # what is measured is not lost where one fails, or takes too long for who waits
+        if coding:
+            print(f"\n{coding_table(coding)}", flush=True)
+        if training:
+            print(f"\n{training_table(training, options.batch)}", flush=True)
     return coding, training
+
+
+def _trained(preset: str, options: argparse.Namespace, device: torch.device) -> Trained:
+    return trained(
+        preset,
+        options.crop,
+        choose_precision("auto", device.type).name,
+        options.rounds,
+        overrides=[
+            f"strategy={'gpu' if device.type == 'cuda' else 'cpu'}",
+            f"strategy.cuda_graph={str(options.recorded).lower()}",
+        ],
+        batch=options.batch,
+        steps=options.steps,
+        profiled=True,
+    )
 
 
 if __name__ == "__main__":

@@ -46,6 +46,16 @@ def test_steps_are_recorded_on_a_gpu_only(capsys: pytest.CaptureFixture[str]) ->
     assert "error: strategy.cuda_graph=true: steps are recorded on one CUDA" in capsys.readouterr().err
 
 
+def test_what_is_measured_is_shown_where_a_later_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--batch", "1", "--crop", "32", "--steps", "1", "--rounds", "1", "--device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        throughput.main(["--codecs", "--experiments", "conv_baseline_bsd300", "no_such_preset", *small])
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
+    assert "| conv_baseline_bsd300 | 1 of 32² |" in shown.out
+    assert "no_such_preset" in shown.err
+
+
 @pytest.mark.gpu
 def test_of_a_gpu_s_time_in_kernels_and_that_of_the_work() -> None:
     x = torch.ones(1 << 26, device="cuda")
