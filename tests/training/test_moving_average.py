@@ -1,8 +1,11 @@
 """What is averaged of the weights, and when."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -62,3 +65,33 @@ def test_what_is_no_decay_and_no_number_of_steps_is_refused(options: dict) -> No
     (name,) = options
     with pytest.raises(ArgumentError, match=rf"^{name}="):
         MovingAverage(**options)
+
+
+def test_a_resumed_training_goes_on_with_the_average_and_the_number_of_its_updates(tmp_path: Path) -> None:
+    data = DataLoader(torch.zeros(20, 1), batch_size=1)
+    averages = []
+    for resumed in (None, tmp_path / "half.ckpt"):
+        trainer = Trainer(
+            max_epochs=1,
+            callbacks=[MovingAverage(), ModelCheckpoint(tmp_path, "half", every_n_train_steps=12, save_top_k=-1)],
+            logger=False,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        model = Counter()
+        trainer.fit(model, data, ckpt_path=resumed)
+        averages.append(float(model.weight.detach()))
+    assert averages[0] == averages[1]
+
+
+def test_an_average_lies_in_memory_as_the_weights_do() -> None:
+    model, callback = Counter(), MovingAverage(decay=0.5)
+    model.weight = nn.Parameter(torch.arange(16.0).view(2, 2, 2, 2))
+    callback.setup(Trainer(accelerator="cpu", logger=False), model, "fit")
+    model.to(memory_format=torch.channels_last)
+    for _ in range(2):
+        callback._average_model.update_parameters(model)
+    (average,) = callback._average_model.module.parameters()
+    assert average.stride() == model.weight.stride() != torch.empty(2, 2, 2, 2).stride()
+    assert torch.equal(average, model.weight)
