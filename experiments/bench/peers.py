@@ -41,6 +41,7 @@ OURS = (
     "conv_enhanced",
     "conv_baseline_dct",
     "conv_enhanced_dct",
+    "quantized_autoencoder_dct",
     "experiments/starts/diffusion_dct.safetensors",
     "diffusion_wavelet",
 )
