@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from codec.checks import check_names
@@ -111,8 +111,10 @@ class RateDistortionModule(LightningModule):
         others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
         optimizer = self._optimizer([{"params": others}, {"params": priors}])
         optimizer.param_groups[1]["lr"] *= self._prior_lr_factor
-        # A fused one, too, is given gradients as they are, or Lightning would not clip them.
-        optimizer._step_supports_amp_scaling = False
+        if isinstance(optimizer, Adam) and self.device.type in ("cpu", "cuda"):
+            for group in optimizer.param_groups:  # asked for at its making, Lightning would clip no gradients
+                if group["fused"] is None and not (group["foreach"] or group["differentiable"]):
+                    group["fused"] = True  # all weights in one kernel
         chosen: dict[str, Any] = {"optimizer": optimizer}
         if self._scheduler is not None:
             chosen["lr_scheduler"] = {"scheduler": self._scheduler(optimizer), "monitor": "val/loss"}
@@ -129,7 +131,7 @@ class RateDistortionModule(LightningModule):
             images = batch if isinstance(batch, Tensor) else batch[0]
             self.log_dict({f"train/{name}": value for name, value in shown.items()}, batch_size=len(images))
             self.log("train/lr", self.optimizers().param_groups[0]["lr"])
-        return {"loss": loss, "distortion": shown["distortion"], "bpp": shown["bpp"]}
+        return {"loss": loss, "distortion": shown["distortion"], "bpp": shown["bpp"], "shown": shown["loss"]}
 
     def trained_terms(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """What a training step minimises, and what it logs, which has no gradient; `batch` as `training_step`'s."""

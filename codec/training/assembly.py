@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from codec.training.checkpoint_io import WholeCheckpoints
 from codec.training.config import Builder, call
 from codec.training.config_checks import NOTHING_TO_TRAIN, validates
 from codec.training.cuda_graph import RecordedSteps
+from codec.training.moving_average import MovingAverage
 from codec.training.precision import Precision, choose_precision
 
 _IMAGES_FOR_PRIORS = 96
@@ -85,6 +87,7 @@ def training_parts(config: DictConfig) -> TrainingParts:
             build.attempt("data", lambda: data.code_by(codec.training_coding()))
     _check_processes(trainer, config.strategy.devices)
     check_cuda_graph(config, trainer)
+    check_average(trainer)
     with Builder(config) as build:
         of = {"prior_lr_factor": config.prior_lr_factor, "trained": config.trained}
         build.attempt("trained", lambda: codec.prepare_training(loss, optimizer, scheduler, **of))
@@ -169,6 +172,18 @@ def check_cuda_graph(config: DictConfig, trainer: Trainer) -> None:
             True,
             "steps are recorded on one CUDA GPU that takes one for every batch: this is "
             f"{trainer.world_size} × {device}, trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}",
+        )
+
+
+def check_average(trainer: Trainer) -> None:
+    """Raises ConfigError where an average is to be kept of weights of which each device has a part."""
+    averaged = any(isinstance(callback, MovingAverage) for callback in trainer.callbacks)
+    if averaged and trainer.world_size > 1 and isinstance(trainer.strategy, FSDPStrategy):
+        raise ConfigError(
+            "callbacks.ema",
+            "MovingAverage",
+            f"of weights shared out over {trainer.world_size} devices no average is kept: "
+            "leave it out, callbacks=default, or train with strategy=ddp",
         )
 
 

@@ -1,5 +1,6 @@
 """Callbacks of our own; everything else is Lightning's."""
 
+import math
 import signal
 from typing import Any
 
@@ -38,8 +39,9 @@ class StopOnNaN(Callback):
         due = batch_idx % self.every_n_steps == 0 or trainer.is_last_batch
         if not due or bool(torch.isfinite(outputs["loss"])):
             return
-        parts = {name: float(value) for name, value in outputs.items() if not bool(torch.isfinite(value))}
-        self._stop(" and ".join(f"train/{name} is {value}" for name, value in reversed(parts.items())), trainer)
+        parts = {name: float(outputs[name]) for name in ("bpp", "distortion", "loss")}
+        lost = [f"train/{name} is {value}" for name, value in parts.items() if not math.isfinite(value)]
+        self._stop(" and ".join(lost), trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")  # after the last update, which no batch has met yet

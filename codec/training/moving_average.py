@@ -40,7 +40,7 @@ class _Average(AveragedModel):
     """torch's reads from the device how many updates there were, so that a GPU's next step waits for this one."""
 
     def __init__(self, model: LightningModule, decay: float) -> None:
-        super().__init__(model, model.device, use_buffers=True)
+        super().__init__(model, model.device)
         self.decay = decay
         self._updates: int | None = None
 
@@ -49,7 +49,7 @@ class _Average(AveragedModel):
         if self._updates is None:
             self._updates = int(self.n_averaged)  # a checkpoint's, if one was loaded
             for average, current in zip(averages, currents, strict=True):
-                # All tensors of a kind are updated at once only where both lie in memory in one way.
+                # On the device that trains; and all are updated at once only where both lie in memory in one way.
                 average.data = torch.empty_like(current).copy_(average)
         kept = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0.0
         pairs = list(zip(averages, currents, strict=True))

@@ -12,7 +12,7 @@ from sweeping import TINY, TRAIN
 pytestmark = pytest.mark.gpu
 STEPS = (
     *(option for option in TINY if option not in ("test=false", "strategy.accelerator=cpu")),
-    *("trainer.log_every_n_steps=1", "trainer.limit_test_batches=1"),
+    *("trainer.log_every_n_steps=1", "trainer.limit_test_batches=1", "callbacks=ema"),
 )
 HIDDEN = {"CUDA_VISIBLE_DEVICES": ""}
 

@@ -1,15 +1,19 @@
 """What is averaged of the weights, and when."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from codec.errors import ArgumentError
+from codec.errors import ArgumentError, ConfigError
+from codec.training.assembly import check_average
 from codec.training.moving_average import MovingAverage
 
 
@@ -90,8 +94,18 @@ def test_an_average_lies_in_memory_as_the_weights_do() -> None:
     model.weight = nn.Parameter(torch.arange(16.0).view(2, 2, 2, 2))
     callback.setup(Trainer(accelerator="cpu", logger=False), model, "fit")
     model.to(memory_format=torch.channels_last)
-    for _ in range(2):
-        callback._average_model.update_parameters(model)
+    callback._average_model.update_parameters(model)
+    with torch.no_grad():
+        model.weight += 1
+    callback._average_model.update_parameters(model)
     (average,) = callback._average_model.module.parameters()
     assert average.stride() == model.weight.stride() != torch.empty(2, 2, 2, 2).stride()
-    assert torch.equal(average, model.weight)
+    kept = 2 / 11  # after one update
+    assert torch.allclose(average, model.weight - kept)
+
+
+def test_of_weights_that_devices_share_out_none_is_kept() -> None:
+    for processes, refused in ((1, nullcontext()), (2, pytest.raises(ConfigError, match=r"^callbacks.ema=.*ddp"))):
+        trainer = SimpleNamespace(callbacks=[MovingAverage()], strategy=FSDPStrategy(), world_size=processes)
+        with refused:
+            check_average(trainer)

@@ -1,4 +1,4 @@
-"""Between looks at the loss a training step asks its device nothing: each answer would keep a GPU waiting."""
+"""Between looks at the loss a training step reads no value from its device: a GPU would be waited for each time."""
 
 import sys
 from pathlib import Path
@@ -44,17 +44,15 @@ class Step(Callback):
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_steps_ask_their_device_nothing(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_read_nothing_from_it(terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    shown = [option for option in TINY if option != "~callbacks.progress"]
-    kept = [
-        "logger=none",
-        "callbacks=ema",
-        "strategy=cpu",
-        f"folder={tmp_path}",
+    shown = [option for option in TINY if option != "~callbacks.progress"] + ["callbacks.progress.seconds=1e6"]
+    kept = ["logger=none", "callbacks=ema", "strategy=cpu", f"folder={tmp_path}"]
+    length = [
+        "data.crops_per_image=16",
+        f"+trainer.limit_train_batches={STEPS}",
         f"trainer.log_every_n_steps={EVERY}",
     ]
-    length = ["data.crops_per_image=16", f"+trainer.limit_train_batches={STEPS}"]
     config = composed("train", [*shown, *kept, *length])
     parts, questions = training_parts(config), Questions()
     parts.trainer.callbacks.append(Step(questions))

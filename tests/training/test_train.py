@@ -341,6 +341,21 @@ def test_a_signal_to_all_processes_of_a_training_interrupts_it_too(tmp_path: Pat
     assert "Traceback" not in said
 
 
+def test_processes_that_end_after_an_interruption_say_no_more(tmp_path: Path) -> None:
+    ending = (
+        "import atexit, signal, subprocess\n"
+        "from codec.training.faults import user_errors\n"
+        "def tell(*_): raise RuntimeError('a worker is killed')\n"  # as torch does of a DataLoader's
+        "signal.signal(signal.SIGCHLD, tell)\n"
+        "atexit.register(lambda: subprocess.run(['true']))\n"
+        "with user_errors(): raise KeyboardInterrupt\n"
+    )
+    interrupted = run_python("-c", ending, cwd=tmp_path, check=False)
+    assert interrupted.returncode == 130
+    assert "interrupted: the same command goes on" in interrupted.stderr
+    assert "RuntimeError" not in interrupted.stderr
+
+
 def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
     command = [TRAIN, *SMALL, *NARROW, "epochs=100000", "name=busy"]
     process = start_script(*command, cwd=tmp_path, log=tmp_path / "log")
