@@ -1,5 +1,6 @@
 """How far a training is: a bar in a terminal, a line now and then in a log."""
 
+import os
 import sys
 import time
 from typing import Any
@@ -14,14 +15,22 @@ from codec.checks import check_positive
 def progress(seconds: float) -> ProgressBar:
     """What suits standard output: a bar, or where that is no terminal a line, at most one in so many `seconds`."""
     check_positive("seconds", seconds)
-    return Bar(refresh_rate=10) if sys.stdout.isatty() else Lines(seconds)
+    return Bar(refresh_rate=10) if sys.stdout.isatty() and _has_rows() else Lines(seconds)
+
+
+def _has_rows() -> bool:
+    """Whether the terminal says how high it is: in one of no height, as some tools make them, no bar is drawn."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines > 0
+    except OSError:
+        return True
 
 
 class Bar(TQDMProgressBar):
     """Lightning's, which moves at the first step already: with large batches the tenth takes minutes.
 
-    It asks for the loss when it shows it. What is logged for Lightning's bar is asked for at every step, by which a
-    GPU waits for the next one.
+    Epochs count from 1, as everywhere else. It asks for the loss when it shows it. What is logged for Lightning's
+    bar is asked for at every step, by which a GPU waits for the next one.
     """
 
     _loss: Tensor | None = None
@@ -32,9 +41,14 @@ class Bar(TQDMProgressBar):
         self._loss = outputs["shown"]  # as it is logged: what is minimised may count more, or a part of a batch
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.train_progress_bar.set_description(_epoch(trainer))
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        shown = {} if self._loss is None else {"loss": self._loss.item()}
-        return super().get_metrics(trainer, pl_module) | shown
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)  # of the log's folder
+        return shown if self._loss is None else {**shown, "loss": self._loss.item()}
 
     def _should_update(self, current: int, total: int | float) -> bool:
         return current == 1 or super()._should_update(current, total)
@@ -49,6 +63,7 @@ class Lines(ProgressBar):
         self._enabled = True
         self._told = -float("inf")
         self._reached = ""
+        self._loss: Tensor | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -64,10 +79,8 @@ class Lines(ProgressBar):
         due = time.monotonic() - self._told >= self.seconds
         if not due and not trainer.is_last_batch:  # a look at the loss makes a GPU wait
             return
-        epochs = f" of {trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
-        self._reached = (
-            f"epoch {trainer.current_epoch + 1}{epochs}, step {batch_idx + 1} of {self.total_train_batches}"
-        )
+        self._reached = f"{_epoch(trainer)}, step {batch_idx + 1} of {self.total_train_batches}"
+        self._loss = outputs["shown"]
         if due:
             self._tell(trainer)
 
@@ -76,8 +89,13 @@ class Lines(ProgressBar):
             self._tell(trainer)
 
     def _tell(self, trainer: Trainer) -> None:
-        """What is reached, with the losses that were logged last."""
-        logged = [key for key in ("train/loss", "val/loss") if key in trainer.callback_metrics]
-        told = [f"{key.removeprefix('train/')} {float(trainer.callback_metrics[key]):.4g}" for key in logged]
-        print(f"{self._reached}{': ' if told else ''}{', '.join(told)}", flush=True)
+        """What is reached, its loss, and the one that was validated last."""
+        losses = {"loss": self._loss, "val/loss": trainer.callback_metrics.get("val/loss")}
+        told = [f"{name} {float(loss):.4g}" for name, loss in losses.items() if loss is not None]
+        print(f"{self._reached}: {', '.join(told)}", flush=True)
         self._told, self._reached = time.monotonic(), ""
+
+
+def _epoch(trainer: Trainer) -> str:
+    epochs = f" of {trainer.max_epochs}" if trainer.max_epochs not in (None, -1) else ""
+    return f"epoch {trainer.current_epoch + 1}{epochs}"

@@ -12,6 +12,7 @@ many analysed together. Times are those by the clock, once the device is done: n
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -101,9 +102,12 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Coded], list[Trai
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="of a round (10)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of which the median is taken (3)")
     options = parser.parse_args(arguments)
-    for name in ("batch", "crop", "steps", "rounds"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} {getattr(options, name)}: allowed are integers from 1")
+    numbers = {name: getattr(options, name) for name in ("batch", "crop", "steps", "rounds")}
+    for name, number in (numbers | {"together": min(options.together)}).items():
+        if number < 1:
+            parser.error(f"--{name} {number}: allowed are integers from 1")
+    if not 0 < options.megapixels < math.inf:
+        parser.error(f"--megapixels {options.megapixels:g}: allowed are numbers above 0")
     quieten()
     usable = "cuda" if torch.cuda.is_available() else "cpu"
     device = choose_device(usable if options.device == "auto" else options.device)

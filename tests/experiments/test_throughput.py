@@ -1,5 +1,6 @@
 """What a device gets through is measured on a CPU as on a GPU. No speed is asserted."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_what_is_measured_is_shown_where_a_later_one_fails(capsys: pytest.Captur
     shown = capsys.readouterr()
     assert "| conv_baseline_bsd300 | 1 of 32² |" in shown.out
     assert "no_such_preset" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [("--steps", "0", "integers from 1"), ("--together", "0", "integers"), ("--megapixels", "-1", "above 0")],
+)
+def test_numbers_are_checked_before_anything_is_measured(
+    option: str, value: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        throughput.main([option, value])
+    assert stop.value.code == 2
+    assert re.search(rf"{option} {value}: allowed are .*{allowed}", capsys.readouterr().err)
 
 
 @pytest.mark.gpu

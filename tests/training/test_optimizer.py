@@ -1,5 +1,10 @@
 """How a codec's weights are updated, and the loss that a progress bar shows of it."""
 
+import fcntl
+import os
+import struct
+import sys
+import termios
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
-from codec.training.progress import Bar
+from codec.training.progress import Bar, Lines, progress
 
 NARROW = ("model.widths=[8,8]", "model.latent_channels=4")
 
@@ -52,13 +57,29 @@ def test_gradients_are_clipped_before_that_kernel() -> None:
 
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize("rate_weight", [0, 0.01])
-def test_a_bar_shows_the_loss_that_is_logged(together: int, rate_weight: float) -> None:
+def test_a_bar_shows_the_loss_that_is_logged(
+    together: int, rate_weight: float, capsys: pytest.CaptureFixture[str]
+) -> None:
     codec, bar = codec_to_train(Adam, rate_weight), Bar(refresh_rate=1)
     settings = quiet() | {"enable_progress_bar": True}
     trainer = Trainer(accelerator="cpu", callbacks=bar, accumulate_grad_batches=together, **settings)
     trainer.fit(codec, batches())
-    shown = bar.get_metrics(trainer, codec)["loss"]
-    assert shown == pytest.approx(float(trainer.callback_metrics["train/loss"]), rel=1e-6)
+    shown = bar.get_metrics(trainer, codec)
+    assert shown == {"loss": pytest.approx(float(trainer.callback_metrics["train/loss"]), rel=1e-6)}
+    assert "epoch 1 of 1: 100%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(0, Lines), (24, Bar)])
+def test_where_a_terminal_has_no_height_lines_are_written(
+    rows: int, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+    with os.fdopen(ours, "wb"), os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        made = progress(30)
+        monkeypatch.undo()
+    assert type(made) is kind
 
 
 def batches() -> DataLoader:
