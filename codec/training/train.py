@@ -37,7 +37,8 @@ def job(config: DictConfig) -> float | None:
 def show(config: DictConfig, run: RunFolder) -> float | None:
     """Says what a training came to that is done; returns its best `val/loss`."""
     measured = f"\n\n{table({run.path.name: run.results})}" if run.results else ""
-    print(f"{run.path} is done; resume=false trains it again, more_epochs=N goes on{measured}")
+    more = run.more_epochs_begun + 1 if run.more_epochs_begun else "N"
+    print(f"{run.path} is done; resume=false trains it again, more_epochs={more} goes on{measured}")
     val_loss = run.val_loss
     if "WANDB_SWEEP_ID" in os.environ:
         from codec.training.wandb_logger import tell_wandbs_sweep

@@ -36,7 +36,7 @@ def test_more_epochs_go_on_with_a_finished_training_at_the_rates_of_the_longer_o
     best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     assert json.loads((run / "results.json").read_text())["val_loss"] == best["val_loss"]
     for again in ((), ("more_epochs=2",), ("more_epochs=1",)):
-        assert "is done" in run_python(*command, *again, cwd=tmp_path).stdout
+        assert "more_epochs=3 goes on" in run_python(*command, *again, cwd=tmp_path).stdout
 
 
 def test_a_longer_training_that_is_cut_off_costs_the_finished_one_nothing(tmp_path: Path) -> None:
