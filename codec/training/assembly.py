@@ -59,14 +59,19 @@ def training_parts(config: DictConfig) -> TrainingParts:
             callbacks = [c for c in callbacks if not (isinstance(c, ModelCheckpoint) and c.monitor)]
         summary = {} if "enable_model_summary" in config.trainer else {"enable_model_summary": False}
         precision = choose_precision(config.trainer.precision, config.trainer.accelerator)
-        trainer = build.part(
-            "trainer",
-            callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
-            logger=False,
-            precision=precision.name,
-            **summary,
-        )
+        trainer = None
+        if config.trainer.accelerator == "gpu" and not torch.accelerator.is_available():
+            without = "torch finds no GPU here: strategy=cpu trains without one"
+            build.faults.append(ConfigError("strategy.accelerator", "gpu", without))
+        else:
+            trainer = build.part(
+                "trainer",
+                callbacks=callbacks,
+                plugins=[WholeCheckpoints()],
+                logger=False,
+                precision=precision.name,
+                **summary,
+            )
         if codec is not None and not isinstance(codec, LearnedCodec):
             build.faults.append(ConfigError("model", NOTHING_TO_TRAIN))
             codec = None

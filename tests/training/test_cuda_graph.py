@@ -26,6 +26,13 @@ def test_without_a_gpu_no_recording_begins() -> None:
         training_parts(config)
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("strategy", ["gpu", "fsdp"])
+def test_a_gpu_that_is_not_there_is_told(strategy: str) -> None:
+    with pytest.raises(UserError, match=r"^strategy.accelerator=gpu: torch finds no GPU here: strategy=cpu"):
+        training_parts(composed("train", [f"strategy={strategy}"]))
+
+
 @pytest.mark.parametrize(("device", "processes", "batches"), [("cpu", 1, 1), ("cuda:0", 2, 1), ("cuda:0", 1, 2)])
 def test_steps_are_recorded_on_one_gpu_that_takes_one_for_every_batch(
     device: str, processes: int, batches: int
