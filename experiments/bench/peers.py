@@ -165,20 +165,20 @@ def page(coding: str, training: str, about: str, image: str) -> str:
 
 def draw(rows: Sequence[Row], of_peer: PeerRow, steps: Sequence[Trained], out: Path) -> None:
     """Both ratios as bars from the least to the greatest round, to `out` and as SVG beside it."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
     coding, training = figure.subplots(1, 2)
     ways = {
         "encode": [(row.label, ratios(row.encode, of_peer.encode, "cpu")) for row in rows],
         "decode": [(row.label, ratios(row.decode, of_peer.decode, "cpu")) for row in rows],
     }
     _bars(coding, ways, _TIME_AIMED_AT)
-    coding.set(title="Coding: time, × CompressAI's")
+    coding.set_title("Coding: time, × CompressAI's", fontsize="medium")
     speeds: dict[str, list[tuple[str, list[float]]]] = {}
     for row in steps:
         bar = row.name, ratios(row.peer, row.trainer, "cpu")
         speeds.setdefault(f"{row.side}², {row.precision}", []).append(bar)
     _bars(training, speeds, _SPEED_AIMED_AT)
-    training.set(title="Training: images/s, × CompressAI's")
+    training.set_title("Training: images/s, × CompressAI's", fontsize="medium")
     save(figure, out)
 
 
