@@ -56,6 +56,11 @@ class Measured:
             training = training.start
         return None if math.isnan(minutes) else minutes
 
+    def megabytes_a_second(self, way: str) -> float:
+        """Of samples, a byte each, in encoding or decoding (`way`), of images of one size."""
+        samples = 8 * self.results["bytes"] / self.results["bpsp"]
+        return samples / (1000 * self.results[f"{way}_ms"])
+
     @property
     def key(self) -> tuple[str, str, str]:
         """What runs of several seeds share."""
@@ -189,16 +194,21 @@ def _means(plan: Plan, rows: Sequence[Measured]) -> str:
     for row in rows:
         groups.setdefault(row.key, []).append(row)
     columns = [column for column in _SHOWN if any(column in row.results for row in rows)]
+    ways = [way for way in ("encode", "decode") if f"{way}_ms" in columns]
     if not any(math.isinf(row.results["psnr"]) for row in rows):
         columns.remove("bpsp")
+        ways = []
     anchored = plan.anchor is not None
-    heads = ["codec", "setting", *columns, *([f"PSNR − {plan.anchor}'s at this bpp"] if anchored else [])]
+    heads = ["codec", "setting", *columns, *(f"{way} MB/s" for way in ways)]
+    if anchored:
+        heads.append(f"PSNR − {plan.anchor}'s at this bpp")
     lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
     for (_, codec, setting), group in groups.items():
         cells = [
             _spread([row.results[column] for row in group if column in row.results], COLUMNS[column])
             for column in columns
         ]
+        cells += [_spread([row.megabytes_a_second(way) for row in group], "{:.2f}") for way in ways]
         if anchored:
             above = [gain for row in group if (gain := _above_anchor(plan, rows, row, "psnr")) is not None]
             cells.append(_spread(above, "{:+.2f}"))

@@ -111,6 +111,14 @@ def test_a_lossless_codec_is_shown_as_such(plans: Path) -> None:
     assert "| 3.0000 |" in page
 
 
+def test_the_speed_of_lossless_codecs_is_that_of_the_samples(plans: Path) -> None:
+    # 3,072 samples of 8 bits at 4 bits each are 1,536 bytes.
+    ours = row("ours", 12.0, math.inf, bytes=1536, encode_ms=2.0, decode_ms=1.0)
+    page = report.as_markdown(replace(read_plan("tiny", "small"), anchor=None), [ours], [])
+    assert "| encode MB/s | decode MB/s |" in page
+    assert "| 2.0 | 1.0 | 1.54 | 3.07 |" in page
+
+
 def test_points_without_a_setting_are_read_and_written_again(tmp_path: Path) -> None:
     file = tmp_path / "points.csv"
     png, jpeg = row("png", 9.0, math.inf).point | {"setting": ""}, row("jpeg", 1.0, 30.0).point
