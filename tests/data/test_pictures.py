@@ -1,5 +1,6 @@
 """read_picture and write_image: what a file holds beside its 8-bit pixels is kept, or named."""
 
+import functools
 import io
 import random
 import zlib
@@ -28,6 +29,7 @@ DEEP = GREYS.astype(np.uint16) * 256 + 77
 XMP = b'<rdf:Description tiff:Orientation="6" dc:title="a title"/>'
 
 
+@functools.cache  # it holds the second in which it is made
 def profile(space="sRGB"):
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
 
