@@ -52,13 +52,13 @@ class _Average(AveragedModel):
                 # On the device that trains; and all are updated at once only where both lie in memory in one way.
                 average.data = torch.empty_like(current).copy_(average)
         kept = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 0.0
-        pairs = list(zip(averages, currents, strict=True))
-        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
-        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # which have no average
+        numbers, counts = (
+            [[t for t in tensors if t.is_floating_point() == floating] for tensors in (averages, currents)]
+            for floating in (True, False)
+        )
         with torch.no_grad():
-            if numbers:
-                torch._foreach_lerp_(*map(list, zip(*numbers, strict=True)), 1 - kept)
-            if counts:
-                torch._foreach_copy_(*map(list, zip(*counts, strict=True)))
+            torch._foreach_lerp_(*numbers, 1 - kept)
+            if counts[0]:
+                torch._foreach_copy_(*counts)  # what is counted has no average
         self._updates += 1
         self.n_averaged += 1

@@ -136,7 +136,8 @@ class ContextPrior(Prior):
         """What goes through the passes of the `n`th tensor: for a gradient, or in the levels' own memory."""
         shape = size[0], self.channels[n], *size[1:]
         if smooth:
-            known = knots.new_zeros(shape).contiguous(memory_format=torch.channels_last)  # as weights may
+            # As weights lie where training is quick, or every convolution would copy it.
+            known = knots.new_zeros(shape).contiguous(memory_format=torch.channels_last)
             return AtOnce(self.tables, known, told, magnitudes, knots)
         known = levels.real if isinstance(levels, Targets) else levels
         if known is None:

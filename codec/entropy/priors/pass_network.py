@@ -200,8 +200,8 @@ def on_half_grid(levels: Tensor, size: Size) -> Tensor:
 def by_offset(x: Tensor) -> dict[Offset, Tensor]:
     """Every other position of `x`, from each offset on."""
     offsets = [(row, column) for row in (0, 1) for column in (0, 1)]
-    last = torch.channels_last
-    return {(row, column): x[..., row::2, column::2].contiguous(memory_format=last) for row, column in offsets}
+    layout = torch.channels_last
+    return {(row, column): x[..., row::2, column::2].contiguous(memory_format=layout) for row, column in offsets}
 
 
 def spread(x: Tensor, size: Size) -> Tensor:
