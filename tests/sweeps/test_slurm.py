@@ -99,14 +99,15 @@ def test_a_requeued_and_a_preempted_job_resume_to_the_weights_of_uninterrupted_o
     first, second = sorted(subprocess.check_output(queue, env=cluster, text=True).split())
     slurm("scontrol", "requeue", first, environment=cluster)
     slurm("scancel", "--signal=USR2", second, environment=cluster)
-    folders = [Path(job.folder) for job in record(cut).jobs]
-    wait_for(lambda: all(RunState.read(folder).state == "cut off" for folder in folders), sweep)
+    wait_for(lambda: [len(e) for e in epochs(cut)] == [3, 3], sweep)  # both there again
+    jobs = record(cut).jobs
+    assert all("interrupted: " in Path(job.log).read_text() for job in jobs)
     (cut / "hold").unlink()
     status, output = finish(sweep)
     assert status == 0, output
     assert output.splitlines()[-1] == "sweep: 2 finished"
     assert epochs(cut) == [[(0, 0, 1), (1, 0, 1), (1, 0, 1), (2, 0, 1)]] * 2  # the second again, from its beginning
-    for seed, folder in enumerate(folders):
+    for seed, folder in enumerate(Path(job.folder) for job in jobs):
         status, output = finish(start(*TRAINING, f"seed={seed}", cwd=whole, environment=cluster))
         assert status == 0, output
         resumed, uninterrupted = weights(folder), weights(whole / folder.relative_to(cut))
