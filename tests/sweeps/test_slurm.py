@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.poll_s=0.5")
 TRAINING = (*TINY, "epochs=3", "+callbacks.hold._target_=hold.Hold")
 PATHS = os.pathsep.join(str(ROOT / folder) for folder in ("tests/slurm", "tests", ""))
-PATIENCE = 180  # seconds
+PATIENCE = 600  # seconds
 
 
 @pytest.fixture(scope="module")
