@@ -60,19 +60,29 @@ class LaplaceTables(CodingTables):
             return torch.cat([inside, outside.clamp(min=0)], -1).flatten(0, 1).float()
 
     def bits(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Bits of every level, which need not be whole; `log_scale` is a binary logarithm. All of one shape."""
-        return self(levels.flatten(), mean.flatten(), log_scale.flatten()).view(levels.shape)
+        """Bits of every level `[…, B, C, N]`, which need not be whole; `log_scale` is a binary logarithm."""
+        several = levels.shape[: levels.ndim - mean.ndim]
+        return self(levels.reshape(*several, -1), mean.flatten(), log_scale.flatten()).view(levels.shape)
 
     def forward(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """`bits`, all `[N]`: many operations on each of many symbols, which is what a compiler makes quick."""
-        share, narrow, wide = self._shape_at(log_scale)
-        distance = (levels - mean).abs()
-        first = torch.log2(share) + _log_mass(distance, torch.exp2(narrow))
-        second = torch.log2(1 - share) + _log_mass(distance, torch.exp2(wide))
-        bits = -torch.logaddexp2(first, second)
+        """`bits` of levels `[…, N]`: many operations on each symbol, which is what a compiler makes quick."""
+        share, *widths = self._shape_at(log_scale)
+        rates = [torch.exp2(-width) for width in reversed(widths)]
+        # A level's mass is that of the tail beyond one of its ends less that of the tail beyond the other.
+        nearer = (levels - mean).abs() - 0.5
+        has_mean = nearer < 0
+        distance = nearer.abs()
+        with torch.no_grad():  # taken out of both, which far away would be 0; nothing depends on how much it is
+            least = torch.where(has_mean, 0.0, distance * torch.minimum(*rates))
+        exponents = [least - distance * rate for rate in rates]
+        side = torch.where(has_mean, -1.0, 1.0)
+        others = [side * exponent - rate for exponent, rate in zip(exponents, rates, strict=True)]
+        tail, other_tail = (torch.lerp(*map(torch.exp, of), share) for of in (exponents, others))
+        doubled = torch.where(has_mean, 2 - tail, tail) - other_tail
+        bits = 1 + math.log2(math.e) * least - torch.log2(doubled)
         # A level that no table has costs the escape and a code that grows with the logarithm of its distance.
-        far = bits - PRECISION
-        return torch.where(far < 0, bits, PRECISION + 2 * torch.log2(1 + far.clamp(min=0)))
+        beyond = torch.log1p((bits - PRECISION).clamp(min=0))
+        return torch.add(bits.clamp(max=PRECISION), beyond, alpha=2 * math.log2(math.e))
 
     def _cumulative(self, x: Tensor, log_scale: Tensor) -> Tensor:
         share, narrow, wide = (value.double() for value in self._shape_at(log_scale.float()))
@@ -134,7 +144,8 @@ class CodedLaplace:
 
     def file_bits(self, levels: Tensor) -> Tensor:
         integers = self.integers.flatten()
-        beside = levels.long().flatten() - _middle(integers)
+        several = levels.shape[: levels.ndim - self.integers.ndim]
+        beside = levels.reshape(*several, -1).long() - _middle(integers)
         bits = unbounded.file_bits(beside, _row(integers), self.model.costs(), self.model.shifts)
         return bits.view(levels.shape)
 
@@ -221,14 +232,6 @@ def _middle(integers: Tensor) -> Tensor:
 
 def _row(integers: Tensor) -> Tensor:
     return integers.long() & ((1 << _ROW_BITS) - 1)
-
-
-def _log_mass(distance: Tensor, width: Tensor) -> Tensor:
-    """The binary logarithm of a Laplace distribution's mass on [d − ½, d + ½], d ≥ 0: no difference underflows."""
-    near, far = (distance - 0.5).abs() / width, (distance + 0.5) / width
-    inside = torch.log2(1 - 0.5 * (torch.exp(-near) + torch.exp(-far)))
-    outside = math.log2(0.5) + torch.log2(-torch.expm1(-1 / width)) - near * math.log2(math.e)
-    return torch.where(distance < 0.5, inside, outside)
 
 
 def _below(x: Tensor, width: Tensor) -> Tensor:

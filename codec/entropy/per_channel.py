@@ -57,12 +57,13 @@ class ChannelTables(CodingTables):
         self.make_room(channels, self.levels + 1)
 
     def bits(self, levels: Tensor) -> Tensor:
-        """Bits of each of `levels`, float `[B, C, H, W]`, which need not be whole."""
-        x = levels.transpose(0, 1).reshape(self.channels, 1, -1)  # (C, 1, B·H·W)
+        """Bits of each of `levels`, float `[…, B, C, H, W]`, which need not be whole."""
+        by_channel = levels.transpose(0, -3)
+        x = by_channel.reshape(self.channels, 1, -1)  # (C, 1, … · B · H · W)
         # What the tables charge: every level keeps one count of 65536, so none is free and none costs over 16 bits.
         total = 1 << PRECISION
         bits = -torch.log2((self._mass(x) * (total - self.levels - 1) + 1) / total)
-        return bits.view(self.channels, len(levels), *levels.shape[2:]).transpose(0, 1)
+        return bits.view(by_channel.shape).transpose(0, -3)
 
     def pmf(self) -> Tensor:
         """P(level) of every channel, float `[C, 2r + 2]`, the last for whatever lies outside −r … r.
@@ -113,7 +114,7 @@ class PerChannel:
         return self.model.bits(levels)
 
     def file_bits(self, levels: Tensor) -> Tensor:
-        integers, index = levels.long().flatten(), self._index().to(levels.device)
+        integers, index = levels.long().flatten(-4), self._index().to(levels.device)
         return unbounded.file_bits(integers, index, self.model.costs(), self._shifts()).view(levels.shape)
 
     def encode(self, levels: Tensor) -> bytes:

@@ -92,6 +92,6 @@ class BitsAhead:
 
 
 def _cheaper(target: Tensor, worth: Tensor, bits_of: Callable[[Tensor], Tensor]) -> Tensor:
-    low, high = torch.floor(target), torch.ceil(target)
-    costs = [worth * (target - level) ** 2 + bits_of(level) for level in (low, high)]
-    return torch.where(costs[1] < costs[0], high, low)
+    nearest = torch.stack([torch.floor(target), torch.ceil(target)])
+    below, above = worth * (target - nearest) ** 2 + bits_of(nearest)
+    return torch.where(above < below, nearest[1], nearest[0])

@@ -79,13 +79,14 @@ def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor
 
 
 def file_bits(integers: Tensor, index: Tensor, costs: Tensor, shifts: Tensor) -> Tensor:
-    """How many bits of a coded string each of `integers` `[N]` takes, float `[N]`.
+    """How many bits of a coded string each of `integers` `[…, N]` takes, as many floats.
 
     `costs`, float `[T, 2R + 2]`, are those of the symbols (CodingTables.costs).
     """
     shift, width = shifts[index], costs.shape[1]
     symbols, beyond = _symbols(integers, shift, _reach(width))
-    bits = costs.flatten().index_select(0, symbols.add_(index, alpha=width)).add_(shift)
+    symbols.add_(index, alpha=width)
+    bits = costs.flatten().index_select(0, symbols.flatten()).view(symbols.shape).add_(shift)
     escaped = beyond != 0
     if bool(escaped.any()):
         bits[escaped] += 2 * torch.floor(torch.log2(beyond[escaped].abs().double())).float() + 2
@@ -93,7 +94,7 @@ def file_bits(integers: Tensor, index: Tensor, costs: Tensor, shifts: Tensor) ->
 
 
 def _symbols(integers: Tensor, shift: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    """The symbol of each of `integers` `[N]` in its row, int64, and of what is escaped how far beyond the last."""
+    """The symbol of each of `integers` `[…, N]`, int64, and of what is escaped how far beyond the last."""
     high = (integers.long() + ((1 << shift) >> 1)) >> shift
     beyond = high - high.clamp(-reach, reach)
     return torch.where(beyond == 0, high + reach, 2 * reach + 1), beyond

@@ -19,7 +19,10 @@ from codec.networks.exact import whole
 
 
 class Distribution(Protocol):
-    """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`."""
+    """A distribution for every symbol of one pass, whose levels are `[B, C, h, w]`.
+
+    Where `[…, B, C, h, w]` is said, levels may be several for each symbol.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,7 +32,7 @@ class Distribution(Protocol):
         """Those of the symbols `levels[:, :, part]`."""
 
     def bits(self, levels: Tensor) -> Tensor:
-        """Bits of each level, `[B, C, h, w]`, which need not be whole; differentiable."""
+        """Bits of each level, `[…, B, C, h, w]`, which need not be whole; differentiable."""
 
     def file_bits(self, levels: Tensor) -> Tensor:
         """The same of whole levels, from the integer counts that the coder uses."""

@@ -79,7 +79,8 @@ class ExactConv2d(_Exact, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[B, I, H, W]`; with fewer channels, at least one, it counts as if the others were 0."""
         weight, bias = self._weights()
-        weight = weight[:, : x.shape[1]]
+        if x.shape[1] < weight.shape[1]:
+            weight = weight[:, : x.shape[1]]
         if x.shape[1] == 1 and x.device.type == "cpu":  # oneDNN takes ten times as long as for two
             x, weight = (F.pad(values, (0, 0, 0, 0, 0, 1)) for values in (x, weight))
         return self._conv_forward(quick_layout(x), weight, bias)
@@ -205,6 +206,8 @@ def _check_terms(terms: int, reach: int) -> None:
 class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, unit: float) -> Tensor:
+        if unit == 1:
+            return (x + 0.5).floor_()
         return (x * unit).add_(0.5).floor_().mul_(1 / unit)
 
     @staticmethod

@@ -71,7 +71,7 @@ class _RatedBlock(nn.Module):
     def forward(self, x: Tensor, rate: Tensor) -> Tensor:
         scale, shift = self.modulation(rate).chunk(2, dim=1)
         if len(x) > 1 or torch.is_grad_enabled():
-            return x + self.second(F.relu(self.first(x) * (1 + scale) + shift))
+            return x + self.second(torch.addcmul(shift, self.first(x), 1 + scale).relu_())
         # Of one image the modulation is a part of the convolution, and nothing is kept for a gradient.
         factor = 1 + scale.flatten()
         weight, bias = self.first.weight * factor.view(-1, 1, 1, 1), self.first.bias * factor + shift.flatten()

@@ -17,6 +17,7 @@ from codec.training.config_checks import validates
 from codec.training.evaluation import evaluate_into
 from codec.training.faults import quieten
 from codec.training.loggers import log_config, shut_down, where_to_look
+from codec.training.memory import keep_freed_memory
 from codec.training.provenance import commit
 from codec.training.results import table
 from codec.training.run_folder import RunFolder
@@ -26,6 +27,7 @@ from codec.training.run_state import Recorder
 def train(config: DictConfig, run: RunFolder, record: Recorder) -> float | None:
     """Trains and measures in the folder of `run`; of several processes the first returns the best `val/loss`."""
     quieten()
+    keep_freed_memory()
     resumed_from = run.checkpoint_to_resume() if config.resume else None
     if resumed_from is None and config.resume and config.more_epochs and run.came_to_its_end(config.test):
         raise ConfigError(

@@ -17,6 +17,7 @@ from codec.training.assembly import check_cuda_graph
 from codec.training.callbacks import ChannelsLast
 from codec.training.config import Builder
 from codec.training.cuda_graph import RecordedSteps
+from codec.training.memory import keep_freed_memory
 from experiments.bench.busy import busy_seconds
 from experiments.bench.turns import Peer, Times
 from experiments.compose import composed
@@ -108,6 +109,7 @@ def trained(
     As strategy=cpu does, unless `overrides` of train.py name another. A round is `steps` steps, or as many as a
     CPU's clock takes; `profiled`: for how long of one more the device computes. Raises ConfigError as train.py.
     """
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")  # its advice is about training runs
         chosen = [f"experiment={experiment}", f"data.batch_size={batch}", f"folder={folder}"]

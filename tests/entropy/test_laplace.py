@@ -140,3 +140,35 @@ def test_what_is_kept_of_tables_follows_weights_that_were_changed_in_any_way() -
     assert 8 * len(coded) == pytest.approx(float(Laplace(model, mean, log_scale).file_bits(levels).sum()), abs=64)
     model.load_state_dict(LaplaceTables().state_dict())
     assert torch.equal(model.costs(), before)
+
+
+def test_bits_are_those_of_the_distributions_mass_near_and_far() -> None:
+    mean, log_scale = predicted(3000, high=4.0)
+    levels = sampled(mean, log_scale)
+    model = LaplaceTables()
+    share, narrow, wide = (value.double() for value in model._shape_at(log_scale))
+
+    def above(x: Tensor) -> Tensor:
+        """The mass beyond `x` to the right of the mean."""
+        tails = (0.5 * torch.exp(-x.abs() / 2**width) for width in (narrow, wide))
+        narrow_tail, wide_tail = (torch.where(x < 0, 1 - tail, tail) for tail in tails)
+        return share * narrow_tail + (1 - share) * wide_tail
+
+    distance = (levels.double() - mean).abs()
+    exact = -torch.log2(above(distance - 0.5) - above(distance + 0.5))
+    likely = exact < 12
+    bits = model.bits(levels, mean, log_scale)
+    assert float(likely.double().mean()) > 0.9
+    torch.testing.assert_close(bits[likely], exact[likely].float(), atol=1e-3, rtol=0)
+    far = (levels + 1e6).requires_grad_()
+    costs = model.bits(far, mean, log_scale)
+    costs.sum().backward()
+    assert bool((costs.isfinite() & far.grad.isfinite() & (costs > 30)).all())
+
+
+def test_of_several_levels_each_costs_what_it_does_alone() -> None:
+    mean, log_scale = predicted(500)
+    levels = torch.stack([sampled(mean, log_scale), torch.floor(mean), torch.ceil(mean) + 50])
+    distribution = Laplace(LaplaceTables(), mean, log_scale)
+    for bits in (distribution.bits, distribution.file_bits):
+        torch.testing.assert_close(bits(levels), torch.stack([bits(some) for some in levels]))

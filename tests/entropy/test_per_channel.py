@@ -57,3 +57,10 @@ def test_narrow_tables_stay_what_they_were_in_a_state_dict() -> None:
     other.load_state_dict(model.state_dict())
     assert other.width == model.width < 64
     assert torch.equal(other.current_tables(), model.current_tables())
+
+
+def test_of_several_levels_each_costs_what_it_does_alone() -> None:
+    distribution = PerChannel(narrow(64), (1, 50, 1))
+    several = torch.stack([levels(50), levels(50) + 3, levels(50) - 100])
+    for bits in (distribution.bits, distribution.file_bits):
+        torch.testing.assert_close(bits(several), torch.stack([bits(some) for some in several]))

@@ -100,8 +100,8 @@ class Blocks:
             told = [h[at].contiguous(memory_format=torch.channels_last) for h in self.told]
             features = {here: told[0] if len(told) == 1 else torch.cat(told, 1)}
         magnitudes = None if self.magnitudes is None else self.magnitudes[..., top : rows + 2, :]
-        mean, log_scale = network(known, Coarser(features, magnitudes), self.knots, here, shape)
-        return mean[..., : bottom - top, :], log_scale[..., : bottom - top, :]
+        mean, log_scale = network(known, Coarser(features, magnitudes), self.knots, [here], shape)
+        return mean[:, :, 0, : bottom - top], log_scale[:, :, 0, : bottom - top]
 
     def _seen(self, reached: int, begin: int, end: int) -> Tensor:
         """Rows of what is known, a copy."""

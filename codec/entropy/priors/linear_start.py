@@ -123,7 +123,7 @@ def _samples(
     chosen = torch.randperm(height * width)[: max(1, rows // len(coded))]
     samples = []
     for n in range(len(coded)):  # one image at a time, for memory's sake
-        around_each = F.unfold(around(known.levels[n : n + 1], offset, network.kernel), network.kernel, stride=2)
+        around_each = F.unfold(around(known.levels[n : n + 1], [offset], network.kernel), network.kernel, stride=2)
         seen = around_each[0][:, chosen]
         levels = seen if network.mean is not None else seen[:0]
         told = [seen.abs().clamp(max=network.magnitude.reach) if network.magnitude is not None else seen[:0]]

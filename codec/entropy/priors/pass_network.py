@@ -1,5 +1,6 @@
 """PassNetwork: the distributions of one pass of a context prior, by exact arithmetic (codec.networks.exact)."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -120,31 +121,35 @@ class PassNetwork(nn.Module):
         self.last = zero_(EightBitConv2d(features, 2 * coded, 1))
 
     def forward(
-        self, known: Known, coarser: Coarser, knots: Tensor, offset: Offset, size: Size
+        self, known: Known, coarser: Coarser, knots: Tensor, offsets: Sequence[Offset], size: Size
     ) -> tuple[Tensor, Tensor]:
-        """Mean and binary logarithm of the scale, `[B, coded, h, w]`, at every other position from `offset` on.
+        """Mean and binary logarithm of the scale, `[B, coded, K, h, w]`, at every other position from K offsets on.
 
-        `size` is (h, w), `knots` as ContextPrior's.
+        `size` is (h, w), the same for all of them, `knots` as ContextPrior's.
         """
-        height, width = size
+        # What differs from one offset to the next is of K · B images.
         m = whole(self.constant(knots), _MAGNITUDE_UNIT)
         h = whole(self.rate(knots))
-        mean = 0
-        # Sums are added to what has just been made, which is no one else's.
-        if self.mean is not None:
-            mean = self.mean.whole(around(known.levels, offset, self.kernel), FRACTIONS)
-            m = self.magnitude.whole(around(known.magnitudes, offset, self.kernel), _MAGNITUDE_UNIT).add_(m)
-        if self.first is not None:
-            h = self.first.whole(around(known.companded, offset, self.kernel)).add_(h)
+        mean = None
         if self.coarser_magnitude is not None:
             coarse = self.coarser_magnitude.whole(coarser.magnitudes, _MAGNITUDE_UNIT)
-            m = coarse[..., :height, :width].add_(m)
+            m = _sum(coarse if coarse.shape[-2:] == size else coarse[..., : size[0], : size[1]], m)
+        if self.mean is not None:
+            levels, magnitudes = (around(x, offsets, self.kernel) for x in (known.levels, known.magnitudes))
+            mean = self.mean.whole(levels, FRACTIONS)
+            m = _sum(self.magnitude.whole(magnitudes, _MAGNITUDE_UNIT), m)
+        if self.first is not None:
+            h = _sum(self.first.whole(around(known.companded, offsets, self.kernel)), h)
         if self.from_features is not None:
-            h = self.from_features.whole(coarser.features[offset]).add_(h)
+            features = _batch([coarser.features[offset] for offset in offsets])
+            h = _sum(self.from_features.whole(features), h)
         u, v = (self.last(self.middle.coded(codes(h))) / CODE_UNIT).chunk(2, 1)
-        shape = (len(u), u.shape[1], height, width)
-        log_scale = _log2(m, self.training) + whole(u, _SCALE_UNIT)
-        return (mean + whole(v, FRACTIONS)).expand(shape), log_scale.expand(shape)
+        v = whole(v, FRACTIONS)
+        mean = v if mean is None else _sum(mean, v)
+        log_scale = _sum(whole(u, _SCALE_UNIT), _log2(m, self.training))
+        batch = len(offsets), len(knots)
+        each = (y.unflatten(0, (-1, batch[1])).expand(*batch, y.shape[1], *size) for y in (mean, log_scale))
+        return tuple(y.permute(1, 2, 0, 3, 4) for y in each)
 
 
 class CoarserFeatures(nn.Module):
@@ -180,14 +185,32 @@ def _companding_table(device: torch.device) -> Tensor:
     return table.round().clamp(max=CODE_MAX).byte().to(device)
 
 
-def around(x: Tensor, offset: Offset, kernel: int) -> Tensor:
-    """`x` padded so that a convolution of stride 2 is centred on every other position from `offset` on."""
-    margins = []
+def around(x: Tensor, offsets: Sequence[Offset], kernel: int) -> Tensor:
+    """`x` `[B, …]` padded so that a convolution of stride 2 is centred on every other position from an offset on.
+
+    From K of them `[K · B, …]`, if those are as many positions.
+    """
     radius = kernel // 2
-    for size, first in zip(reversed(x.shape[-2:]), reversed(offset), strict=True):
-        count = -(-(size - first) // 2)
-        margins += [radius - first, 2 * count - 1 + radius - size + first]
-    return F.pad(x, margins)
+    padded = []
+    for offset in offsets:
+        margins = []
+        for size, first in zip(reversed(x.shape[-2:]), reversed(offset), strict=True):
+            count = -(-(size - first) // 2)
+            margins += [radius - first, 2 * count - 1 + radius - size + first]
+        padded.append(F.pad(x, margins))
+    return _batch(padded)
+
+
+def _batch(each: Sequence[Tensor]) -> Tensor:
+    return each[0] if len(each) == 1 else torch.cat(each)
+
+
+def _sum(made: Tensor, x: Tensor) -> Tensor:
+    """`x` and what has just been made, which is nobody else's; of K · B images and B, these for each of the K."""
+    if len(made) == len(x):
+        return made.add_(x) if made.numel() >= x.numel() else made + x
+    many, few = (made, x) if len(made) > len(x) else (x, made)
+    return (many.unflatten(0, (-1, len(few))) + few).flatten(0, 1)
 
 
 def on_half_grid(levels: Tensor, size: Size) -> Tensor:
@@ -198,10 +221,11 @@ def on_half_grid(levels: Tensor, size: Size) -> Tensor:
 
 
 def by_offset(x: Tensor) -> dict[Offset, Tensor]:
-    """Every other position of `x`, from each offset on."""
-    offsets = [(row, column) for row in (0, 1) for column in (0, 1)]
-    layout = torch.channels_last
-    return {(row, column): x[..., row::2, column::2].contiguous(memory_format=layout) for row, column in offsets}
+    """Every other position of `x` `[…, H, W]`, from each offset on."""
+    if any(size % 2 for size in x.shape[-2:]):
+        return {(row, column): x[..., row::2, column::2] for row in (0, 1) for column in (0, 1)}
+    rows = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2)).unbind(-3)  # whose gradient is one copy
+    return {(row, column): part for row, both in enumerate(rows) for column, part in enumerate(both.unbind(-1))}
 
 
 def spread(x: Tensor, size: Size) -> Tensor:
