@@ -70,15 +70,15 @@ class LaplaceTables(CodingTables):
         rates = [torch.exp2(-width) for width in reversed(widths)]
         # A level's mass is that of the tail beyond one of its ends less that of the tail beyond the other.
         nearer = (levels - mean).abs() - 0.5
-        has_mean = nearer < 0
-        distance = nearer.abs()
-        with torch.no_grad():  # taken out of both, which far away would be 0; nothing depends on how much it is
-            least = torch.where(has_mean, 0.0, distance * torch.minimum(*rates))
+        with torch.no_grad():
+            side = torch.ones_like(nearer).copysign_(nearer)  # −1: the mean lies between both ends
+            # Taken out of both tails, which far away would be 0; nothing depends on how much it is.
+            least = nearer.clamp(min=0) * torch.minimum(*rates)
+        distance = side * nearer
         exponents = [least - distance * rate for rate in rates]
-        side = torch.where(has_mean, -1.0, 1.0)
         others = [side * exponent - rate for exponent, rate in zip(exponents, rates, strict=True)]
         tail, other_tail = (torch.lerp(*map(torch.exp, of), share) for of in (exponents, others))
-        doubled = torch.where(has_mean, 2 - tail, tail) - other_tail
+        doubled = torch.addcmul(1 - side, side, tail) - other_tail
         bits = 1 + math.log2(math.e) * least - torch.log2(doubled)
         # A level that no table has costs the escape and a code that grows with the logarithm of its distance.
         beyond = torch.log1p((bits - PRECISION).clamp(min=0))
