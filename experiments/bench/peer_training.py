@@ -93,6 +93,13 @@ class InTurns(Callback):
             optimizer.step()
 
 
+def check_presets(experiments: Sequence[str]) -> None:
+    """Raises as train.py does where one is none, before anything is measured."""
+    for experiment in experiments:
+        with composed("train", [f"experiment={experiment}"]):
+            pass
+
+
 def trained(
     experiment: str,
     side: int,

@@ -32,7 +32,7 @@ from codec.learned_codec import LearnedCodec
 from codec.training.faults import quieten, user_errors
 from codec.training.precision import choose_precision
 from codec.training.provenance import hardware
-from experiments.bench.peer_training import BATCH, Trained, trained
+from experiments.bench.peer_training import BATCH, Trained, check_presets, trained
 from experiments.bench.turns import PEER, VARIABLE, Peer, Times, markdown, median, ratios, spread, timed
 from experiments.plots.figures import COLOURS, save
 
@@ -213,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Row], list[Traine
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: allowed are integers from 1")
+    check_presets(options.experiments)
     quieten()
     torch.set_num_threads(1)
     file = options.image or SamplesSource().images("test")[0]

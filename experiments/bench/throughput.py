@@ -28,7 +28,7 @@ from codec.training.faults import quieten, user_errors
 from codec.training.precision import choose_precision
 from codec.training.provenance import hardware
 from experiments.bench.large_images import photograph
-from experiments.bench.peer_training import Trained, trained
+from experiments.bench.peer_training import Trained, check_presets, trained
 from experiments.bench.peers import EXPERIMENTS, OURS
 from experiments.bench.turns import Times, markdown, median, ratios, spread, timed
 
@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Coded], list[Trai
             parser.error(f"--{name} {number}: allowed are integers from 1")
     if not 0 < options.megapixels < math.inf:
         parser.error(f"--megapixels {options.megapixels:g}: allowed are numbers above 0")
+    check_presets(options.experiments)
     quieten()
     usable = "cuda" if torch.cuda.is_available() else "cpu"
     device = choose_device(usable if options.device == "auto" else options.device)

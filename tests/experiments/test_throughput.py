@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from conftest import make_codec
 
 from codec.checkpoint import save_weights
-from experiments.bench import throughput
+from experiments.bench import peers, throughput
 from experiments.bench.busy import busy_seconds, covered
 
 NARROW = ("model.widths=[4,4]", "model.latent_channels=2", "prior.filters=[2]")
@@ -47,14 +48,30 @@ def test_steps_are_recorded_on_a_gpu_only(capsys: pytest.CaptureFixture[str]) ->
     assert "error: strategy.cuda_graph=true: steps are recorded on one CUDA" in capsys.readouterr().err
 
 
-def test_what_is_measured_is_shown_where_a_later_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--batch", "1", "--crop", "32", "--steps", "1", "--rounds", "1", "--device", "cpu"]
+def test_what_is_measured_is_shown_where_a_later_one_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_weights(make_codec("conv_baseline", overrides=NARROW), tmp_path / "narrow.safetensors")
+    small = ["--megapixels", "0.005", "--together", "1", "--rounds", "1", "--device", "cpu"]
     with pytest.raises(SystemExit) as stop:
-        throughput.main(["--codecs", "--experiments", "conv_baseline_bsd300", "no_such_preset", *small])
+        codecs = ["--codecs", str(tmp_path / "narrow.safetensors"), "no_such_model"]
+        throughput.main([*codecs, "--experiments", *small])
     assert stop.value.code == 2
     shown = capsys.readouterr()
-    assert "| conv_baseline_bsd300 | 1 of 32² |" in shown.out
+    assert "| narrow | encode, 1 together |" in shown.out
+    assert "no_such_model" in shown.err
+
+
+@pytest.mark.parametrize("bench", [throughput, peers])
+def test_a_preset_that_there_is_not_is_told_before_anything_is_measured(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        bench.main(["--experiments", "conv_baseline_bsd300", "no_such_preset"])
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
     assert "no_such_preset" in shown.err
+    assert shown.out == ""
 
 
 @pytest.mark.parametrize(
