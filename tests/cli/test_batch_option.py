@@ -66,9 +66,10 @@ def test_on_a_cpu_it_is_one_by_one_unless_asked_for(
 
 def test_where_a_batch_fails_each_fails_or_not_by_itself(capsys: pytest.CaptureFixture) -> None:
     codec = make_codec("conv_baseline", overrides=NARROW)
-    with torch.no_grad():  # sums of both signs that overflow: nan
-        codec.encoder[-1].weight[:, ::2], codec.encoder[-1].weight[:, 1::2] = 3e38, -3e38
-        codec.encoder[-3][1].bias.fill_(100)
+    with torch.no_grad():  # inf − inf: nan
+        codec.encoder[-3][1].weight.fill_(3e38)
+        codec.encoder[-3][1].running_mean.fill_(-100)
+        codec.encoder[-1].weight[:, ::2], codec.encoder[-1].weight[:, 1::2] = 1, -1
     save_weights(codec, "broken.safetensors")
     folder()
     status, out, err = runner(capsys, Path("broken.safetensors"))("compress", "in", "out", "--batch", 8)

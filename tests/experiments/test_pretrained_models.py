@@ -100,9 +100,10 @@ def test_two_photographs_repeat_their_figures(weights: Weights, codec: LearnedCo
     assert len(images) == 2
     for image in images:
         row, recorded = measure(codec, image).row, weights.per_image[f"samples_{CROP}"][image.name]
-        # Another processor adds floats in another order, which may round a latent or a decoded pixel differently.
+        # Another processor adds floats in another order, or analyses in bfloat16 where this one does not, which may
+        # round a latent or a decoded pixel differently.
         assert row["bytes"] == pytest.approx(recorded["bytes"], rel=0.002)
-        assert row["psnr"] == pytest.approx(float(recorded["psnr"]), abs=0.01)
+        assert row["psnr"] == pytest.approx(float(recorded["psnr"]), abs=0.03)
         assert (row["psnr"] == float("inf")) == weights.lossless
 
 
