@@ -257,7 +257,7 @@ class EntropyBottleneck(nn.Module):
             code = Train(self.noise in ("uniform", "paper"))
             self._visit(usable, code, quality)
             noisy = [self._noisy(e) for e in exact]
-        bits = dict(code.bits)
+        bits = code.bits()
         # 0 but for a latent that is not finite: the loss tells so.
         bits["y"] = bits["y"] + sum((0 * e.detach()).flatten(1).sum(1) for e in exact)
         return self.dequantised(noisy, quality), bits

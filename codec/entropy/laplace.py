@@ -6,7 +6,7 @@ so is what is coded with them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -24,6 +24,7 @@ _REACH = 24
 _WIDEST = 3.4
 _KNOTS = 9
 _ROW_BITS = 9  # of a packed integer, for one of SCALES · FRACTIONS rows
+_IN_CACHE = 1 << 15  # symbols whose bits are counted together
 _SOME = 1 << 20  # of decoded levels, that a copy is made of at a time
 _FURTHEST = 1 << 21  # no mean lies further away: more than the largest level a prediction is made from, 1,000 times
 
@@ -111,6 +112,16 @@ class Laplace:
 
     def bits(self, levels: Tensor) -> Tensor:
         return self.model.bits(levels, self.mean, self.log_scale)
+
+    @staticmethod
+    def total_bits(passes: Sequence[tuple["Laplace", Tensor]]) -> Tensor:
+        told = zip(*((levels, one.mean, one.log_scale) for one, levels in passes), strict=True)
+        joined = [torch.cat([tensor.flatten(1) for tensor in of], 1) for of in told]
+        batch, count = joined[0].shape
+        # A GPU wants all at once, a CPU what its cache holds.
+        step = count if joined[0].is_cuda else max(1, _IN_CACHE // batch)
+        parts = zip(*(tensor.split(step, 1) for tensor in joined), strict=True)
+        return sum(passes[0][0].model.bits(*part).sum(1) for part in parts)
 
     def file_bits(self, levels: Tensor) -> Tensor:
         return self._coded.file_bits(levels)

@@ -113,6 +113,10 @@ class PerChannel:
     def bits(self, levels: Tensor) -> Tensor:
         return self.model.bits(levels)
 
+    @staticmethod
+    def total_bits(passes: Sequence[tuple["PerChannel", Tensor]]) -> Tensor:
+        return sum(one.bits(levels).flatten(1).sum(1) for one, levels in passes)
+
     def file_bits(self, levels: Tensor) -> Tensor:
         integers, index = levels.long().flatten(-4), self._index().to(levels.device)
         return unbounded.file_bits(integers, index, self.model.costs(), self._shifts()).view(levels.shape)

@@ -7,7 +7,7 @@ codec.entropy.priors.positions).
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -34,8 +34,12 @@ class Distribution(Protocol):
     def bits(self, levels: Tensor) -> Tensor:
         """Bits of each level, `[…, B, C, h, w]`, which need not be whole; differentiable."""
 
+    @staticmethod
+    def total_bits(passes: Sequence[tuple["Distribution", Tensor]]) -> Tensor:
+        """Bits of each image, `[B]`, in several passes of this kind of distribution with their levels."""
+
     def file_bits(self, levels: Tensor) -> Tensor:
-        """The same of whole levels, from the integer counts that the coder uses."""
+        """As `bits`, of whole levels, from the integer counts that the coder uses."""
 
     def encode(self, levels: Tensor) -> bytes:
         """The levels of one image, B = 1, as a coded string."""
@@ -68,14 +72,18 @@ class Train:
     """
 
     def __init__(self, noisy: bool) -> None:
-        self.bits: dict[str, Tensor] = defaultdict(float)
         self.noisy = noisy
+        self._passes: dict[str, list[tuple[Distribution, Tensor]]] = defaultdict(list)
 
     def __call__(self, part: str, distribution: Distribution, levels: Tensor) -> Tensor:
         told = whole(levels)
-        bits = distribution.bits(levels + torch.rand_like(levels) - 0.5 if self.noisy else told)
-        self.bits[part] += bits.flatten(1).sum(1)
+        counted = levels + torch.rand_like(levels) - 0.5 if self.noisy else told
+        self._passes[part].append((distribution, counted))
         return told
+
+    def bits(self) -> dict[str, Tensor]:
+        """Bits of every image by part, `[B]` each, once the walk is over."""
+        return {part: passes[0][0].total_bits(passes) for part, passes in self._passes.items()}
 
 
 class Measure:
