@@ -66,21 +66,22 @@ class LaplaceTables(CodingTables):
         return self(levels.reshape(*several, -1), mean.flatten(), log_scale.flatten()).view(levels.shape)
 
     def forward(self, levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """`bits` of levels `[…, N]`: many operations on each symbol, which is what a compiler makes quick."""
-        share, *widths = self._shape_at(log_scale)
-        rates = [torch.exp2(-width) for width in reversed(widths)]
-        # A level's mass is that of the tail beyond one of its ends less that of the tail beyond the other.
-        nearer = (levels - mean).abs() - 0.5
+        """`bits` of levels `[…, N]` of N symbols: many operations on each, which is what a compiler makes quick."""
+        share, narrow, wide = self._shape_at(log_scale)
+        rates = torch.exp2(-wide), torch.exp2(-narrow)  # as `lerp` takes them: its weight is the second one's
+        # A level's mass is that of the tail beyond its end next to the mean less that of the tail beyond the other.
+        to_end = (levels - mean).abs() - 0.5
         with torch.no_grad():
-            side = torch.ones_like(nearer).copysign_(nearer)  # −1: the mean lies between both ends
+            side = torch.ones_like(to_end).copysign_(to_end)  # −1: the mean lies between both ends
             # Taken out of both tails, which far away would be 0; nothing depends on how much it is.
-            least = nearer.clamp(min=0) * torch.minimum(*rates)
-        distance = side * nearer
-        exponents = [least - distance * rate for rate in rates]
+            common = to_end.clamp(min=0) * torch.minimum(*rates)
+        # Not abs(): a mean often lies on an end, where that has no gradient.
+        distance = side * to_end
+        exponents = [common - distance * rate for rate in rates]
         others = [side * exponent - rate for exponent, rate in zip(exponents, rates, strict=True)]
         tail, other_tail = (torch.lerp(*map(torch.exp, of), share) for of in (exponents, others))
         doubled = torch.addcmul(1 - side, side, tail) - other_tail
-        bits = 1 + math.log2(math.e) * least - torch.log2(doubled)
+        bits = 1 + math.log2(math.e) * common - torch.log2(doubled)
         # A level that no table has costs the escape and a code that grows with the logarithm of its distance.
         beyond = torch.log1p((bits - PRECISION).clamp(min=0))
         return torch.add(bits.clamp(max=PRECISION), beyond, alpha=2 * math.log2(math.e))

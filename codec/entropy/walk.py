@@ -55,7 +55,7 @@ Code = Callable[[str, Distribution, Tensor | None], Tensor]
 
 
 # Symbols that are looked at together: more would not be sooner done, and the memory for it grows.
-_SOME = 1 << 20
+_SOME = 1 << 19
 
 
 def slices(levels: Tensor) -> Iterator[slice]:

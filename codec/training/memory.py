@@ -12,6 +12,7 @@ def keep_freed_memory() -> None:
     """Has glibc keep what one training step frees for the next one; with another C library nothing happens.
 
     By itself it gives much of it back to Linux, which then clears every page anew: 3 to 10 % of a step on a CPU.
+    The process is some 5 % larger for it.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,5 +1,7 @@
 """Levels around a predicted mean: what the tables hold, and that bits, files and training agree."""
 
+import math
+
 import pytest
 import torch
 from conftest import generator, noise
@@ -142,7 +144,7 @@ def test_what_is_kept_of_tables_follows_weights_that_were_changed_in_any_way() -
     assert torch.equal(model.costs(), before)
 
 
-def test_bits_are_those_of_the_distributions_mass_near_and_far() -> None:
+def test_bits_are_those_of_the_distributions_mass() -> None:
     mean, log_scale = predicted(3000, high=4.0)
     levels = sampled(mean, log_scale)
     model = LaplaceTables()
@@ -157,13 +159,35 @@ def test_bits_are_those_of_the_distributions_mass_near_and_far() -> None:
     distance = (levels.double() - mean).abs()
     exact = -torch.log2(above(distance - 0.5) - above(distance + 0.5))
     likely = exact < 12
-    bits = model.bits(levels, mean, log_scale)
     assert float(likely.double().mean()) > 0.9
-    torch.testing.assert_close(bits[likely], exact[likely].float(), atol=1e-3, rtol=0)
-    far = (levels + 1e6).requires_grad_()
-    costs = model.bits(far, mean, log_scale)
-    costs.sum().backward()
-    assert bool((costs.isfinite() & far.grad.isfinite() & (costs > 30)).all())
+    torch.testing.assert_close(
+        model.bits(levels, mean, log_scale)[likely], exact[likely].float(), atol=1e-3, rtol=0
+    )
+
+
+def test_far_away_bits_grow_with_the_logarithm_of_the_distance() -> None:
+    model = LaplaceTables()
+    with torch.no_grad():
+        model.shape[1:].zero_()  # a single Laplace distribution, of mean magnitude 1
+    distance = torch.tensor([5.0, 20.0, 100.0, 1e4, 1e6]).requires_grad_()
+    mean, log_scale = torch.zeros(5), torch.zeros(5)
+    bits = model.bits(distance, mean, log_scale)
+    far = distance.detach().double() - 0.5
+    plain = far / math.log(2) - math.log2(0.5 * (1 - math.exp(-1)))
+    expected = torch.where(plain < 16, plain, 16 + 2 * torch.log2(plain.clamp(min=16) - 15))
+    torch.testing.assert_close(bits.double(), expected, atol=1e-4, rtol=1e-5)
+    bits.sum().backward()
+    slope = torch.where(plain < 16, 1.0, 2 / (plain - 15) / math.log(2)) / math.log(2)
+    torch.testing.assert_close(distance.grad.double(), slope, rtol=1e-3, atol=0)
+
+
+def test_the_gradient_is_that_of_the_bits_also_where_a_mean_lies_on_the_end_of_a_level() -> None:
+    model = LaplaceTables().double()
+    levels = torch.tensor([2.0, -3.0, 0.5, 4.0, 60.0]).double()
+    mean = torch.tensor([1.5, -2.5, 0.4, 1.0, 0.0]).double()
+    log_scale = torch.tensor([0.3, 1.1, -1.7, 2.2, 1.0]).double()
+    inputs = tuple(tensor.requires_grad_() for tensor in (levels, mean, log_scale))
+    assert torch.autograd.gradcheck(model, inputs)
 
 
 def test_of_several_levels_each_costs_what_it_does_alone() -> None:

@@ -8,14 +8,14 @@ from conftest import run_python
 
 # How much of what was freed the process still holds, as a share of it.
 FREED = """
-import ctypes
+import ctypes, resource
 from codec.training.memory import keep_freed_memory
 {first}
 libc, size = ctypes.CDLL(None), 24 << 20
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 before = resident()
 block = libc.malloc(size)
 ctypes.memset(block, 1, size)

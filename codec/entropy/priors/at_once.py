@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from codec.entropy.laplace import Laplace, LaplaceTables
-from codec.entropy.priors.pass_network import Coarser, Known, Offset, PassNetwork, by_offset
+from codec.entropy.priors.pass_network import Coarser, Known, Offset, PassNetwork, by_offset, joined
 from codec.entropy.priors.positions import pick, positions, put
 
 
@@ -26,6 +26,7 @@ class AtOnce:
         knots: Tensor,
     ) -> None:
         self.tables, self.known, self.knots = tables, known, knots
+        # Of the levels that `symbols` was last asked for, each channel's by offset.
         self._planes: tuple[Tensor, dict[Offset, Sequence[Tensor]]] | None = None
         features = None
         if told:
@@ -39,7 +40,7 @@ class AtOnce:
         if self._planes is None or self._planes[0] is not levels:
             self._planes = levels, {offset: part.flatten(2).unbind(1) for offset, part in by_offset(levels).items()}
         planes = self._planes[1]
-        return torch.cat([torch.stack([planes[offset][channel] for channel in coded], 1) for offset in at], 2)
+        return joined([torch.stack([planes[offset][channel] for channel in coded], 1) for offset in at], 2)
 
     def predicted(self, network: PassNetwork, coded: Sequence[int], reached: int, at: Sequence[Offset]) -> Laplace:
         """The distributions of a pass over the channels `coded`, `[B, c, N]`; see ContextPrior."""
@@ -48,7 +49,7 @@ class AtOnce:
         shapes = [positions(offset, size) for offset in at]
         together = [at] if len(set(shapes)) == 1 else [[offset] for offset in at]
         each = [network(seen, self.coarser, self.knots, of, positions(of[0], size)) for of in together]
-        mean, log_scale = (torch.cat([p.flatten(2) for p in of], 2) for of in zip(*each, strict=True))
+        mean, log_scale = (joined([p.flatten(2) for p in of], 2) for of in zip(*each, strict=True))
         return Laplace(self.tables, mean, log_scale)
 
     def learn(self, symbols: Tensor, coded: Sequence[int], at: Sequence[Offset]) -> None:

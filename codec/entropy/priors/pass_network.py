@@ -133,20 +133,20 @@ class PassNetwork(nn.Module):
         mean = None
         if self.coarser_magnitude is not None:
             coarse = self.coarser_magnitude.whole(coarser.magnitudes, _MAGNITUDE_UNIT)
-            m = _sum(coarse if coarse.shape[-2:] == size else coarse[..., : size[0], : size[1]], m)
+            m = _added(coarse if coarse.shape[-2:] == size else coarse[..., : size[0], : size[1]], m)
         if self.mean is not None:
             levels, magnitudes = (around(x, offsets, self.kernel) for x in (known.levels, known.magnitudes))
             mean = self.mean.whole(levels, FRACTIONS)
-            m = _sum(self.magnitude.whole(magnitudes, _MAGNITUDE_UNIT), m)
+            m = _added(self.magnitude.whole(magnitudes, _MAGNITUDE_UNIT), m)
         if self.first is not None:
-            h = _sum(self.first.whole(around(known.companded, offsets, self.kernel)), h)
+            h = _added(self.first.whole(around(known.companded, offsets, self.kernel)), h)
         if self.from_features is not None:
-            features = _batch([coarser.features[offset] for offset in offsets])
-            h = _sum(self.from_features.whole(features), h)
+            features = joined([coarser.features[offset] for offset in offsets])
+            h = _added(self.from_features.whole(features), h)
         u, v = (self.last(self.middle.coded(codes(h))) / CODE_UNIT).chunk(2, 1)
         v = whole(v, FRACTIONS)
-        mean = v if mean is None else _sum(mean, v)
-        log_scale = _sum(whole(u, _SCALE_UNIT), _log2(m, self.training))
+        mean = v if mean is None else _added(mean, v)
+        log_scale = _added(whole(u, _SCALE_UNIT), _log2(m, self.training))
         batch = len(offsets), len(knots)
         each = (y.unflatten(0, (-1, batch[1])).expand(*batch, y.shape[1], *size) for y in (mean, log_scale))
         return tuple(y.permute(1, 2, 0, 3, 4) for y in each)
@@ -188,7 +188,7 @@ def _companding_table(device: torch.device) -> Tensor:
 def around(x: Tensor, offsets: Sequence[Offset], kernel: int) -> Tensor:
     """`x` `[B, …]` padded so that a convolution of stride 2 is centred on every other position from an offset on.
 
-    From K of them `[K · B, …]`, if those are as many positions.
+    From K of them, `[K · B, …]`, offset by offset, each of which must have as many positions.
     """
     radius = kernel // 2
     padded = []
@@ -198,15 +198,19 @@ def around(x: Tensor, offsets: Sequence[Offset], kernel: int) -> Tensor:
             count = -(-(size - first) // 2)
             margins += [radius - first, 2 * count - 1 + radius - size + first]
         padded.append(F.pad(x, margins))
-    return _batch(padded)
+    return joined(padded)
 
 
-def _batch(each: Sequence[Tensor]) -> Tensor:
-    return each[0] if len(each) == 1 else torch.cat(each)
+def joined(each: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """`torch.cat` without a copy of a single one."""
+    return each[0] if len(each) == 1 else torch.cat(each, dim)
 
 
-def _sum(made: Tensor, x: Tensor) -> Tensor:
-    """`x` and what has just been made, which is nobody else's; of K · B images and B, these for each of the K."""
+def _added(made: Tensor, x: Tensor) -> Tensor:
+    """`made` + `x`, written over `made` where that is as large: nothing else may hold it.
+
+    Of K · B images and B, these are added for each of the K offsets.
+    """
     if len(made) == len(x):
         return made.add_(x) if made.numel() >= x.numel() else made + x
     many, few = (made, x) if len(made) > len(x) else (x, made)
@@ -221,7 +225,7 @@ def on_half_grid(levels: Tensor, size: Size) -> Tensor:
 
 
 def by_offset(x: Tensor) -> dict[Offset, Tensor]:
-    """Every other position of `x` `[…, H, W]`, from each offset on."""
+    """Views of `x` `[…, H, W]`: every other position from each offset on."""
     if any(size % 2 for size in x.shape[-2:]):
         return {(row, column): x[..., row::2, column::2] for row in (0, 1) for column in (0, 1)}
     rows = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2)).unbind(-3)  # whose gradient is one copy
