@@ -119,7 +119,7 @@ class ConvEnhanced(LearnedCodec):
         self,
         bottleneck: Callable[..., EntropyBottleneck],
         image_channels: int = 3,
-        widths: Sequence[int] = (32, 64, 96, 128),
+        widths: Sequence[int] = (16, 64, 96, 128),
         latent_channels: int = 8,
         skip_channels: Sequence[int] = (0, 0, 2),
         dropout: float = 0.05,
