@@ -5,6 +5,7 @@ import csv
 import pytest
 from conftest import ROOT
 
+from codec.pretrained import pretrained_models
 from codec.training.results import COLUMNS
 from codec.training.run_folder import evaluation_folder
 from experiments.compose import composed
@@ -51,6 +52,16 @@ def test_each_evaluation_is_of_a_training_or_a_standard_codec(table: str) -> Non
         for evaluation in read_plan(table, budget).evaluations:
             standard = any(override.startswith("model=") for override in evaluation.overrides)
             assert standard != (evaluation.training is not None)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_comes_with_the_package_is_measured_and_not_trained_again() -> None:
+    """Also where the config of the preset, and so its run's name, has changed since."""
+    packaged = {model.name for model in pretrained_models()}
+    trainings = [training for table in TABLES for training in read_plan(table, "small").trainings]
+    named = [training for training in trainings if training.name in packaged]
+    assert len(named) > 5
+    assert [training.name for training in named if training.weights is None] == []
 
 
 def test_the_papers_figures_and_the_plans_claims_name_each_other() -> None:
