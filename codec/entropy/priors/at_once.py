@@ -47,8 +47,12 @@ class AtOnce:
         size, channels = self.known.shape[-2:], self.known.shape[1]
         seen = Known.of(self.known if reached == channels else self.known[:, :reached])
         shapes = [positions(offset, size) for offset in at]
-        together = [at] if len(set(shapes)) == 1 else [[offset] for offset in at]
-        each = [network(seen, self.coarser, self.knots, of, positions(of[0], size)) for of in together]
+        visits = (
+            [(at, shapes[0])]
+            if len(set(shapes)) == 1
+            else [([one], of) for one, of in zip(at, shapes, strict=True)]
+        )
+        each = [network(seen, self.coarser, self.knots, offsets, shape) for offsets, shape in visits]
         mean, log_scale = (joined([p.flatten(2) for p in of], 2) for of in zip(*each, strict=True))
         return Laplace(self.tables, mean, log_scale)
 

@@ -147,8 +147,8 @@ class PassNetwork(nn.Module):
         v = whole(v, FRACTIONS)
         mean = v if mean is None else _added(mean, v)
         log_scale = _added(whole(u, _SCALE_UNIT), _log2(m, self.training))
-        batch = len(offsets), len(knots)
-        each = (y.unflatten(0, (-1, batch[1])).expand(*batch, y.shape[1], *size) for y in (mean, log_scale))
+        count, batch = len(offsets), len(knots)
+        each = (y.unflatten(0, (-1, batch)).expand(count, batch, y.shape[1], *size) for y in (mean, log_scale))
         return tuple(y.permute(1, 2, 0, 3, 4) for y in each)
 
 
