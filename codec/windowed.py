@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.entropy import QUALITIES, EntropyBottleneck
+from codec.networks.eight_bit import in_floats
 from codec.rate_distortion_module import RateDistortionModule, to_uint8
 from codec.windows import Picture, Size, Window, reach, tiles, whole
 
@@ -201,7 +202,8 @@ class WindowedTransforms(RateDistortionModule):
     ) -> int | None:
         """See `codec.windows.reach`; it is a matter of the layers, not of their weights, and asked for once."""
         if name not in self._reaches:
-            self._reaches[name] = reach(function, shapes, unit or self._unit, self.device)
+            with in_floats():  # of bytes none is nan
+                self._reaches[name] = reach(function, shapes, unit or self._unit, self.device)
         return self._reaches[name]
 
     @property

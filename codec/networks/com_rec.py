@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from codec.networks.block_dct import NETWORK_SHARE
 from codec.networks.blocks import ConvBlock, zero_
 from codec.networks.rate import nearness_to_knots
-from codec.networks.wavelet_unet import RatedBlocks
+from codec.networks.rated_blocks import RatedBlocks
 
 # The gradient that reaches ComCNN past a codec is a guess, by which it would run away if it moved as fast as
 # RecCNN: it is slower, and changes no pixel by more than its reach (of an image in [0, 1]).

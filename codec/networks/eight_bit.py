@@ -1,16 +1,30 @@
 """EightBitConv2d: an exact convolution of codes whose weights are bytes, which some CPUs add four times as fast."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from codec.networks.exact import CODE_MAX, ExactConv2d, codes, exact
+from codec.networks.exact import CODE_MAX, SIGNED_ZERO, ExactConv2d, codes, exact
 
 LARGEST_STEPS = 127
+
+_takes_bytes: ContextVar[bool] = ContextVar("takes_bytes", default=True)
+
+
+@contextmanager
+def in_floats() -> Iterator[None]:
+    """Inside, floats are convolved everywhere: a nan stays one."""
+    token = _takes_bytes.set(False)
+    try:
+        yield
+    finally:
+        _takes_bytes.reset(token)
 
 
 class _Packed(NamedTuple):
@@ -28,33 +42,48 @@ class EightBitConv2d(ExactConv2d):
 
     Outside training its sums are the same on all machines. Where oneDNN adds products of bytes without loss (on x86
     with VNNI), and no gradients are wanted, it is given bytes; everywhere else floats are convolved: the same sums,
-    not as fast.
+    not as fast. With `signed` it takes signed codes, -128…127, whose bytes are 128 more.
     """
 
     _packed: _Packed | None = None
 
+    def __init__(self, *arguments: int, signed: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.signed = signed
+
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[B, I, H, W]`, codes, float or uint8; with fewer channels it counts as if the others were 0."""
         if not self._takes_bytes(x):
-            return super().forward(x.float())
+            return super().forward(floats_of(x, self.signed))
         weight, bias = self._weights()
-        return _convolved(_bytes_of(x), self._pack(weight, x.shape[1]), bias, self.padding, torch.float32)
+        x, packed = bytes_of(x, self.signed), self._pack(weight, x.shape[1])
+        return _convolved(x, packed, bias, self.padding, torch.float32, zero=_zero(self.signed))
 
     def taken(self, x: Tensor) -> Tensor:
         """Codes as this convolution takes them without a copy: uint8, channels last, where bytes are convolved."""
-        return _bytes_of(x) if self._takes_bytes(x) else x
+        return bytes_of(x, self.signed) if self._takes_bytes(x) else x
 
-    def coded(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+    def coded(
+        self,
+        x: Tensor,
+        added: Tensor | None = None,
+        signed: bool = False,
+        rounded: tuple[Tensor, Tensor | None] | None = None,
+    ) -> Tensor:
         """`codes` of what `forward` gives plus `added`, codes `[B, O, H, W]`: uint8 where bytes are convolved.
 
-        `added`, if uint8, channels last and dense, may be written over.
+        `added`, if uint8, channels last and dense, may be written over. `signed`: what is added, and the result. In
+        place of its own weights it convolves with `rounded`, which `exact` has made.
         """
         if not self._takes_bytes(x):
-            y = self(x)
-            return codes(y if added is None else added + y)
-        weight, bias = self._weights()
-        added = None if added is None else _bytes_of(added)
-        return _convolved(_bytes_of(x), self._pack(weight, x.shape[1]), bias, self.padding, torch.uint8, added)
+            x = floats_of(x, self.signed)
+            y = self(x) if rounded is None else self._conv_forward(x, *rounded)
+            return codes(y if added is None else floats_of(added, signed) + y, signed)
+        weight, bias = self._weights() if rounded is None else rounded
+        x, packed = bytes_of(x, self.signed), self._pack(weight, x.shape[1])
+        added = None if added is None else bytes_of(added, signed)
+        zeros = {"zero": _zero(self.signed), "zero_of_result": _zero(signed)}
+        return _convolved(x, packed, bias, self.padding, torch.uint8, added, **zeros)
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         return exact(*self.as_is(), CODE_MAX, LARGEST_STEPS)
@@ -64,13 +93,25 @@ class EightBitConv2d(ExactConv2d):
 
     def _takes_bytes(self, x: Tensor) -> bool:
         wanted = not self.training and not torch.is_grad_enabled() and x.device.type == "cpu"
-        return wanted and torch.backends.mkldnn.enabled and _bytes_are_exact()
+        return wanted and _takes_bytes.get() and torch.backends.mkldnn.enabled and _bytes_are_exact()
 
     def _pack(self, weight: Tensor, inputs: int) -> _Packed:
         kept = self._packed
         if kept is None or kept.weight is not weight or kept.inputs != inputs:
-            self._packed = _packed(weight, inputs, self.stride)
-        return self._packed
+            kept = self._packed = _packed(weight, inputs, self.stride)
+        return kept
+
+
+def bytes_of(x: Tensor, signed: bool = False) -> Tensor:
+    """Codes as bytes, channels last."""
+    if signed and x.dtype != torch.uint8:
+        x = x + SIGNED_ZERO
+    return x.to(torch.uint8, memory_format=torch.channels_last)
+
+
+def floats_of(x: Tensor, signed: bool = False) -> Tensor:
+    """Codes, which may be bytes, as floats."""
+    return x.float() - SIGNED_ZERO if signed and x.dtype == torch.uint8 else x.float()
 
 
 @functools.cache
@@ -84,14 +125,17 @@ def _bytes_are_exact() -> bool:
             *product((16, 32), (17, 32), (1, 3), (9, 40)),
             *product((1, 3, 9), (2, 32), (3, 5), (9, 40), (2,)),
         ]
-        return all(_is_exact(*shape) for shape in shapes)
+        return all(_is_exact(*shape) for shape in shapes) and all(
+            _is_exact(*shape, signed=True)
+            for shape in ((16, 32, 1, 9), (17, 32, 3, 40), (64, 64, 3, 9), (32, 12, 3, 9))
+        )
     except (AttributeError, RuntimeError):  # not in this torch, or not on this machine
         return False
 
 
-def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1) -> bool:
+def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1, signed: bool = False) -> bool:
     generator, floats = torch.Generator().manual_seed(0), {"dtype": torch.float32, "device": "cpu"}
-    x = CODE_MAX * torch.randint(0, 2, (1, inputs, side, side), generator=generator, device="cpu")
+    x = CODE_MAX * torch.randint(0, 2, (1, inputs, side, side), generator=generator, device="cpu") - _zero(signed)
     weight = torch.randint(-1, 2, (outputs, inputs, kernel, kernel), generator=generator, device="cpu")
     weight = weight.to(**floats) * (LARGEST_STEPS / 4096)
     weight[0] = LARGEST_STEPS / 4096
@@ -99,20 +143,21 @@ def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1
     # As priors have it, what is strided is padded beforehand.
     padding = padding if stride == 1 else (0, 0)
     sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, stride, padding)
-    before = CODE_MAX - torch.arange(sums.numel(), device="cpu").view(sums.shape) % 200
-    x, packed = _bytes_of(x), _packed(weight, inputs, (stride, stride))
-    found = _convolved(x, packed, bias, padding, torch.float32)
-    coded = _convolved(x, packed, bias, padding, torch.uint8)
-    added = _convolved(x, packed, bias, padding, torch.uint8, _bytes_of(before))
+    before = CODE_MAX - torch.arange(sums.numel(), device="cpu").view(sums.shape) % 200 - _zero(signed)
+    x, packed = bytes_of(x, signed), _packed(weight, inputs, (stride, stride))
+    zeros = {"zero": _zero(signed), "zero_of_result": _zero(signed)}
+    found = _convolved(x, packed, bias, padding, torch.float32, zero=_zero(signed))
+    coded = _convolved(x, packed, bias, padding, torch.uint8, **zeros)
+    added = _convolved(x, packed, bias, padding, torch.uint8, bytes_of(before, signed), **zeros)
     return (
         torch.equal(found, sums)
-        and torch.equal(coded.float(), codes(sums))
-        and torch.equal(added.float(), codes(before + sums))
+        and torch.equal(floats_of(coded, signed), codes(sums, signed))
+        and torch.equal(floats_of(added, signed), codes(before + sums, signed))
     )
 
 
-def _bytes_of(x: Tensor) -> Tensor:
-    return x.to(torch.uint8, memory_format=torch.channels_last)
+def _zero(signed: bool) -> int:
+    return SIGNED_ZERO if signed else 0
 
 
 def _packed(weight: Tensor, inputs: int, stride: Sequence[int] = (1, 1)) -> _Packed:
@@ -131,11 +176,17 @@ def _convolved(
     padding: tuple[int, ...],
     kind: torch.dtype,
     added: Tensor | None = None,
+    zero: int = 0,
+    zero_of_result: int = 0,
 ) -> Tensor:
-    """Sums as they are (float32), or, plus `added`, which is written over, rounded and clamped (uint8)."""
+    """Sums as they are (float32), or, plus `added`, which is written over, rounded and clamped (uint8).
+
+    `zero`: the byte that is 0 in `x`; `zero_of_result`: in `added` and the result.
+    """
     zeros = packed.steps.new_zeros(len(packed.steps), dtype=torch.int32)
-    given = (x, 1.0, 0, packed.bytes_, packed.steps, zeros)
-    shape = (bias, packed.stride, padding, [1, 1], 1, 1.0, 0, kind)
+    given = (x, 1.0, zero, packed.bytes_, packed.steps, zeros)
+    shape = (bias, packed.stride, padding, [1, 1], 1, 1.0, zero_of_result, kind)
     if added is None:
         return torch.ops.onednn.qconv2d_pointwise(*given, *shape, "none", [], "")
-    return torch.ops.onednn.qconv2d_pointwise.binary(*given, added, *shape, 1.0, 0, "sum", 1.0, "none", [], "")
+    summed = (added, *shape, 1.0, zero_of_result, "sum", 1.0, "none", [], "")
+    return torch.ops.onednn.qconv2d_pointwise.binary(*given, *summed)

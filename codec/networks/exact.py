@@ -18,8 +18,9 @@ from codec.errors import ConfigError
 from codec.networks.blocks import quick_layout
 from codec.networks.kept import Kept
 
-# A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself.
+# A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself; a signed one is 128 less.
 CODE_MAX = 255
+SIGNED_ZERO = 128
 CODE_UNIT = 16
 
 _FLOAT32_BITS = 24
@@ -122,9 +123,13 @@ class ExactUpConv2d(_Exact, nn.ConvTranspose2d):
         return exact_transposed(*self.as_is(), CODE_MAX, stride=2)
 
 
-def codes(x: Tensor) -> Tensor:
-    """The ReLU of this arithmetic: `x` rounded and clamped to 0…255; its gradient is 1 inside, 0 outside."""
-    return _Codes.apply(x)
+def codes(x: Tensor, signed: bool = False) -> Tensor:
+    """The ReLU of this arithmetic: `x` rounded and clamped to 0…255; its gradient is 1 inside, 0 outside.
+
+    `signed`: to -128…127.
+    """
+    lowest = -SIGNED_ZERO if signed else 0
+    return _Codes.apply(x, lowest, lowest + CODE_MAX)
 
 
 def codes_(x: Tensor) -> Tensor:
@@ -217,11 +222,12 @@ class _Whole(torch.autograd.Function):
 
 class _Codes(torch.autograd.Function):
     @staticmethod
-    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+    def forward(context: torch.autograd.function.FunctionCtx, x: Tensor, lowest: int, highest: int) -> Tensor:
         context.save_for_backward(x)
-        return x.clamp(0, CODE_MAX).round_()
+        context.range = float(lowest), float(highest)
+        return x.clamp(lowest, highest).round_()
 
     @staticmethod
-    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (x,) = context.saved_tensors
-        return torch.ops.aten.hardtanh_backward(gradient, x, 0.0, float(CODE_MAX))
+        return torch.ops.aten.hardtanh_backward(gradient, x, *context.range), None, None

@@ -8,7 +8,7 @@ from torch import Tensor, cat, nn
 
 from codec.networks.blocks import ImageConv2d, Upsample, normalised, quick_layout, zero_
 from codec.networks.rate import KNOTS, nearness_to_knots
-from codec.networks.wavelet_unet import RatedBlocks
+from codec.networks.rated_blocks import RatedBlocks
 
 # Channels of the encoder features that meet the decoder, coarsest first.
 SKIP_WIDTHS = (128, 64, 64)

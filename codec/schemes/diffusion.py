@@ -280,8 +280,7 @@ class DiffusionAutoencoder(LearnedCodec):
         """The wavelet's image and its details of 1/4 and 1/2 → `x_hat`."""
         step, known = self.bottleneck.step(quality), _known(quality, base)
         levels = [tensor / step for tensor in details]
-        with roughly(self, base.device.type, known):
-            return base + self.decoder(base, levels, step, known)
+        return base + self.decoder(base, levels, step, known)
 
     def _with_detail(self, image: Tensor, quality: Tensor | None) -> Tensor:
         """What `g_s` gives, with a sample of what it lacks."""

@@ -79,8 +79,8 @@ def test_bytes_of_which_one_sum_is_off_are_not_used(
 ) -> None:
     convolved = eight_bit._convolved
 
-    def off_by_one(x: Tensor, packed: eight_bit._Packed, *others: object) -> Tensor:
-        y = convolved(x, packed, *others)
+    def off_by_one(x: Tensor, packed: eight_bit._Packed, *others: object, **zeros: int) -> Tensor:
+        y = convolved(x, packed, *others, **zeros)
         if (x.shape[1], len(packed.steps), packed.weight.shape[2], x.shape[2]) == shape:
             y[0, 0, 0, 0] += 1 if y.dtype == torch.float32 else 0
         return y
