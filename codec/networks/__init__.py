@@ -4,15 +4,16 @@ from codec.networks.block_dct import NETWORK_SHARE, BlockDCT
 from codec.networks.blocks import (
     ConvBlock,
     ImageConv2d,
+    MaxPool,
     ResidualBlock,
     Upsample,
     UpsamplingLayers,
     companded,
-    quick_layout,
     zero_,
 )
 from codec.networks.com_rec import ComCNN, RecCNN, RecUNet
 from codec.networks.dct_rate import DCTRate
+from codec.networks.modes import quick_layout
 from codec.networks.noise_schedule import NoiseSchedule
 from codec.networks.unet import SKIP_WIDTHS, DetailDenoiser, UNetDecoder
 from codec.networks.wavelet import Wavelet
@@ -27,6 +28,7 @@ __all__ = [
     "DCTRate",
     "DetailDenoiser",
     "ImageConv2d",
+    "MaxPool",
     "NoiseSchedule",
     "RecCNN",
     "RecUNet",

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.networks.blocks import quick_layout
+from codec.networks.modes import quick_layout
 
 _HEADS = 4
 

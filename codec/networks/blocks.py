@@ -4,8 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.networks.coded import Coded, of_nearest, of_two_by_two
+from codec.networks.kept import Kept
 
-class ConvBlock(nn.Sequential):
+
+class ConvBlock(Kept, nn.Sequential):
     """`kernel`×`kernel` convolution, BatchNorm, ReLU: `[B, inputs, H, W]` → `[B, outputs, H/stride, W/stride]`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
@@ -16,9 +19,11 @@ class ConvBlock(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor, doubled: bool = False) -> Tensor:
+    def forward(self, x: Tensor | Coded, doubled: bool = False) -> Tensor | Coded:
         """`doubled`: of `x` at twice its height and width, by nearest; for 3×3 convolutions."""
         conv, norm, relu = self
+        if isinstance(x, Coded):
+            return x.normalised(self, conv, norm, doubled)
         return relu(normalised(x, conv, norm, doubled))
 
 
@@ -51,7 +56,7 @@ class ResidualBlock(nn.Module):
 class UpsamplingLayers(nn.Sequential):
     """Layers in a row, of which a nearest Upsample and the ConvBlock after it are one transposed convolution."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Coded) -> Tensor:
         doubled = False
         for layer in self:
             if isinstance(layer, Upsample):
@@ -80,45 +85,37 @@ def normalised(
         weight = weight * factor.view((-1, 1, 1, 1) if isinstance(conv, nn.Conv2d) else (1, -1, 1, 1))
         bias = norm.bias - norm.running_mean * factor
     if doubled:
-        h = F.conv_transpose2d(x, _of_doubled(weight), bias, stride=2, padding=1)
+        h = F.conv_transpose2d(x, of_nearest(weight), bias, stride=2, padding=1)
     else:
         convolve = F.conv2d if isinstance(conv, nn.Conv2d) else F.conv_transpose2d
         h = convolve(x, weight, bias, conv.stride, conv.padding)
     return h if folds else norm(h)
 
 
-def _of_doubled(weight: Tensor) -> Tensor:
-    """3×3 weights → those 4×4 of the transposed convolution that does as they do to a doubled tensor.
-
-    Two neighbours that are equal there are multiplied once, by the sum of their weights: 4 products for 9.
-    """
-    sums = F.pad(weight.flip(-2, -1), (1, 1, 1, 1))
-    sums = sums[..., 1:, :] + sums[..., :-1, :]
-    return (sums[..., 1:] + sums[..., :-1]).transpose(0, 1)
-
-
-class ImageConv2d(nn.Conv2d):
+class ImageConv2d(Kept, nn.Conv2d):
     """3×3 convolution to the few channels of an image: `[B, inputs, H, W]` → `[B, outputs, H, W]`, both even."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | Coded, weight: Tensor | None = None) -> Tensor:
         """`weight`, if given, instead of its own."""
+        if isinstance(x, Coded):
+            return x.image(self, self)
         weight = self.weight if weight is None else weight
         if torch.is_grad_enabled():
             return F.conv2d(x, weight, self.bias, padding=1)
-        # So few channels leave most lanes of a CPU idle: those of 2×2 pixels are made at once.
-        shifts = [(column, 1 - column, row, 1 - row) for row in (0, 1) for column in (0, 1)]
-        of_four = torch.stack([F.pad(weight, shift) for shift in shifts], 1).flatten(0, 1)
-        return F.pixel_shuffle(F.conv2d(x, of_four, self.bias.repeat_interleave(4), stride=2, padding=1), 2)
+        return F.pixel_shuffle(F.conv2d(x, *of_two_by_two(weight, self.bias), stride=2, padding=1), 2)
 
 
-def quick_layout(x: Tensor) -> Tensor:
-    """`x` for a network: on a CPU that only infers, channels last, which all its layers then pass on."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled():
-        return x.contiguous(memory_format=torch.channels_last)
-    return x
+class MaxPool(nn.MaxPool2d):
+    """The largest of each 2×2 positions."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor | Coded) -> Tensor | Coded:
+        return x.halved() if isinstance(x, Coded) else super().forward(x)
 
 
 def zero_(conv: nn.Conv2d) -> nn.Conv2d:
@@ -139,3 +136,7 @@ class Upsample(nn.Upsample):
 
     def __init__(self, mode: str) -> None:
         super().__init__(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None)
+
+    def forward(self, x: Tensor | Coded) -> Tensor | Coded:
+        """Coded features by `bilinear` only."""
+        return x.doubled() if isinstance(x, Coded) else super().forward(x)

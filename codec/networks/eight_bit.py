@@ -14,17 +14,17 @@ from codec.networks.exact import CODE_MAX, SIGNED_ZERO, ExactConv2d, codes, exac
 
 LARGEST_STEPS = 127
 
-_takes_bytes: ContextVar[bool] = ContextVar("takes_bytes", default=True)
+_bytes: ContextVar[bool] = ContextVar("bytes", default=True)
 
 
 @contextmanager
 def in_floats() -> Iterator[None]:
     """Inside, floats are convolved everywhere: a nan stays one."""
-    token = _takes_bytes.set(False)
+    token = _bytes.set(False)
     try:
         yield
     finally:
-        _takes_bytes.reset(token)
+        _bytes.reset(token)
 
 
 class _Packed(NamedTuple):
@@ -92,14 +92,45 @@ class EightBitConv2d(ExactConv2d):
         return {**super().__getstate__(), "_packed": None}  # what oneDNN packed cannot be copied
 
     def _takes_bytes(self, x: Tensor) -> bool:
-        wanted = not self.training and not torch.is_grad_enabled() and x.device.type == "cpu"
-        return wanted and _takes_bytes.get() and torch.backends.mkldnn.enabled and _bytes_are_exact()
+        return not self.training and takes_bytes(x.device)
 
     def _pack(self, weight: Tensor, inputs: int) -> _Packed:
         kept = self._packed
         if kept is None or kept.weight is not weight or kept.inputs != inputs:
             kept = self._packed = _packed(weight, inputs, self.stride)
         return kept
+
+
+class ExactWeights:
+    """A weight `[O, I, h, w]` and bias `[O]` that codes are convolved with, rounded as EightBitConv2d's are."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> None:
+        self.weight, self.bias = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
+        self.stride, self.padding = (stride, stride), (padding, padding)
+        self._packed: _Packed | None = None
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Of codes `[B, I, H, W]`, which are bytes or floats: floats."""
+        if x.dtype == torch.uint8:
+            return self._of_bytes(x, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def coded(self, x: Tensor) -> Tensor:
+        """`codes` of the sums, bytes if `x` is."""
+        return self._of_bytes(x, torch.uint8) if x.dtype == torch.uint8 else codes(self.sums(x))
+
+    def _of_bytes(self, x: Tensor, kind: torch.dtype) -> Tensor:
+        if self._packed is None:
+            self._packed = _packed(self.weight, self.weight.shape[1], self.stride)
+        return _convolved(x, self._packed, self.bias, self.padding, kind)
+
+
+def takes_bytes(device: torch.device) -> bool:
+    """Whether codes are bytes there: no gradient is wanted, and oneDNN adds products of bytes without loss."""
+    if torch.is_grad_enabled() or device.type != "cpu" or not _bytes.get():
+        return False
+    return torch.backends.mkldnn.enabled and _bytes_are_exact()
 
 
 def bytes_of(x: Tensor, signed: bool = False) -> Tensor:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.errors import ConfigError
-from codec.networks.blocks import quick_layout
 from codec.networks.kept import Kept
+from codec.networks.modes import quick_layout
 
 # A code is an activation: an integer from 0 to 255 that stands for a sixteenth of itself; a signed one is 128 less.
 CODE_MAX = 255

@@ -60,14 +60,29 @@ def roughly(module: nn.Module, device_type: str, quality: Tensor | None = None) 
         yield
 
 
+def in_codes(module: nn.Module) -> bool:
+    """Whether what need not be exact is found of codes: in evaluation, without a gradient."""
+    return _rounds.get() and not module.training and not torch.is_grad_enabled()
+
+
 @contextmanager
 def never_roughly() -> Iterator[None]:
-    """Inside, `roughly` changes nothing: what is compared with values that have a gradient is found as they are."""
+    """Inside, `roughly` changes nothing and `in_codes` is False.
+
+    What is compared with values that have a gradient is found as they are.
+    """
     token = _rounds.set(False)
     try:
         yield
     finally:
         _rounds.reset(token)
+
+
+def quick_layout(x: Tensor) -> Tensor:
+    """`x` for a network: on a CPU that only infers, channels last, which all its layers then pass on."""
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
 
 
 def has_bfloat16(device: str) -> bool:

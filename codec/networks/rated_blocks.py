@@ -71,24 +71,21 @@ class _ModulatedConv2d(EightBitConv2d):
         self.modulation = zero_(nn.Conv2d(KNOTS, 2 * channels, 1, bias=False))
 
     def modulated(self, x: Tensor, rate: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
+        if self.training:
             scale, shift = self.modulation(rate).chunk(2, dim=1)
             return codes(torch.addcmul(CODE_UNIT * shift, self(x), 1 + scale))
         # The modulation is a part of the convolution, each image's own.
         each = [self.coded(x[n : n + 1], rounded=self._rounded_at(rate[n : n + 1])) for n in range(len(x))]
         return each[0] if len(each) == 1 else torch.cat(each)
 
+    @torch.no_grad()
     def _rounded_at(self, rate: Tensor) -> tuple[Tensor, Tensor]:
         by_rate = self.kept((self.weight, self.bias, self.modulation.weight), dict)
         key = tuple(rate.flatten().tolist())
         if key not in by_rate:
             scale, shift = self.modulation(rate).flatten().chunk(2)
             weight, bias = self.as_is()
+            weight, bias = weight * (1 + scale).view(-1, 1, 1, 1), bias * (1 + scale) + CODE_UNIT * shift
             by_rate.clear()
-            by_rate[key] = exact(
-                weight * (1 + scale).view(-1, 1, 1, 1),
-                bias * (1 + scale) + CODE_UNIT * shift,
-                CODE_MAX,
-                LARGEST_STEPS,
-            )
+            by_rate[key] = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
         return by_rate[key]

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from codec.networks.blocks import ImageConv2d, Upsample, normalised, quick_layout, zero_
+from codec.networks.blocks import ImageConv2d, Upsample, normalised, zero_
+from codec.networks.modes import quick_layout
 from codec.networks.rate import KNOTS, nearness_to_knots
 from codec.networks.rated_blocks import RatedBlocks
 

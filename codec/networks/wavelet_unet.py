@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.networks.blocks import companded, quick_layout, zero_
+from codec.networks.blocks import companded, zero_
 from codec.networks.eight_bit import EightBitConv2d
 from codec.networks.exact import CODE_UNIT, codes
+from codec.networks.modes import quick_layout
 from codec.networks.rate import nearness_to_knots
 from codec.networks.rated_blocks import CodedBlocks
 
@@ -61,7 +62,7 @@ class WaveletUNet(nn.Module):
 
 
 def _as_channels(x: Tensor) -> Tensor:
-    """`[B, C, 2h, 2w]` → `[B, 4C, h, w]`, 2×2 positions after each other, all channels of each; in the same layout."""
+    """`[B, C, 2h, 2w]` → `[B, 4C, h, w]`, 2×2 positions after each other, all channels of each."""
     rows = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 3, 5, 1)  # [B, h, w, 2, 2, C]
     return _laid_as(x, rows.flatten(3))
 

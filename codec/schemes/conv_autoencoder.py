@@ -23,8 +23,14 @@ from codec.dct_shortcut import bottleneck_and_shortcut
 from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
-from codec.networks import ConvBlock, ImageConv2d, Upsample, UpsamplingLayers, quick_layout, zero_
-from codec.networks.modes import roughly
+from codec.networks import ConvBlock, ImageConv2d, MaxPool, Upsample, UpsamplingLayers, quick_layout, zero_
+from codec.networks.coded import Coded
+from codec.networks.eight_bit import takes_bytes
+from codec.networks.modes import in_codes
+
+# Of what a decoder sees: the DCT's image, of which mid-grey is 0, and companded levels and the step.
+_IMAGE_REACH = 0.75
+_LEVELS_REACH = 8.0
 
 
 class ConvBaseline(LearnedCodec):
@@ -57,7 +63,7 @@ class ConvBaseline(LearnedCodec):
         if shortcut == "none":
             self.encoder = nn.Sequential()
             for inputs, outputs in pairwise([image_channels, *widths]):
-                self.encoder.extend([ConvBlock(inputs, outputs), nn.MaxPool2d(2)])
+                self.encoder.extend([ConvBlock(inputs, outputs), MaxPool()])
             self.encoder.append(nn.Conv2d(widths[-1], latent_channels, 1))
         self.bottleneck, self.shortcut = bottleneck_and_shortcut(
             bottleneck, shortcut, image_channels, [latent_channels], self.stride, shortcut_step
@@ -77,18 +83,18 @@ class ConvBaseline(LearnedCodec):
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
         *layers, project = self.encoder
-        h = quick_layout(x)
-        with roughly(self, x.device.type):
-            for layer in layers:
-                h = layer(h)
-        return [project(h.float())]
+        h = _seen_by_encoder(self, x)
+        for layer in layers:
+            h = layer(h)
+        return [project(h.floats() if isinstance(h, Coded) else h)]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         (y,) = y_hat
         if self.shortcut is None:
             return self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))
-        with roughly(self, y.device.type, quality):
-            decoded = self.decoder(quick_layout(self.shortcut.seen(y, self.bottleneck, quality))).float()
+        decoded = self.decoder(
+            _seen_by_decoder(self, self.shortcut.seen(y, self.bottleneck, quality), _LEVELS_REACH)
+        )
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
@@ -159,7 +165,7 @@ class ConvEnhanced(LearnedCodec):
         for n, (fine, coarse) in enumerate(pairwise(widths)):
             below = latent_channels + self.bottleneck.step_planes if n == levels - 1 else coarse
             if encodes:
-                self.down.append(nn.Sequential(ConvBlock(fine, coarse), nn.MaxPool2d(2), ConvBlock(coarse, coarse)))
+                self.down.append(nn.Sequential(ConvBlock(fine, coarse), MaxPool(), ConvBlock(coarse, coarse)))
             self.up.append(nn.Sequential(Upsample("bilinear"), ConvBlock(below, fine)))
             of_image = 0 if self.shortcut is None else image_channels * 4**n
             self.merge.append(ConvBlock(fine + skip_channels[n] + of_image, fine))
@@ -180,11 +186,11 @@ class ConvEnhanced(LearnedCodec):
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
-        with roughly(self, x.device.type):
-            features = [self.stem(quick_layout(x))]
-            for down in self.down:
-                features.append(down(features[-1]))
-        return [self.project[str(n)](features[n].float()) for n in self.coded]
+        features = [self.stem(_seen_by_encoder(self, x))]
+        for down in self.down:
+            features.append(down(features[-1]))
+        told = {n: h.floats() if isinstance(h, Coded) else h for n, h in enumerate(features) if n in self.coded}
+        return [self.project[str(n)](told[n]) for n in self.coded]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""
@@ -193,22 +199,32 @@ class ConvEnhanced(LearnedCodec):
         for n, skip in zip(self.coded[1:], skips, strict=True):
             beside[n].append(skip)
         if self.shortcut is None:
-            return self._up(self.bottleneck.with_step(y, quality), beside)
+            beside = [[quick_layout(skip) for skip in skips] for skips in beside]
+            return self._up(quick_layout(self.bottleneck.with_step(y, quality)), beside)
         image = self.shortcut.synthesis(y)
         for n, tensors in enumerate(beside):
-            tensors.append(F.pixel_unshuffle(image - 0.5, 2**n))
-        with roughly(self, y.device.type, quality):
-            decoded = self._up(self.shortcut.seen(y, self.bottleneck, quality), beside).float()
+            tensors.append(_seen_by_decoder(self, F.pixel_unshuffle(image - 0.5, 2**n), _IMAGE_REACH))
+        seen = _seen_by_decoder(self, self.shortcut.seen(y, self.bottleneck, quality), _LEVELS_REACH)
+        decoded = self._up(seen, beside)
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
-    def _up(self, h: Tensor, beside: list[list[Tensor]]) -> Tensor:
+    def _up(self, h: Tensor | Coded, beside: list[list[Tensor | Coded]]) -> Tensor:
         """From y_hat to full size; `beside[n]` is what level n sees besides, `[B, …, H/2^n, W/2^n]` each."""
-        h = quick_layout(h)
         for n in reversed(range(len(self.up))):
             h = self.up[n](h)  # (B, widths[n], H/2^n, W/2^n)
-            if n == len(self.up) - 1:
+            if n == len(self.up) - 1 and self.training:
                 h = self.dropout(h)
             if beside[n]:
-                h = cat([h, *map(quick_layout, beside[n])], dim=1)
+                h = Coded.joined([h, *beside[n]]) if isinstance(h, Coded) else cat([h, *beside[n]], dim=1)
             h = self.merge[n](h)
         return self.head(h)
+
+
+def _seen_by_decoder(codec: LearnedCodec, x: Tensor, reach: float) -> Tensor | Coded:
+    """What a decoder sees that only adds to an image, which codes are enough for; levels need a variable rate."""
+    return Coded.signed(x, reach) if in_codes(codec) and codec.bottleneck.variable_rate else quick_layout(x)
+
+
+def _seen_by_encoder(codec: LearnedCodec, x: Tensor) -> Tensor | Coded:
+    """Pixels as an encoder takes them, which need not be exact: whatever it makes of them, the file holds."""
+    return Coded.unsigned(x, 1.0) if in_codes(codec) and takes_bytes(x.device) else quick_layout(x)
