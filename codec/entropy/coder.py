@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -148,7 +148,11 @@ def chunks_of(count: int) -> Iterator[slice]:
 def encode_chunks(intervals: Iterable[tuple[np.ndarray, np.ndarray]], coder: Coder | None = None) -> bytes:
     """As `encode_intervals`, of one pair of arrays a chunk, all but the last of CHUNK symbols."""
     coder = coder or default_coder()
-    chunks = [coder.encode(*_three_symbols(lower, upper)) for lower, upper in intervals]
+    return joined([coder.encode(*_three_symbols(lower, upper)) for lower, upper in intervals])
+
+
+def joined(chunks: Sequence[bytes]) -> bytes:
+    """The string of these chunks."""
     return b"".join(_LENGTH.pack(len(coded)) + coded for coded in chunks[:-1]) + b"".join(chunks[-1:])
 
 
@@ -192,6 +196,12 @@ def decode_chunks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """As `decode_rows`, chunk by chunk: which symbols, and what they are."""
     coder = coder or default_coder()
+    for part, chunk in chunks_in(data, count):
+        yield part, coder.decode(rows(part), bytes(chunk))
+
+
+def chunks_in(data: bytes, count: int) -> Iterator[tuple[slice, memoryview]]:
+    """The chunks of a string of `count` symbols, and which are theirs. Raises BitstreamError as `decode`."""
     left = memoryview(data)
     for part in chunks_of(count):
         chunk = left
@@ -201,7 +211,7 @@ def decode_chunks(
             if length > len(left):
                 raise BitstreamError("a coded section ends inside a chunk")
             chunk, left = left[:length], left[length:]
-        yield part, coder.decode(rows(part), bytes(chunk))
+        yield part, chunk
 
 
 def _three_symbols(lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from codec.entropy import unbounded
+from codec.entropy.rdoq import cheaper
 from codec.entropy.tables import PRECISION, CodingTables
 
 # Mean magnitudes from 2^-5 of a level to 2^10.75 levels.
@@ -24,6 +25,7 @@ _REACH = 24
 _WIDEST = 3.4
 _KNOTS = 9
 _ROW_BITS = 9  # of a packed integer, for one of SCALES · FRACTIONS rows
+_ROWS = (1 << _ROW_BITS) - 1
 _IN_CACHE = 1 << 15  # symbols whose bits are counted together
 _SOME = 1 << 20  # of decoded levels, that a copy is made of at a time
 _FURTHEST = 1 << 21  # no mean lies further away: more than the largest level a prediction is made from, 1,000 times
@@ -127,6 +129,9 @@ class Laplace:
     def file_bits(self, levels: Tensor) -> Tensor:
         return self._coded.file_bits(levels)
 
+    def cheaper(self, targets: Tensor, worth: Tensor) -> Tensor:
+        return self._coded.cheaper(targets, worth)
+
     def encode(self, levels: Tensor) -> bytes:
         return self._coded.encode(levels)
 
@@ -161,6 +166,17 @@ class CodedLaplace:
         bits = unbounded.file_bits(beside, _row(integers), self.model.costs(), self.model.shifts)
         return bits.view(levels.shape)
 
+    def cheaper(self, targets: Tensor, worth: Tensor) -> Tensor:
+        if targets.device.type != "cpu":
+            return cheaper(targets, worth, self.file_bits)
+        from codec.entropy.unbounded_kernel import take_cheaper
+
+        chosen = targets.contiguous().clone()
+        told = (chosen, worth.expand(chosen.shape), self.integers)
+        tables = self.model.costs(), self.model.shifts
+        take_cheaper(*(of.numpy() for of in told), _ROW_BITS, *(of.numpy() for of in tables))
+        return chosen
+
     def encode(self, levels: Tensor) -> bytes:
         flat, integers = levels.flatten(), self.integers.flatten()
         beside = _Made(len(flat), lambda part: flat[part].long() - _middle(integers[part]))
@@ -180,7 +196,7 @@ class CodedLaplace:
 
     @staticmethod
     def _rows(integers: Tensor) -> "_Made":
-        return _Made(len(integers), lambda part: _row(integers[part]))
+        return _Made(len(integers), lambda part: integers[part] & _ROWS)
 
 
 class _Made:
@@ -243,7 +259,7 @@ def _middle(integers: Tensor) -> Tensor:
 
 
 def _row(integers: Tensor) -> Tensor:
-    return integers.long() & ((1 << _ROW_BITS) - 1)
+    return integers.long() & _ROWS
 
 
 def _below(x: Tensor, width: Tensor) -> Tensor:

@@ -21,9 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+from codec.entropy.compiled import OPTIONS, compiled, inlined
 
 KINDS, POSITIONS = 7, 3
 CLASSES = KINDS * POSITIONS
@@ -127,22 +129,7 @@ class Tables(NamedTuple):
     steps: np.ndarray  # int64: by which share, of 2^STEP_BITS, a count learns, by how often it was seen
 
 
-# "numpy": a division does not look first whether it is one by zero, of which there are none.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
-
-
-def _compiled(function: Callable) -> Callable:
-    try:
-        return njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:  # there is no folder to keep what is compiled in
-        return njit(**_OPTIONS)(function)
-
-
-# A call hands over seven numbers an array: called, all that follows took half as long again.
-_inlined = njit(forceinline=True, **_OPTIONS)
-
-
-@_compiled
+@compiled
 def code_plane(
     decoding: bool,
     values: np.ndarray,
@@ -269,7 +256,7 @@ def code_plane(
     return made
 
 
-@_compiled
+@compiled
 def check_bits(register: np.ndarray, data: np.ndarray, told: np.ndarray, all_there: bool) -> int:
     """Reads the bits again that code_plane wrote; returns how many of those `told` it could, -1 if one is wrong.
 
@@ -284,17 +271,17 @@ def check_bits(register: np.ndarray, data: np.ndarray, told: np.ndarray, all_the
     return len(told)
 
 
-@_inlined
+@inlined
 def _padded(count: int) -> int:
     return (count + 7) // 8 * 8
 
 
-@_inlined
+@inlined
 def _step_of(logarithm: float) -> int:
     return int(min(max(4.0 * logarithm, 0.0), WIDTHS - 1.0))
 
 
-@_inlined
+@inlined
 def _or_none(value: int) -> int:
     return int(value) if value != UNKNOWN else VALUES
 
@@ -302,7 +289,7 @@ def _or_none(value: int) -> int:
 # ---- one value
 
 
-@_inlined
+@inlined
 def _fill_contexts(
     contexts: np.ndarray,
     position: int,
@@ -332,7 +319,7 @@ def _fill_contexts(
         contexts[4] = (position * 4 + 2) * 2 * VALUES + VALUES + step
 
 
-@_inlined
+@inlined
 def _code_value(
     decoding: bool,
     value: int,
@@ -438,7 +425,7 @@ def _code_value(
     return low, made
 
 
-@_inlined
+@inlined
 def _mass_below(
     value: int,
     shares: np.ndarray,
@@ -453,7 +440,7 @@ def _mass_below(
     return total
 
 
-@_inlined
+@inlined
 def _logit(
     over: float,
     under: float,
@@ -467,7 +454,7 @@ def _logit(
     return min(max(ln(ratio, logarithms, float_, bits), -_LARGEST_LOGIT), _LARGEST_LOGIT)
 
 
-@_inlined
+@inlined
 def _bucket(context: int, buckets: int) -> int:
     return (context % _HASHED * _HASH >> 20) & (buckets - 1)
 
@@ -475,7 +462,7 @@ def _bucket(context: int, buckets: int) -> int:
 # ---- arithmetic
 
 
-@_inlined
+@inlined
 def logistic(u: float, tail: np.ndarray) -> float:
     """1 / (1 + e^-u), with an absolute error below 10^-5."""
     distance = min(abs(u), float(TAIL_END)) * TAIL_STEPS
@@ -484,7 +471,7 @@ def logistic(u: float, tail: np.ndarray) -> float:
     return 1.0 - share if u > 0 else share
 
 
-@_inlined
+@inlined
 def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -> float:
     """The natural logarithm of `x` > 0, with an absolute error below 10^-6.
 
@@ -498,7 +485,7 @@ def ln(x: float, logarithms: np.ndarray, float_: np.ndarray, bits: np.ndarray) -
     return exponent * _LN_2 + logarithms[n] + fraction * (logarithms[n + 1] - logarithms[n])
 
 
-@_inlined
+@inlined
 def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, ones: int) -> int:
     """Writes `bit`, 1 with a probability of `ones` / 65536, to `data`, or reads it; behind their end are zeros.
 
@@ -538,7 +525,7 @@ def code_bit(decoding: bool, register: np.ndarray, data: np.ndarray, bit: int, o
 # ---- regressions
 
 
-@_inlined
+@inlined
 def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, count: int) -> None:
     """Forgets some of `moments` and adds the products of `count` `regressors` `[S, N]` and `targets` `[S]`.
 
@@ -550,7 +537,7 @@ def _learn(moments: np.ndarray, regressors: np.ndarray, targets: np.ndarray, cou
         add_targets(moments, regressors, targets, first)
 
 
-@_inlined
+@inlined
 def solve(moments: np.ndarray, count: int, ridge: np.float32, factor: np.ndarray, solution: np.ndarray) -> None:
     """Least squares by Cholesky's decomposition: `solution` `[:count]` of the normal equations in `moments`.
 
@@ -742,7 +729,7 @@ def _are_floats(*arrays: Any) -> bool:
 
 
 # What stands for each function where it is compiled; for arrays of other kinds nothing does.
-_inline = {"jit_options": {"forceinline": True, **_OPTIONS}}
+_inline = {"jit_options": {"forceinline": True, **OPTIONS}}
 overload(product, **_inline)(
     lambda a, b, count: (lambda a, b, count: _product(a, b, count)) if _are_floats(a, b) else None
 )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from codec.checks import check_integers
 from codec.entropy import unbounded
+from codec.entropy.rdoq import cheaper
 from codec.entropy.tables import PRECISION, CodingTables
 
 # The network sees the alphabet as [-4, 4], over which its initial logistic density is spread.
@@ -120,6 +121,9 @@ class PerChannel:
     def file_bits(self, levels: Tensor) -> Tensor:
         integers, index = levels.long().flatten(-4), self._index().to(levels.device)
         return unbounded.file_bits(integers, index, self.model.costs(), self._shifts()).view(levels.shape)
+
+    def cheaper(self, targets: Tensor, worth: Tensor) -> Tensor:
+        return cheaper(targets, worth, self.file_bits)
 
     def encode(self, levels: Tensor) -> bytes:
         return unbounded.encode(levels.long().flatten(), self._index(), self.model.current_tables(), self._shifts())

@@ -38,8 +38,7 @@ class Choose:
             return levels
         chosen, worth = levels.real, levels.worth.expand(levels.real.shape)  # in place, for memory's sake
         for some in slices(chosen):
-            bits_of = distribution.at(some).file_bits
-            chosen[:, :, some] = _cheaper(chosen[:, :, some], worth[:, :, some], bits_of)
+            chosen[:, :, some] = distribution.at(some).cheaper(chosen[:, :, some], worth[:, :, some])
         return chosen
 
 
@@ -55,7 +54,7 @@ class ChooseInTraining(Train):
     def __call__(self, part: str, distribution: Distribution, levels: Targets | Tensor) -> Tensor:
         if isinstance(levels, Targets):
             with torch.no_grad():
-                chosen = _cheaper(levels.real, levels.worth, distribution.bits)
+                chosen = cheaper(levels.real, levels.worth, distribution.bits)
             levels = levels.real + (chosen - levels.real).detach()
         return super().__call__(part, distribution, levels)
 
@@ -91,7 +90,8 @@ class BitsAhead:
         return real
 
 
-def _cheaper(target: Tensor, worth: Tensor, bits_of: Callable[[Tensor], Tensor]) -> Tensor:
+def cheaper(target: Tensor, worth: Tensor, bits_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of each `target` that of its two nearest levels which costs least: squared error times `worth`, and bits."""
     nearest = torch.stack([torch.floor(target), torch.ceil(target)])
     below, above = worth * (target - nearest) ** 2 + bits_of(nearest)
     return torch.where(above < below, nearest[1], nearest[0])

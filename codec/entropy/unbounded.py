@@ -8,7 +8,6 @@ backwards, the plain bits: first the k lowest bits of every integer whose row ha
 escaped integer an Exp-Golomb code of how far beyond R it is, and a sign.
 """
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -36,46 +35,47 @@ def encode(integers: Sliced, index: Sliced, tables: Tensor, shifts: Tensor) -> b
 
     Raises ValueError if one is 2^30 or larger.
     """
-    shifts, counts, width = shifts.cpu(), tables.cpu().flatten(), tables.shape[1]
-    low, escapes = _Bits(), []
+    from codec.entropy.unbounded_kernel import TOO_LARGE, encode_chunk
 
-    def intervals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for part in coder.chunks_of(len(integers)):
-            some, rows = _checked(integers[part].cpu().long()), index[part].cpu().long()
-            shift = shifts[rows]
-            low.add(_low_bits(some, shift))
-            symbols, beyond = _symbols(some, shift, _reach(width - 1))
-            escapes.extend(map(_escape_code, beyond[beyond != 0].tolist()))
-            at = symbols.add_(rows, alpha=width)
-            yield counts.index_select(0, at).numpy(), counts.index_select(0, at + 1).numpy()
-
-    coded = coder.encode_chunks(intervals())
-    for code in escapes:
-        low.add(code)
-    return coded + low.packed()[::-1]
+    counts, bits = _tables(tables, shifts)
+    most = int(bits.max(initial=0))
+    plain, used, chunks, escapes = np.zeros(0, np.uint8), 0, [], []
+    for part in coder.chunks_of(len(integers)):
+        some, rows = integers[part].cpu().long().numpy(), _rows(index[part], counts)
+        coded, escaped = np.zeros(2 * len(some) + 8, np.uint8), np.empty(len(some), np.int64)
+        plain = np.concatenate([plain[: -(-used // 8)], np.zeros(-(-most * len(some) // 8) + 1, np.uint8)])
+        size, used, count = encode_chunk(some, rows, counts, bits, coded, plain, used, escaped)
+        if size == TOO_LARGE:
+            largest = int(np.abs(some).max())
+            raise ValueError(f"an integer of size {largest}: allowed are those below 2^{_LARGEST_EXPONENT}")
+        chunks.append(coded[:size].tobytes())
+        escapes.append(escaped[:count])
+    rest = [np.unpackbits(plain)[:used], *(_escape_code(beyond) for of in escapes for beyond in of.tolist())]
+    return coder.joined(chunks) + np.packbits(np.concatenate(rest)).tobytes()[::-1]
 
 
 def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor:
     """The integers, int32 `[N]`, that `encode` was given. Raises BitstreamError if the string is cut."""
-    tables, shifts = tables.cpu(), shifts.cpu()
-    reach = _reach(tables.shape[1] - 1)
-    integers, escaped, used = torch.empty(len(index), dtype=torch.int32), [], 0
+    from codec.entropy.unbounded_kernel import ENDED, decode_chunk
+
+    counts, bits = _tables(tables, shifts)
+    integers, escaped, used = np.empty(len(index), np.int32), [], 0
     plain = np.frombuffer(data, np.uint8)[::-1]
-    rows = coder.rows_of_tables(tables, lambda part: index[part].cpu().numpy())
-    for part, decoded in coder.decode_chunks(data, len(index), rows):
-        symbols, shift = torch.from_numpy(decoded).long(), shifts[index[part].cpu().long()]
-        low, used = _read_low_bits(plain, used, shift.numpy())
-        rest = torch.from_numpy(low) - ((1 << shift) >> 1)
-        integers[part] = ((symbols - reach << shift) + rest).int()
-        outside = (symbols == 2 * reach + 1).nonzero()[:, 0]
-        escaped += zip(
-            (part.start + outside).tolist(), shift[outside].tolist(), rest[outside].tolist(), strict=True
-        )
-    for n, shift, rest in escaped:
+    for part, chunk in coder.chunks_in(data, len(index)):
+        rows = _rows(index[part], counts)
+        outside = np.empty(len(rows), np.int64)
+        coded = np.frombuffer(chunk, np.uint8)
+        used, count = decode_chunk(coded, rows, counts, bits, plain, used, integers[part], outside)
+        if used == ENDED:
+            raise BitstreamError("a coded section ends inside its plain bits")
+        escaped += zip((part.start + outside[:count]).tolist(), bits[rows[outside[:count]]].tolist(), strict=True)
+    reach = _reach(counts.shape[1] - 1)
+    for n, shift in escaped:
         beyond, used = _read_escape(plain, used)
         high = beyond + reach if beyond > 0 else beyond - reach
-        integers[n] = torch.tensor((high << shift) + rest).int()  # of a damaged string it may have more bits
-    return integers
+        # Of a damaged string it may have more bits.
+        integers[n] = np.int64((high << shift) + int(integers[n])).astype(np.int32)
+    return torch.from_numpy(integers)
 
 
 def file_bits(integers: Tensor, index: Tensor, costs: Tensor, shifts: Tensor) -> Tensor:
@@ -104,56 +104,22 @@ def _reach(symbols: int) -> int:
     return (symbols - 2) // 2
 
 
-class _Bits:
-    """Plain bits, 0 and 1 in uint8, packed as they come."""
-
-    def __init__(self) -> None:
-        self._bytes: list[bytes] = []
-        self._rest = np.zeros(0, np.uint8)
-
-    def add(self, bits: np.ndarray) -> None:
-        bits = np.concatenate([self._rest, bits])
-        end = len(bits) // 8 * 8
-        self._bytes.append(np.packbits(bits[:end]).tobytes())
-        self._rest = bits[end:]
-
-    def packed(self) -> bytes:
-        return b"".join([*self._bytes, np.packbits(self._rest).tobytes()])
+def _tables(tables: Tensor, shifts: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return np.ascontiguousarray(tables.cpu().numpy(), np.int32), np.ascontiguousarray(
+        shifts.cpu().numpy(), np.int64
+    )
 
 
-def _checked(integers: Tensor) -> Tensor:
-    largest = int(integers.abs().max()) if integers.numel() else 0
-    if largest >= LIMIT:
-        raise ValueError(f"an integer of size {largest}: allowed are those below 2^{_LARGEST_EXPONENT}")
-    return integers
-
-
-def _low_bits(integers: Tensor, shift: Tensor) -> np.ndarray:
-    low = (integers + ((1 << shift) >> 1)) & ((1 << shift) - 1)
-    count = shift.numpy()
-    return (np.repeat(low.numpy(), count) >> _places(count) & 1).astype(np.uint8)
-
-
-def _read_low_bits(plain: np.ndarray, start: int, count: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of bytes `plain`, from bit `start` on, the lowest bits of integers that have `count` each, int64; the end."""
-    end = start + int(count.sum())
-    if end > 8 * len(plain):
-        raise BitstreamError("a coded section ends inside its plain bits")
-    low = np.zeros(len(count), np.int64)
-    owners = np.repeat(np.arange(len(count)), count)
-    np.add.at(low, owners, _bits(plain, start, end).astype(np.int64) << _places(count))
-    return low, end
+def _rows(rows: Tensor, tables: np.ndarray) -> np.ndarray:
+    wanted = np.ascontiguousarray(rows.cpu().numpy(), np.int32)
+    if len(wanted) and not 0 <= int(wanted.min()) <= int(wanted.max()) < len(tables):
+        raise IndexError(f"rows {int(wanted.min())} to {int(wanted.max())} of {len(tables)} tables")
+    return wanted
 
 
 def _bits(plain: np.ndarray, start: int, end: int) -> np.ndarray:
     first = start // 8
     return np.unpackbits(plain[first : -(-end // 8)])[start - 8 * first : end - 8 * first]
-
-
-def _places(count: np.ndarray) -> np.ndarray:
-    """For counts of bits 2, 0, 3: 1 0, 2 1 0."""
-    ends = np.repeat(np.cumsum(count), count)
-    return ends - 1 - np.arange(len(ends))
 
 
 def _escape_code(beyond: int) -> np.ndarray:
