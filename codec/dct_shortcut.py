@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from codec.checks import check_choice, check_positive
 from codec.entropy import EntropyBottleneck
-from codec.networks import NETWORK_SHARE, BlockDCT, companded
+from codec.networks import NETWORK_SHARE, BlockDCT, companded, quick_layout
+from codec.networks.coded import Coded, seen_by_decoder
+
+# How far codes reach, of companded levels and the step, and of the image, of which mid-grey is 0.
+_LEVELS_REACH, _IMAGE_REACH = 8.0, 1.0
 
 
 class DCTShortcut(BlockDCT):
@@ -40,11 +45,19 @@ class DCTShortcut(BlockDCT):
         return self.analysis(x) + self.latent_share * encoded
 
     @staticmethod
-    def seen(y_hat: Tensor, bottleneck: EntropyBottleneck, quality: Tensor | None) -> Tensor:
-        """What the decoder sees of `y_hat`, `bottleneck.step_planes` channels more."""
+    def seen(codec: nn.Module, y_hat: Tensor, quality: Tensor | None) -> Tensor | Coded:
+        """What the decoder of `codec` sees of `y_hat`, `bottleneck.step_planes` channels more."""
+        bottleneck = codec.bottleneck
         if not bottleneck.variable_rate:
-            return y_hat
-        return bottleneck.with_step(companded(y_hat / bottleneck.step(quality)), quality)
+            return quick_layout(y_hat)
+        levels = companded(y_hat / bottleneck.step(quality))
+        return seen_by_decoder(codec, bottleneck.with_step(levels, quality), _LEVELS_REACH)
+
+    @staticmethod
+    def seen_beside(codec: nn.Module, image: Tensor, block: int) -> Tensor | Coded:
+        """What the decoder sees of the DCT's `image` besides, `block`×`block` pixels as channels."""
+        reach = _IMAGE_REACH if codec.bottleneck.variable_rate else None
+        return seen_by_decoder(codec, F.pixel_unshuffle(image - 0.5, block), reach)
 
     def image_share(self, bottleneck: EntropyBottleneck, quality: Tensor | None) -> Tensor | float:
         """What a decoder's output counts beside the DCT's image."""

@@ -27,7 +27,7 @@ class ConvBlock(Kept, nn.Sequential):
         return relu(normalised(x, conv, norm, doubled))
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Kept):
     """Two 3×3 convolutions with BatchNorm, added to the input (He et al. 2016): `[B, C, H, W]` → the same.
 
     With `upsample` the block doubles height and width, and `inputs` may differ from `outputs`. The second
@@ -46,9 +46,13 @@ class ResidualBlock(nn.Module):
         )
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | Coded, beside: Tensor | Coded | None = None) -> Tensor | Coded:
         first, conv, norm = self.body
-        body = first(x, doubled=isinstance(self.upsample, Upsample))
+        doubled = isinstance(self.upsample, Upsample)
+        body = first(x, doubled)
+        if isinstance(x, Coded):
+            body = body if beside is None else Coded.joined([body, beside])
+            return body.residual(self, conv, norm, x, self.shortcut, doubled)
         body = normalised(body if beside is None else torch.cat([body, beside], dim=1), conv, norm)
         return self.relu(self.upsample(self.shortcut(x)) + body)
 

@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.networks.eight_bit import ExactWeights, bytes_of, takes_bytes
-from codec.networks.exact import CODE_MAX
+from codec.networks.exact import CODE_MAX, SIGNED_ZERO
 from codec.networks.kept import Kept
+from codec.networks.modes import in_codes, quick_layout
 
 # Up to so many of BatchNorm's deviations above its mean codes reach; what is larger counts as that.
 _DEVIATIONS = 8
 _SMALLEST_REACH = 1e-3
+# Of a shortcut's reach signed codes, of half as far, hold at least so much.
+_LEAST_OF_SHORTCUT = 0.75
 
 Made = TypeVar("Made")
 
@@ -21,26 +24,28 @@ Made = TypeVar("Made")
 class Coded(NamedTuple):
     """Features `[B, C, H, W]` as codes 0…255 `[B, K, H, W]`, bytes where those are convolved.
 
-    The k-th of them counts `unit[k]`, of either sign, of the channel `of[k]`.
+    The k-th of them counts `unit[k]`, of either sign, of the channel `of[k]`, and is `mean[k]` on average.
     """
 
     codes: Tensor
     unit: Tensor
     of: Tensor
+    mean: Tensor
 
     @classmethod
     def unsigned(cls, x: Tensor, reach: float) -> "Coded":
         """Of `x` from 0 to `reach`."""
         x = (x * (CODE_MAX / reach)).clamp_(0, CODE_MAX).round_()
         unit = x.new_full((x.shape[1],), reach / CODE_MAX)
-        return cls(bytes_of(x) if takes_bytes(x.device) else x, unit, torch.arange(len(unit), device=x.device))
+        return _whole(bytes_of(x) if takes_bytes(x.device) else x, unit, torch.full_like(unit, CODE_MAX / 2))
 
     @classmethod
     def signed(cls, x: Tensor, reach: float) -> "Coded":
         """Of `x` from -`reach` to `reach`, its positive and its negative parts."""
         both = cls.unsigned(torch.cat([x, -x], 1), reach)
         positive, negative = both.unit.chunk(2)
-        return both._replace(unit=torch.cat([positive, -negative]), of=both.of % x.shape[1])
+        unit, of = torch.cat([positive, -negative]), both.of % x.shape[1]
+        return both._replace(unit=unit, of=of, mean=torch.zeros_like(unit))
 
     @classmethod
     def joined(cls, parts: "Sequence[Coded]") -> "Coded":
@@ -49,13 +54,8 @@ class Coded(NamedTuple):
         for part in parts:
             of.append(part.of + before)
             before += int(part.of.max()) + 1
-        return cls(
-            torch.cat([part.codes for part in parts], 1), torch.cat([part.unit for part in parts]), torch.cat(of)
-        )
-
-    def floats(self) -> Tensor:
-        """The features, of channels that are one code each."""
-        return self.codes * self.unit.view(-1, 1, 1)
+        codes, unit, mean = (torch.cat([part[n] for part in parts], dim) for n, dim in ((0, 1), (1, 0), (3, 0)))
+        return cls(codes, unit, torch.cat(of), mean)
 
     def halved(self) -> "Coded":
         """The largest of each 2×2 positions, of an even height and width."""
@@ -68,47 +68,109 @@ class Coded(NamedTuple):
         x = F.interpolate(self.codes.float(), scale_factor=2, mode="bilinear", align_corners=False).round_()
         return self._replace(codes=x.to(self.codes.dtype))
 
-    def normalised(self, owner: Kept, conv: nn.Conv2d, norm: nn.BatchNorm2d, doubled: bool = False) -> "Coded":
-        """ReLU of BatchNorm of `conv`, of the features or these `doubled` by nearest; `owner` keeps it ready."""
+    def normalised(
+        self, owner: Kept, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, doubled: bool = False
+    ) -> "Coded":
+        """ReLU of BatchNorm of `conv`, of the features or these `doubled` by nearest; `owner` keeps it ready.
 
-        def made() -> tuple[ExactWeights, Tensor]:
-            factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            unit = (norm.bias + _DEVIATIONS * norm.weight.abs()).clamp(min=_SMALLEST_REACH) / CODE_MAX
-            weight = conv.weight * (factor / unit).view(-1, 1, 1, 1)
-            return self._exact(weight, (norm.bias - norm.running_mean * factor) / unit, doubled), unit
+        A transposed convolution is one 4×4 of stride 2.
+        """
 
-        weights, unit = self._kept(owner, (conv.weight, *norm.parameters(), *norm.buffers()), made)
+        def made() -> tuple[ExactWeights, Tensor, Tensor]:
+            unit = _reach(norm) / CODE_MAX
+            return self._exact(conv, norm, unit, doubled), unit, _mean_of_relu(norm.bias, norm.weight) / unit
+
+        weights, *of_result = self._kept(owner, self.unit.tolist(), made)
         x = weights.coded(self.codes)
-        return Coded(_as_pixels(x) if doubled else x, unit, torch.arange(len(unit), device=unit.device))
+        return _whole(_as_pixels(x) if doubled or isinstance(conv, nn.ConvTranspose2d) else x, *of_result)
+
+    def residual(
+        self, owner: Kept, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: "Coded", shortcut: nn.Module, doubled: bool
+    ) -> "Coded":
+        """ReLU of BatchNorm of `conv` plus `shortcut` of `x`, `doubled` by nearest: 1×1 convolution or identity."""
+
+        def made() -> tuple[ExactWeights, ExactWeights, Tensor, Tensor]:
+            if isinstance(shortcut, nn.Conv2d):
+                weight, bias = x._of_codes(shortcut.weight), shortcut.bias
+            else:
+                weight, bias = torch.diag_embed(x.unit)[..., None, None], torch.zeros_like(x.unit)
+            # As far as inputs reach, and vary, that do not know of each other.
+            reach = CODE_MAX * weight.square().sum((1, 2, 3)).sqrt()
+            unit = torch.maximum((_reach(norm) + reach) / CODE_MAX, _LEAST_OF_SHORTCUT * reach / SIGNED_ZERO)
+            middle = norm.bias + bias + weight.sum((2, 3)) @ x.mean
+            mean = _mean_of_relu(middle, torch.hypot(norm.weight, reach / _DEVIATIONS))
+            of_shortcut = ExactWeights(weight / unit.view(-1, 1, 1, 1), bias / unit, x.mean)
+            return self._exact(conv, norm, unit, False), of_shortcut, unit, mean / unit
+
+        weights, of_shortcut, *of_result = self._kept(owner, [*self.unit.tolist(), *x.unit.tolist()], made)
+        added = of_shortcut.coded(x.codes, signed=True)
+        return _whole(weights.coded(self.codes, added=_by_nearest(added) if doubled else added), *of_result)
 
     def image(self, owner: Kept, conv: nn.Conv2d) -> Tensor:
         """`conv`, 3×3 to the few channels of an image, of the features: floats, of all 2×2 pixels at once."""
-        tensors = conv.weight, conv.bias
 
         def made() -> ExactWeights:
-            weight, bias = (CODE_MAX * values for values in of_two_by_two(*tensors))
-            return ExactWeights(self._of_codes(weight), bias, stride=2, padding=1)
+            weight, bias = (CODE_MAX * values for values in of_two_by_two(conv.weight, conv.bias))
+            return ExactWeights(self._of_codes(weight), bias, self.mean, stride=2, padding=1)
 
-        return F.pixel_shuffle(self._kept(owner, tensors, made).sums(self.codes) / CODE_MAX, 2)
+        return F.pixel_shuffle(self._kept(owner, self.unit.tolist(), made).sums(self.codes) / CODE_MAX, 2)
 
-    def _exact(self, weight: Tensor, bias: Tensor, doubled: bool) -> ExactWeights:
-        weight = self._of_codes(weight)
-        if not doubled:
-            return ExactWeights(weight, bias, padding=weight.shape[-1] // 2)
+    def _exact(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, unit: Tensor, doubled: bool
+    ) -> ExactWeights:
+        transposed = isinstance(conv, nn.ConvTranspose2d)
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = conv.weight.transpose(0, 1) if transposed else conv.weight
+        weight = self._of_codes(weight * (factor / unit).view(-1, 1, 1, 1))
+        bias = (norm.bias - norm.running_mean * factor) / unit
+        if not doubled and not transposed:
+            return ExactWeights(weight, bias, self.mean, conv.stride[0], conv.padding[0])
         # Of each parity of rows and columns one convolution 2×2, whose outputs _as_pixels puts side by side.
-        of_doubled = of_nearest(weight).transpose(0, 1)
+        of_doubled = weight if transposed else of_nearest(weight).transpose(0, 1)
         parities = [of_doubled[..., rows, :][..., columns] for rows in _TAPS for columns in _TAPS]
-        return ExactWeights(torch.cat(parities), bias.repeat(4), padding=1)
+        return ExactWeights(torch.cat(parities), bias.repeat(4), self.mean, padding=1)
 
     def _of_codes(self, weight: Tensor) -> Tensor:
         return weight[:, self.of] * self.unit.view(-1, 1, 1)
 
-    def _kept(self, owner: Kept, tensors: Sequence[Tensor], make: Callable[[], Made]) -> Made:
-        by_unit = owner.kept(tuple(tensors), dict)
-        key = tuple(self.unit.tolist())
-        if key not in by_unit:
-            by_unit[key] = make()
-        return by_unit[key]
+    @staticmethod
+    def _kept(owner: Kept, units: list[float], make: Callable[[], Made]) -> Made:
+        """Of what `owner` convolves with, and codes of such units."""
+        by_units = owner.kept((*owner.parameters(), *owner.buffers()), dict)
+        key = tuple(units)
+        if key not in by_units:
+            by_units[key] = make()
+        return by_units[key]
+
+
+def in_floats(features: Tensor | Coded) -> Tensor:
+    """The features, of channels that are one code each if they are Coded."""
+    return features.codes * features.unit.view(-1, 1, 1) if isinstance(features, Coded) else features
+
+
+def seen_by_encoder(codec: nn.Module, x: Tensor) -> Tensor | Coded:
+    """Pixels as an encoder takes them that need not be exact: whatever it makes of them, the file holds."""
+    return Coded.unsigned(x, 1.0) if in_codes(codec) and takes_bytes(x.device) else quick_layout(x)
+
+
+def seen_by_decoder(codec: nn.Module, x: Tensor, reach: float | None) -> Tensor | Coded:
+    """What a decoder sees that only adds to an image, for which codes will do, if `reach` is how far it goes."""
+    return quick_layout(x) if reach is None or not in_codes(codec) else Coded.signed(x, reach)
+
+
+def _whole(codes: Tensor, unit: Tensor, mean: Tensor) -> Coded:
+    return Coded(codes, unit, torch.arange(len(unit), device=unit.device), mean)
+
+
+def _mean_of_relu(mean: Tensor, deviation: Tensor) -> Tensor:
+    """The mean of normally distributed features of these, once negative ones are 0."""
+    normal, deviation = torch.distributions.Normal(0, 1, validate_args=False), deviation.abs().clamp(min=1e-6)
+    above = mean / deviation
+    return mean * normal.cdf(above) + deviation * normal.log_prob(above).exp()
+
+
+def _reach(norm: nn.BatchNorm2d) -> Tensor:
+    return (norm.bias + _DEVIATIONS * norm.weight.abs()).clamp(min=_SMALLEST_REACH)
 
 
 # Which rows of a transposed convolution 4×4 of stride 2 make its even and its odd outputs, of two inputs each.
@@ -143,3 +205,9 @@ def _as_pixels(x: Tensor) -> Tensor:
         row, column = divmod(n, 2)
         pixels[..., row::2, column::2] = part[..., row : row + height, column : column + width]
     return pixels
+
+
+def _by_nearest(x: Tensor) -> Tensor:
+    count, channels, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(count, height, 2, width, 2, channels)
+    return rows.reshape(count, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)

@@ -82,8 +82,8 @@ class EightBitConv2d(ExactConv2d):
         weight, bias = self._weights() if rounded is None else rounded
         x, packed = bytes_of(x, self.signed), self._pack(weight, x.shape[1])
         added = None if added is None else bytes_of(added, signed)
-        zeros = {"zero": _zero(self.signed), "zero_of_result": _zero(signed)}
-        return _convolved(x, packed, bias, self.padding, torch.uint8, added, **zeros)
+        zeros = _zero(signed), _zero(signed), _zero(self.signed)
+        return _convolved(x, packed, bias, self.padding, torch.uint8, added, *zeros)
 
     def rounded(self) -> tuple[Tensor, Tensor | None]:
         return exact(*self.as_is(), CODE_MAX, LARGEST_STEPS)
@@ -102,10 +102,16 @@ class EightBitConv2d(ExactConv2d):
 
 
 class ExactWeights:
-    """A weight `[O, I, h, w]` and bias `[O]` that codes are convolved with, rounded as EightBitConv2d's are."""
+    """A weight `[O, I, h, w]` and bias `[O]` that codes are convolved with, rounded as EightBitConv2d's are.
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> None:
-        self.weight, self.bias = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
+    What rounding takes from weights of codes that are `means` `[I]` on average is given to the bias (Nagel et al.
+    2019, https://arxiv.org/abs/1906.04721, 4.2).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, means: Tensor, stride: int = 1, padding: int = 0) -> None:
+        rounded, _ = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
+        lost = (weight - rounded).sum((2, 3)) @ means
+        self.weight, self.bias = exact(rounded, bias + lost, CODE_MAX, LARGEST_STEPS)
         self.stride, self.padding = (stride, stride), (padding, padding)
         self._packed: _Packed | None = None
 
@@ -116,14 +122,17 @@ class ExactWeights:
         with torch.autocast(x.device.type, enabled=False):
             return torch.nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
-    def coded(self, x: Tensor) -> Tensor:
-        """`codes` of the sums, bytes if `x` is."""
-        return self._of_bytes(x, torch.uint8) if x.dtype == torch.uint8 else codes(self.sums(x))
+    def coded(self, x: Tensor, signed: bool = False, added: Tensor | None = None) -> Tensor:
+        """`codes` of the sums, bytes if `x` is, to which signed codes may be `added`, which may be written over."""
+        if x.dtype == torch.uint8:
+            return self._of_bytes(x, torch.uint8, added, _zero(added is not None), _zero(signed))
+        sums = self.sums(x)
+        return codes(sums if added is None else added + sums, signed)
 
-    def _of_bytes(self, x: Tensor, kind: torch.dtype) -> Tensor:
+    def _of_bytes(self, x: Tensor, kind: torch.dtype, *added: Any) -> Tensor:
         if self._packed is None:
             self._packed = _packed(self.weight, self.weight.shape[1], self.stride)
-        return _convolved(x, self._packed, self.bias, self.padding, kind)
+        return _convolved(x, self._packed, self.bias, self.padding, kind, *added)
 
 
 def takes_bytes(device: torch.device) -> bool:
@@ -176,14 +185,17 @@ def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1
     sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, stride, padding)
     before = CODE_MAX - torch.arange(sums.numel(), device="cpu").view(sums.shape) % 200 - _zero(signed)
     x, packed = bytes_of(x, signed), _packed(weight, inputs, (stride, stride))
-    zeros = {"zero": _zero(signed), "zero_of_result": _zero(signed)}
-    found = _convolved(x, packed, bias, padding, torch.float32, zero=_zero(signed))
-    coded = _convolved(x, packed, bias, padding, torch.uint8, **zeros)
-    added = _convolved(x, packed, bias, padding, torch.uint8, bytes_of(before, signed), **zeros)
+
+    def coded(added: Tensor | None, *zeros: int) -> Tensor:
+        return floats_of(_convolved(x, packed, bias, padding, torch.uint8, added, *zeros, _zero(signed)), signed)
+
+    zero, moved = _zero(signed), (before - SIGNED_ZERO).clamp(min=-SIGNED_ZERO)
+    found = _convolved(x, packed, bias, padding, torch.float32, zero=zero)
     return (
         torch.equal(found, sums)
-        and torch.equal(floats_of(coded, signed), codes(sums, signed))
-        and torch.equal(floats_of(added, signed), codes(before + sums, signed))
+        and torch.equal(coded(None, zero, zero), codes(sums, signed))
+        and torch.equal(coded(bytes_of(before, signed), zero, zero), codes(before + sums, signed))
+        and torch.equal(coded(bytes_of(moved, True), SIGNED_ZERO, zero), codes(moved + sums, signed))
     )
 
 
@@ -207,17 +219,18 @@ def _convolved(
     padding: tuple[int, ...],
     kind: torch.dtype,
     added: Tensor | None = None,
-    zero: int = 0,
+    zero_of_added: int = 0,
     zero_of_result: int = 0,
+    zero: int = 0,
 ) -> Tensor:
     """Sums as they are (float32), or, plus `added`, which is written over, rounded and clamped (uint8).
 
-    `zero`: the byte that is 0 in `x`; `zero_of_result`: in `added` and the result.
+    `zero…`: the byte that is 0 in what is added, in the result, in `x`.
     """
     zeros = packed.steps.new_zeros(len(packed.steps), dtype=torch.int32)
     given = (x, 1.0, zero, packed.bytes_, packed.steps, zeros)
     shape = (bias, packed.stride, padding, [1, 1], 1, 1.0, zero_of_result, kind)
     if added is None:
         return torch.ops.onednn.qconv2d_pointwise(*given, *shape, "none", [], "")
-    summed = (added, *shape, 1.0, zero_of_result, "sum", 1.0, "none", [], "")
+    summed = (added, *shape, 1.0, zero_of_added, "sum", 1.0, "none", [], "")
     return torch.ops.onednn.qconv2d_pointwise.binary(*given, *summed)

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 # Levels that ONEDNN_MAX_CPU_ISA can hold oneDNN to, which convolves on CPUs, and at which it emulates bfloat16.
 _EMULATED_AT = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
-ROUGHLY_FROM = 20.0  # of the qualities 0 to 100; at 5 a pixel was seen to change by 2
-
 _rounds: ContextVar[bool] = ContextVar("rounds", default=True)
 _ON_A_GPU = threading.RLock()
 
@@ -43,20 +41,14 @@ def repeatable(device_type: str) -> Iterator[None]:
 
 
 @contextmanager
-def roughly(module: nn.Module, device_type: str, quality: Tensor | None = None) -> Iterator[None]:
+def roughly(module: nn.Module, device_type: str) -> Iterator[None]:
     """Inside, what need not be exact is found in bfloat16, on CPUs where that is quicker.
 
     So it is in evaluation, without a gradient. An encoder need not be: its last projections in float32, `module`'s
-    images were seen to lose a hundredth of a dB. Nor a decoder that only adds to an image, from such a `quality`
-    `[B]` on that no pixel was seen to change by more than 1 of 255: what is added is counted in steps of the
-    quantiser. None: there is one rate, and a tenth of what the module gives is added.
+    images were seen to lose a hundredth of a dB.
     """
-    wanted = _rounds.get() and not module.training and not torch.is_grad_enabled()
-    if wanted and device_type == "cpu" and torch.backends.mkldnn.enabled and has_bfloat16("cpu"):
-        enough = quality is None or bool((quality >= ROUGHLY_FROM).all())
-        with torch.autocast("cpu", torch.bfloat16, enabled=enough):
-            yield
-    else:
+    wanted = in_codes(module) and device_type == "cpu" and torch.backends.mkldnn.enabled
+    with torch.autocast("cpu", torch.bfloat16) if wanted and has_bfloat16("cpu") else nullcontext():
         yield
 
 

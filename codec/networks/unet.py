@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from codec.networks.blocks import ImageConv2d, Upsample, normalised, zero_
+from codec.networks.coded import Coded
+from codec.networks.kept import Kept
 from codec.networks.modes import quick_layout
 from codec.networks.rate import KNOTS, nearness_to_knots
 from codec.networks.rated_blocks import RatedBlocks
@@ -38,9 +40,10 @@ class UNetDecoder(nn.Module):
         if starts_at_zero:
             zero_(self.head)
 
-    def forward(self, y: Tensor, skips: Sequence[tuple[Tensor, nn.Conv2d]] = ()) -> Tensor:
+    def forward(self, y: Tensor | Coded, skips: Sequence[tuple[Tensor, nn.Conv2d]] = ()) -> Tensor:
+        """`y` may be Coded where there are no skips."""
         first, *others = self.up
-        h, weight = first(quick_layout(y)), None
+        h, weight = first(y), None
         for n, up in enumerate(others):
             if skips:
                 h, weight = _beside(h, *skips[n], up[0])
@@ -52,7 +55,7 @@ class UNetDecoder(nn.Module):
         return self.head(h, weight)
 
 
-class _UpBlock(nn.Sequential):
+class _UpBlock(Kept, nn.Sequential):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
             nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False),
@@ -60,9 +63,11 @@ class _UpBlock(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor | Coded, weight: Tensor | None = None) -> Tensor | Coded:
         """`weight`, if given, instead of the convolution's own."""
         conv, norm, relu = self
+        if isinstance(x, Coded):
+            return x.normalised(self, conv, norm)
         return relu(normalised(x, conv, norm, weight=weight))
 
 

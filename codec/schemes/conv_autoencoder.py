@@ -15,7 +15,6 @@ Letters: B images, C image channels, H × W pixels, M latent channels.
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from codec.checks import check_integer, check_integers
@@ -24,13 +23,7 @@ from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ConvBlock, ImageConv2d, MaxPool, Upsample, UpsamplingLayers, quick_layout, zero_
-from codec.networks.coded import Coded
-from codec.networks.eight_bit import takes_bytes
-from codec.networks.modes import in_codes
-
-# Of what a decoder sees: the DCT's image, of which mid-grey is 0, and companded levels and the step.
-_IMAGE_REACH = 0.75
-_LEVELS_REACH = 8.0
+from codec.networks.coded import Coded, in_floats, seen_by_encoder
 
 
 class ConvBaseline(LearnedCodec):
@@ -83,18 +76,16 @@ class ConvBaseline(LearnedCodec):
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
         *layers, project = self.encoder
-        h = _seen_by_encoder(self, x)
+        h = seen_by_encoder(self, x)
         for layer in layers:
             h = layer(h)
-        return [project(h.floats() if isinstance(h, Coded) else h)]
+        return [project(in_floats(h))]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         (y,) = y_hat
         if self.shortcut is None:
             return self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))
-        decoded = self.decoder(
-            _seen_by_decoder(self, self.shortcut.seen(y, self.bottleneck, quality), _LEVELS_REACH)
-        )
+        decoded = self.decoder(self.shortcut.seen(self, y, quality))
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
@@ -186,11 +177,10 @@ class ConvEnhanced(LearnedCodec):
         """`x` `[B, C, H, W]` → y `[B, M, H/8, W/8]`, then the skips, `[B, skip_channels[n], H/2^n, W/2^n]`."""
         if self.shortcut is not None:
             return [self.shortcut.analysis(x)]
-        features = [self.stem(_seen_by_encoder(self, x))]
+        features = [self.stem(seen_by_encoder(self, x))]
         for down in self.down:
             features.append(down(features[-1]))
-        told = {n: h.floats() if isinstance(h, Coded) else h for n, h in enumerate(features) if n in self.coded}
-        return [self.project[str(n)](told[n]) for n in self.coded]
+        return [self.project[str(n)](in_floats(features[n])) for n in self.coded]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""
@@ -203,9 +193,8 @@ class ConvEnhanced(LearnedCodec):
             return self._up(quick_layout(self.bottleneck.with_step(y, quality)), beside)
         image = self.shortcut.synthesis(y)
         for n, tensors in enumerate(beside):
-            tensors.append(_seen_by_decoder(self, F.pixel_unshuffle(image - 0.5, 2**n), _IMAGE_REACH))
-        seen = _seen_by_decoder(self, self.shortcut.seen(y, self.bottleneck, quality), _LEVELS_REACH)
-        decoded = self._up(seen, beside)
+            tensors.append(self.shortcut.seen_beside(self, image, 2**n))
+        decoded = self._up(self.shortcut.seen(self, y, quality), beside)
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def _up(self, h: Tensor | Coded, beside: list[list[Tensor | Coded]]) -> Tensor:
@@ -218,13 +207,3 @@ class ConvEnhanced(LearnedCodec):
                 h = Coded.joined([h, *beside[n]]) if isinstance(h, Coded) else cat([h, *beside[n]], dim=1)
             h = self.merge[n](h)
         return self.head(h)
-
-
-def _seen_by_decoder(codec: LearnedCodec, x: Tensor, reach: float) -> Tensor | Coded:
-    """What a decoder sees that only adds to an image, which codes are enough for; levels need a variable rate."""
-    return Coded.signed(x, reach) if in_codes(codec) and codec.bottleneck.variable_rate else quick_layout(x)
-
-
-def _seen_by_encoder(codec: LearnedCodec, x: Tensor) -> Tensor | Coded:
-    """Pixels as an encoder takes them, which need not be exact: whatever it makes of them, the file holds."""
-    return Coded.unsigned(x, 1.0) if in_codes(codec) and takes_bytes(x.device) else quick_layout(x)

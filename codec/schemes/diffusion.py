@@ -10,7 +10,6 @@ Letters: B images, C image channels, H × W pixels.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, cat, nn
@@ -30,14 +29,15 @@ from codec.networks import (
     UNetDecoder,
     Wavelet,
     WaveletUNet,
-    quick_layout,
     zero_,
 )
-from codec.networks.modes import roughly
+from codec.networks.coded import seen_by_decoder
+from codec.networks.modes import quick_layout, roughly
 from codec.rate_distortion_module import Reconstruction, gradient_times
 from codec.windows import Size, Window
 
 LATENT_CHANNELS = 128
+_NORMALISED_REACH = 16.0  # of codes of the normalised latent
 _WAVELET_LEVELS = 5
 _WAVELET_SCALES = (2, 4, 8)
 
@@ -216,9 +216,9 @@ class DiffusionAutoencoder(LearnedCodec):
         if self.training and self.denoiser is None and self.max_t > 0:
             t = torch.randint(self.max_t, (), device=y.device)
             y = self.schedule.q_sample(y, t, torch.randn_like(y))
-        with roughly(self, base.device.type, quality) if self.shortcut is not None else nullcontext():
-            decoded = self.decoder(self.bottleneck.with_step(y, quality), skips)
-        return base + self.share * decoded.float()
+        reach = None if skips or self.shortcut is None else _NORMALISED_REACH
+        decoded = self.decoder(seen_by_decoder(self, self.bottleneck.with_step(y, quality), reach), skips)
+        return base + self.share * decoded
 
     def by_transform(self, y_hats: list[Tensor]) -> Tensor | None:
         if isinstance(self.shortcut, Wavelet):

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -24,6 +23,7 @@ from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ImageConv2d, ResidualBlock, quick_layout, zero_
+from codec.networks.coded import Coded
 from codec.networks.modes import roughly
 from codec.networks.pretrained import load_pretrained
 
@@ -135,19 +135,17 @@ class QuantizedAutoencoder(LearnedCodec):
         """`y_hat` `[B, M, H/stride, W/stride]` → `x_hat` `[B, C, H, W]`."""
         (y,) = y_hat
         if self.shortcut is None:
-            return 0.5 + self._up(self.bottleneck.with_step(y, quality))  # around mid-grey
+            return 0.5 + self._up(quick_layout(self.bottleneck.with_step(y, quality)))  # around mid-grey
         image = self.shortcut.synthesis(y)
-        with roughly(self, y.device.type, quality):
-            seen = self.shortcut.seen(y, self.bottleneck, quality)
-            decoded = self._up(seen, image if self.encoder_name == "none" else None).float()
+        seen = self.shortcut.seen(self, y, quality)
+        decoded = self._up(seen, image if self.encoder_name == "none" else None)
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
-    def _up(self, h: Tensor, image: Tensor | None = None) -> Tensor:
+    def _up(self, h: Tensor | Coded, image: Tensor | None = None) -> Tensor:
         """From y_hat to full size; the blocks see `image` `[B, C, H, W]`, where there is one."""
-        h = quick_layout(h)
         *blocks, last = self.decoder
         for n, block in zip(reversed(range(len(blocks))), blocks, strict=True):
-            beside = None if image is None else quick_layout(F.pixel_unshuffle(image - 0.5, 2**n))
+            beside = None if image is None else self.shortcut.seen_beside(self, image, 2**n)
             h = block(h, beside)  # (B, widths[-1 - n], H/2^n, W/2^n)
         return last(h)
 
