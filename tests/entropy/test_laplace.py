@@ -8,6 +8,7 @@ from conftest import generator, noise
 from torch import Tensor
 
 from codec.entropy.laplace import FRACTIONS, LOWEST, PER_OCTAVE, SCALES, Laplace, LaplaceTables, _Interpolated
+from codec.entropy.rdoq import cheaper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,6 +52,20 @@ def test_levels_come_back_however_far_they_are(largest: float) -> None:
     levels[..., ::50] += largest
     distribution = Laplace(LaplaceTables(), mean, log_scale)
     assert torch.equal(distribution.decode(distribution.encode(levels)), levels)
+
+
+@pytest.mark.parametrize("largest", [0.0, 3e4])
+@pytest.mark.parametrize("worth", [torch.tensor(0.5), torch.tensor([[[3.0], [40.0]]]), None])
+def test_the_cheaper_of_two_levels_is_that_of_their_bits(largest: float, worth: Tensor | None) -> None:
+    mean, log_scale = predicted(5000)
+    targets = sampled(mean, log_scale) + 0.5 * torch.randn(mean.shape, generator=generator(5))
+    targets[..., ::50] += largest
+    targets[..., ::9] = targets[..., ::9].round()
+    worth = 10 * torch.rand(mean.shape, generator=generator(6)) if worth is None else worth.expand(mean.shape)
+    distribution = Laplace(LaplaceTables(), mean, log_scale)
+    found = distribution.cheaper(targets, worth)
+    assert torch.equal(found, cheaper(targets, worth, distribution.file_bits))
+    assert 0 < int((found != targets.round()).sum()) < found.numel() / 2
 
 
 def test_the_files_bits_are_its_size() -> None:

@@ -51,6 +51,23 @@ def test_without_shifts_and_escapes_a_string_is_what_the_coder_writes() -> None:
     assert unbounded.encode(integers, index, tables(), SHIFTS) == coder.encode(integers + REACH, index, tables())
 
 
+@pytest.mark.parametrize("count", [1, 1000, 3 * coder.CHUNK // 2])
+def test_strings_are_those_of_both_other_coders(count: int) -> None:
+    index = torch.randint(0, 2, (count,), generator=generator(3))  # rows without plain bits
+    integers = (torch.randn(count, generator=generator(4)) * 2).round().long().clamp(-REACH, REACH)
+    found = unbounded.encode(integers, index, tables(), SHIFTS)
+    for which in (coder.NUMPY, coder.torchac_coder()):
+        assert coder.encode(integers + REACH, index, tables(), which) == found
+
+
+def test_rows_that_no_table_has_are_refused() -> None:
+    nothing = torch.zeros(2, dtype=torch.long)
+    with pytest.raises(IndexError, match="rows 0 to 4 of 4 tables"):
+        unbounded.encode(nothing, torch.tensor([0, 4]), tables(), SHIFTS)
+    with pytest.raises(IndexError, match="rows -1 to 0 of 4 tables"):
+        unbounded.decode(b"", torch.tensor([0, -1]), tables(), SHIFTS)
+
+
 def test_the_bits_told_are_those_of_the_string() -> None:
     integers, index = drawn(20_000, scale=4.0)
     costs = PRECISION - torch.log2(tables().diff().float())

@@ -9,8 +9,15 @@ from conftest import generator
 from torch import Tensor
 
 from codec.networks import eight_bit
-from codec.networks.eight_bit import LARGEST_STEPS, EightBitConv2d, _bytes_are_exact
-from codec.networks.exact import CODE_MAX, codes
+from codec.networks.eight_bit import (
+    LARGEST_STEPS,
+    EightBitConv2d,
+    _bytes_are_exact,
+    bytes_of,
+    floats_of,
+    in_floats,
+)
+from codec.networks.exact import CODE_MAX, SIGNED_ZERO, codes
 
 
 @pytest.fixture
@@ -61,6 +68,21 @@ def test_codes_are_those_of_the_sums() -> None:
     with torch.backends.mkldnn.flags(enabled=False):
         assert torch.equal(made.coded(x, before), added)
         assert made.coded(x).dtype == torch.float32
+
+
+@torch.no_grad()
+def test_signed_codes_are_added_up_as_well() -> None:
+    made = EightBitConv2d(16, 24, 3, padding=1, signed=True).eval()
+    torch.nn.init.normal_(made.weight, std=0.05, generator=generator(1))
+    x, before = some_codes(2, 16, 9, 11) - SIGNED_ZERO, some_codes(2, 24, 9, 11, seed=5) - SIGNED_ZERO
+    assert torch.equal(made(x).double(), in_doubles(made, x))
+    assert torch.equal(made(bytes_of(x, signed=True)), made(x))
+    assert torch.equal(made.coded(x).float(), codes(made(x)))
+    coded = made.coded(x, before.clone(), signed=True)
+    assert torch.equal(floats_of(coded, signed=True), codes(before + made(x), signed=True))
+    assert int(floats_of(coded, signed=True).min()) == -SIGNED_ZERO
+    with in_floats():
+        assert torch.equal(made.coded(x, before, signed=True), floats_of(coded, signed=True))
 
 
 @pytest.mark.usefixtures("with_bytes")

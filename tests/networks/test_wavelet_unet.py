@@ -6,6 +6,8 @@ from conftest import crop, generator, noise
 from torch import Tensor
 
 from codec.networks import Wavelet, WaveletUNet
+from codec.networks.eight_bit import in_floats
+from codec.networks.wavelet_unet import _as_channels, _as_pixels
 
 STEP = 0.2
 
@@ -56,6 +58,30 @@ def test_images_of_a_batch_have_qualities_of_their_own() -> None:
         for n in range(2):
             apart = net(base[n : n + 1], [t[n : n + 1] for t in levels], step[n : n + 1], quality[n : n + 1])
             torch.testing.assert_close(together[n : n + 1], apart, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_bytes_and_floats_give_the_same_in_evaluation(photograph: Tensor) -> None:
+    net = trained_out_of_zero().eval()
+    base, levels = levels_of(crop(photograph, 64, 96)[None] / 255)
+    for quality in (10.0, 70.0, 10.0):
+        told = torch.tensor([quality])
+        found = net(base, levels, STEP, told)
+        with in_floats():
+            assert torch.equal(net(base, levels, STEP, told), found)
+    as_trained = net.train()(base, levels, STEP, told)
+    assert float((found - as_trained).square().mean()) < 0.01 * float(as_trained.square().mean())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_positions_as_channels_and_back(layout: torch.memory_format) -> None:
+    x = noise(2, 3, 4, 6).contiguous(memory_format=layout)
+    apart = _as_channels(x)
+    assert apart.shape == (2, 12, 2, 3)
+    assert torch.equal(apart[:, 3:6], x[:, :, ::2, 1::2])
+    assert apart.is_contiguous(memory_format=layout)
+    assert torch.equal(_as_pixels(apart), x)
+    assert _as_pixels(apart).is_contiguous(memory_format=layout)
 
 
 def test_a_few_steps_learn_to_undo_some_of_the_noise(photograph: Tensor) -> None:
