@@ -15,6 +15,7 @@ from codec.entropy import QUALITIES, EntropyBottleneck
 from codec.file_coding import FileCoding
 from codec.losses import RateDistortionLoss
 from codec.metadata import Metadata
+from codec.networks.exact import UnusableWeightsError
 from codec.rate_distortion_module import Reconstruction, gradient_times
 from codec.windows import Picture, Size, whole
 
@@ -207,10 +208,17 @@ class LearnedCodec(FileCoding):
         return sum(part.item() for part in bits.values())
 
     def from_file(self, x: Tensor) -> Reconstruction:
-        """What a file of `x`, one image as `g_a` takes it, would decode to, and the bits that it would take."""
+        """What a file of `x`, one image as `g_a` takes it, would decode to, and the bits that it would take.
+
+        Of weights that no file can be coded with, nan: a training that went wrong is told so by its loss.
+        """
         with self._coding():
-            y_hat, bits = self._as_coded(x)
-            return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
+            try:
+                y_hat, bits = self._as_coded(x)
+                return Reconstruction(self.g_s(y_hat, self._qualities(1)), bits)
+            except UnusableWeightsError:
+                nan = torch.full_like(x, torch.nan)
+                return Reconstruction(nan, {"y": nan[:, 0, 0, 0]})
 
     @staticmethod
     def _seen(x: Tensor) -> Picture:

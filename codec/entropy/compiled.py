@@ -1,4 +1,8 @@
-"""Loops that numba compiles, once in an environment: IEEE 754 without fused or reordered operations."""
+"""Loops that numba compiles, once in an environment: IEEE 754 without fused or reordered operations.
+
+What it kept of an earlier compilation it takes for valid while the file of the loop is the same: who changes the
+options here changes those files, too.
+"""
 
 from collections.abc import Callable
 

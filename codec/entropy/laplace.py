@@ -171,7 +171,7 @@ class CodedLaplace:
             return cheaper(targets, worth, self.file_bits)
         from codec.entropy.unbounded_kernel import take_cheaper
 
-        chosen = targets.contiguous().clone()
+        chosen = targets.clone(memory_format=torch.contiguous_format)
         told = (chosen, worth.expand(chosen.shape), self.integers)
         tables = self.model.costs(), self.model.shifts
         take_cheaper(*(of.numpy() for of in told), _ROW_BITS, *(of.numpy() for of in tables))

@@ -39,19 +39,25 @@ def encode(integers: Sliced, index: Sliced, tables: Tensor, shifts: Tensor) -> b
 
     counts, bits = _tables(tables, shifts)
     most = int(bits.max(initial=0))
-    plain, used, chunks, escapes = np.zeros(0, np.uint8), 0, [], []
+    chunks, escapes = [], []
+    whole, begun, used = [], 0, 0  # plain bytes, and the bits of the one that is not whole yet
     for part in coder.chunks_of(len(integers)):
         some, rows = integers[part].cpu().long().numpy(), _rows(index[part], counts)
-        coded, escaped = np.zeros(2 * len(some) + 8, np.uint8), np.empty(len(some), np.int64)
-        plain = np.concatenate([plain[: -(-used // 8)], np.zeros(-(-most * len(some) // 8) + 1, np.uint8)])
+        escaped = np.empty(len(some), np.int64)
+        coded = np.zeros(2 * len(some) + (len(some) >> 10) + 8, np.uint8)
+        plain = np.zeros(-(-most * len(some) // 8) + 2, np.uint8)
+        plain[0] = begun
         size, used, count = encode_chunk(some, rows, counts, bits, coded, plain, used, escaped)
         if size == TOO_LARGE:
-            largest = int(np.abs(some).max())
-            raise ValueError(f"an integer of size {largest}: allowed are those below 2^{_LARGEST_EXPONENT}")
+            largest = np.abs(some.astype(np.float64)).max()
+            raise ValueError(f"an integer of size {largest:.0f}: allowed are those below 2^{_LARGEST_EXPONENT}")
         chunks.append(coded[:size].tobytes())
         escapes.append(escaped[:count])
-    rest = [np.unpackbits(plain)[:used], *(_escape_code(beyond) for of in escapes for beyond in of.tolist())]
-    return coder.joined(chunks) + np.packbits(np.concatenate(rest)).tobytes()[::-1]
+        whole.append(plain[: used >> 3].tobytes())
+        begun, used = plain[used >> 3], used & 7
+    rest = [np.unpackbits(np.array([begun], np.uint8))[:used]]
+    rest += [_escape_code(beyond) for of in escapes for beyond in of.tolist()]
+    return coder.joined(chunks) + b"".join([*whole, np.packbits(np.concatenate(rest)).tobytes()])[::-1]
 
 
 def decode(data: bytes, index: Sliced, tables: Tensor, shifts: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The loops of codec.entropy.unbounded: its integers, one after the other, as symbols of tables and as plain bits.
 
 Symbols are coded as codec.entropy.numpy_coder says, whose strings these are, byte by byte. A table is a row of
-counts c[0] = 0 < c[1] < … < c[2R + 2] = 65536. All that is compiled, constants too, is in this file and in
-codec.entropy.compiled: what numba kept of an earlier compilation is valid while they are the same.
+counts c[0] = 0 < c[1] < … < c[2R + 2] = 65536. All that is compiled, constants too, is in this file: what numba
+kept of an earlier compilation is valid while that is the same (see codec.entropy.compiled).
 """
 
 import numpy as np
@@ -28,9 +28,10 @@ def encode_chunk(
 ) -> tuple[int, int, int]:
     """Codes `integers` `[N]` under rows `[N]` of `tables` and `shifts`: int64, int32, int32 and int64.
 
-    Into `coded`, zeros, with room for 2 N + 8 bytes; the lowest bits into `plain`, zeros, from bit `plain_bits` on;
-    into `escaped`, int64 `[N]`, how far beyond R those are that no table has. Returns the bytes of `coded`, the
-    bits of `plain` and the count of `escaped` that are used then, or three times TOO_LARGE.
+    Into `coded`, zeros, with room for 2 N + N / 1024 + 8 bytes, as none takes more than 16 bits and what rounding
+    costs; the lowest bits into `plain`, zeros from bit `plain_bits` on, where they go; into `escaped`, int64 `[N]`,
+    how far beyond R those are that no table has. Returns the bytes of `coded`, the bits of `plain` and the count of
+    `escaped` that are used then, or three times TOO_LARGE.
     """
     last = tables.shape[1] - 2
     reach = (last - 1) // 2

@@ -42,7 +42,7 @@ class Distribution(Protocol):
         """As `bits`, of whole levels, from the integer counts that the coder uses."""
 
     def cheaper(self, targets: Tensor, worth: Tensor) -> Tensor:
-        """Of each of `targets` the level that costs least by `file_bits`, see codec.entropy.rdoq."""
+        """Of each of `targets`, `[B, C, …]`, the level that costs least by `file_bits`, see codec.entropy.rdoq."""
 
     def encode(self, levels: Tensor) -> bytes:
         """The levels of one image, B = 1, as a coded string."""

@@ -60,7 +60,7 @@ class ResidualBlock(Kept):
 class UpsamplingLayers(nn.Sequential):
     """Layers in a row, of which a nearest Upsample and the ConvBlock after it are one transposed convolution."""
 
-    def forward(self, x: Tensor | Coded) -> Tensor:
+    def forward(self, x: Tensor | Coded) -> Tensor | Coded:
         doubled = False
         for layer in self:
             if isinstance(layer, Upsample):
@@ -142,5 +142,4 @@ class Upsample(nn.Upsample):
         super().__init__(scale_factor=2, mode=mode, align_corners=False if mode == "bilinear" else None)
 
     def forward(self, x: Tensor | Coded) -> Tensor | Coded:
-        """Coded features by `bilinear` only."""
-        return x.doubled() if isinstance(x, Coded) else super().forward(x)
+        return x.doubled(self.mode) if isinstance(x, Coded) else super().forward(x)

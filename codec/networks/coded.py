@@ -1,6 +1,7 @@
 """Coded: features as codes, which layers with BatchNorm convolve in evaluation, as bytes on many CPUs."""
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -18,24 +19,28 @@ _SMALLEST_REACH = 1e-3
 # Of a shortcut's reach signed codes, of half as far, hold at least so much.
 _LEAST_OF_SHORTCUT = 0.75
 
+_KEPT = 4  # kinds of codes that a layer keeps weights for
+
 Made = TypeVar("Made")
 
 
 class Coded(NamedTuple):
     """Features `[B, C, H, W]` as codes 0…255 `[B, K, H, W]`, bytes where those are convolved.
 
-    The k-th of them counts `unit[k]`, of either sign, of the channel `of[k]`, and is `mean[k]` on average.
+    The k-th of them counts `unit[k]`, of either sign, of the channel `of[k]`, and is `mean[k]` on average; there
+    are `channels`.
     """
 
     codes: Tensor
     unit: Tensor
     of: Tensor
     mean: Tensor
+    channels: int
 
     @classmethod
     def unsigned(cls, x: Tensor, reach: float) -> "Coded":
         """Of `x` from 0 to `reach`."""
-        x = (x * (CODE_MAX / reach)).clamp_(0, CODE_MAX).round_()
+        x = (quick_layout(x) * (CODE_MAX / reach)).clamp_(0, CODE_MAX).round_()
         unit = x.new_full((x.shape[1],), reach / CODE_MAX)
         return _whole(bytes_of(x) if takes_bytes(x.device) else x, unit, torch.full_like(unit, CODE_MAX / 2))
 
@@ -45,27 +50,27 @@ class Coded(NamedTuple):
         both = cls.unsigned(torch.cat([x, -x], 1), reach)
         positive, negative = both.unit.chunk(2)
         unit, of = torch.cat([positive, -negative]), both.of % x.shape[1]
-        return both._replace(unit=unit, of=of, mean=torch.zeros_like(unit))
+        return both._replace(unit=unit, of=of, mean=torch.zeros_like(unit), channels=x.shape[1])
 
     @classmethod
     def joined(cls, parts: "Sequence[Coded]") -> "Coded":
         """All channels of several, as `torch.cat` of the features."""
-        before, of = 0, []
-        for part in parts:
-            of.append(part.of + before)
-            before += int(part.of.max()) + 1
+        before = accumulate((part.channels for part in parts), initial=0)
+        of = torch.cat([part.of + first for part, first in zip(parts, before, strict=False)])
         codes, unit, mean = (torch.cat([part[n] for part in parts], dim) for n, dim in ((0, 1), (1, 0), (3, 0)))
-        return cls(codes, unit, torch.cat(of), mean)
+        return cls(codes, unit, of, mean, sum(part.channels for part in parts))
 
     def halved(self) -> "Coded":
-        """The largest of each 2×2 positions, of an even height and width."""
+        """The largest of each 2×2 positions, of an even height and width; of features that are not signed."""
         x = self.codes
         rows = torch.maximum(x[..., ::2, :], x[..., 1::2, :])
         return self._replace(codes=torch.maximum(rows[..., ::2], rows[..., 1::2]))
 
-    def doubled(self) -> "Coded":
-        """At twice the height and width, by bilinear interpolation."""
-        x = F.interpolate(self.codes.float(), scale_factor=2, mode="bilinear", align_corners=False).round_()
+    def doubled(self, mode: str) -> "Coded":
+        """At twice the height and width, by `nearest` or `bilinear` interpolation."""
+        if mode == "nearest":
+            return self._replace(codes=_by_nearest(self.codes))
+        x = F.interpolate(self.codes.float(), scale_factor=2, mode=mode, align_corners=False).round_()
         return self._replace(codes=x.to(self.codes.dtype))
 
     def normalised(
@@ -80,7 +85,7 @@ class Coded(NamedTuple):
             unit = _reach(norm) / CODE_MAX
             return self._exact(conv, norm, unit, doubled), unit, _mean_of_relu(norm.bias, norm.weight) / unit
 
-        weights, *of_result = self._kept(owner, self.unit.tolist(), made)
+        weights, *of_result = self._kept(owner, made)
         x = weights.coded(self.codes)
         return _whole(_as_pixels(x) if doubled or isinstance(conv, nn.ConvTranspose2d) else x, *of_result)
 
@@ -93,7 +98,7 @@ class Coded(NamedTuple):
             if isinstance(shortcut, nn.Conv2d):
                 weight, bias = x._of_codes(shortcut.weight), shortcut.bias
             else:
-                weight, bias = torch.diag_embed(x.unit)[..., None, None], torch.zeros_like(x.unit)
+                weight, bias = x._of_codes(torch.eye(x.channels).to(x.unit)[..., None, None]), 0 * norm.bias
             # As far as inputs reach, and vary, that do not know of each other.
             reach = CODE_MAX * weight.square().sum((1, 2, 3)).sqrt()
             unit = torch.maximum((_reach(norm) + reach) / CODE_MAX, _LEAST_OF_SHORTCUT * reach / SIGNED_ZERO)
@@ -102,7 +107,7 @@ class Coded(NamedTuple):
             of_shortcut = ExactWeights(weight / unit.view(-1, 1, 1, 1), bias / unit, x.mean)
             return self._exact(conv, norm, unit, False), of_shortcut, unit, mean / unit
 
-        weights, of_shortcut, *of_result = self._kept(owner, [*self.unit.tolist(), *x.unit.tolist()], made)
+        weights, of_shortcut, *of_result = self._kept(owner, made, x)
         added = of_shortcut.coded(x.codes, signed=True)
         return _whole(weights.coded(self.codes, added=_by_nearest(added) if doubled else added), *of_result)
 
@@ -113,7 +118,7 @@ class Coded(NamedTuple):
             weight, bias = (CODE_MAX * values for values in of_two_by_two(conv.weight, conv.bias))
             return ExactWeights(self._of_codes(weight), bias, self.mean, stride=2, padding=1)
 
-        return F.pixel_shuffle(self._kept(owner, self.unit.tolist(), made).sums(self.codes) / CODE_MAX, 2)
+        return F.pixel_shuffle(self._kept(owner, made).sums(self.codes) / CODE_MAX, 2)
 
     def _exact(
         self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, unit: Tensor, doubled: bool
@@ -133,17 +138,22 @@ class Coded(NamedTuple):
     def _of_codes(self, weight: Tensor) -> Tensor:
         return weight[:, self.of] * self.unit.view(-1, 1, 1)
 
-    @staticmethod
-    def _kept(owner: Kept, units: list[float], make: Callable[[], Made]) -> Made:
-        """Of what `owner` convolves with, and codes of such units."""
-        by_units = owner.kept((*owner.parameters(), *owner.buffers()), dict)
-        key = tuple(units)
-        if key not in by_units:
-            by_units[key] = make()
-        return by_units[key]
+    def _kept(self, owner: Kept, make: Callable[[], Made], *others: "Coded") -> Made:
+        """What `owner` convolves with, for codes of these units and means."""
+        told = [tensor for codes in (self, *others) for tensor in codes[1:4]]
+        before: list[tuple[list[Tensor], Made]] = owner.kept((*owner.parameters(), *owner.buffers()), list)
+        for known, kept in before:
+            if all(a is b or (a.shape == b.shape and torch.equal(a, b)) for a, b in zip(known, told, strict=True)):
+                return kept
+        with torch.autocast(self.unit.device.type, enabled=False):
+            made = make()
+        if len(before) == _KEPT:
+            before.clear()
+        before.append((told, made))
+        return made
 
 
-def in_floats(features: Tensor | Coded) -> Tensor:
+def as_floats(features: Tensor | Coded) -> Tensor:
     """The features, of channels that are one code each if they are Coded."""
     return features.codes * features.unit.view(-1, 1, 1) if isinstance(features, Coded) else features
 
@@ -159,7 +169,7 @@ def seen_by_decoder(codec: nn.Module, x: Tensor, reach: float | None) -> Tensor 
 
 
 def _whole(codes: Tensor, unit: Tensor, mean: Tensor) -> Coded:
-    return Coded(codes, unit, torch.arange(len(unit), device=unit.device), mean)
+    return Coded(codes, unit, torch.arange(len(unit), device=unit.device), mean, len(unit))
 
 
 def _mean_of_relu(mean: Tensor, deviation: Tensor) -> Tensor:
@@ -170,7 +180,9 @@ def _mean_of_relu(mean: Tensor, deviation: Tensor) -> Tensor:
 
 
 def _reach(norm: nn.BatchNorm2d) -> Tensor:
-    return (norm.bias + _DEVIATIONS * norm.weight.abs()).clamp(min=_SMALLEST_REACH)
+    size = norm.bias.abs() + norm.weight.abs()
+    # Of a channel that is hardly ever above 0, too: in units much smaller than its bias that would be no number.
+    return torch.maximum(norm.bias + _DEVIATIONS * norm.weight.abs(), size / 64).clamp(min=_SMALLEST_REACH)
 
 
 # Which rows of a transposed convolution 4×4 of stride 2 make its even and its odd outputs, of two inputs each.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from codec.networks.exact import CODE_MAX, SIGNED_ZERO, ExactConv2d, codes, exact
+from codec.networks.exact import CODE_MAX, SIGNED_ZERO, ExactConv2d, codes, codes_, exact
 
 LARGEST_STEPS = 127
 
@@ -111,7 +111,7 @@ class ExactWeights:
     def __init__(self, weight: Tensor, bias: Tensor, means: Tensor, stride: int = 1, padding: int = 0) -> None:
         rounded, _ = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
         lost = (weight - rounded).sum((2, 3)) @ means
-        self.weight, self.bias = exact(rounded, bias + lost, CODE_MAX, LARGEST_STEPS)
+        self.weight, self.bias = exact(weight, bias + lost, CODE_MAX, LARGEST_STEPS)
         self.stride, self.padding = (stride, stride), (padding, padding)
         self._packed: _Packed | None = None
 
@@ -126,8 +126,8 @@ class ExactWeights:
         """`codes` of the sums, bytes if `x` is, to which signed codes may be `added`, which may be written over."""
         if x.dtype == torch.uint8:
             return self._of_bytes(x, torch.uint8, added, _zero(added is not None), _zero(signed))
-        sums = self.sums(x)
-        return codes(sums if added is None else added + sums, signed)
+        sums = self.sums(x) if added is None else self.sums(x).add_(added)
+        return codes_(sums, signed)
 
     def _of_bytes(self, x: Tensor, kind: torch.dtype, *added: Any) -> Tensor:
         if self._packed is None:
@@ -160,28 +160,35 @@ def _bytes_are_exact() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     try:
-        # oneDNN has ways of its own for some shapes.
+        # oneDNN has ways of its own for some shapes. Priors pad what is strided themselves.
         shapes = [
             *product((16, 32), (17, 32), (1, 3), (9, 40)),
-            *product((1, 3, 9), (2, 32), (3, 5), (9, 40), (2,)),
+            *product((1, 3, 9), (2, 32), (3, 5), (9, 40), (2,), (0,)),
+            *product((16, 33), (12, 64), (2,), (9, 40), (1,), (1,)),
+            *product((16, 33), (12,), (4,), (10, 40), (2,), (1,)),
         ]
-        return all(_is_exact(*shape) for shape in shapes) and all(
-            _is_exact(*shape, signed=True)
-            for shape in ((16, 32, 1, 9), (17, 32, 3, 40), (64, 64, 3, 9), (32, 12, 3, 9))
-        )
+        signed = ((16, 32, 1, 9), (17, 32, 3, 40), (64, 64, 3, 9), (32, 12, 3, 9))
+        return all(_is_exact(*shape) for shape in shapes) and all(_is_exact(*s, signed=True) for s in signed)
     except (AttributeError, RuntimeError):  # not in this torch, or not on this machine
         return False
 
 
-def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1, signed: bool = False) -> bool:
+def _is_exact(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    side: int,
+    stride: int = 1,
+    padding: int | None = None,
+    signed: bool = False,
+) -> bool:
     generator, floats = torch.Generator().manual_seed(0), {"dtype": torch.float32, "device": "cpu"}
     x = CODE_MAX * torch.randint(0, 2, (1, inputs, side, side), generator=generator, device="cpu") - _zero(signed)
     weight = torch.randint(-1, 2, (outputs, inputs, kernel, kernel), generator=generator, device="cpu")
     weight = weight.to(**floats) * (LARGEST_STEPS / 4096)
     weight[0] = LARGEST_STEPS / 4096
-    bias, padding = torch.full((outputs,), 0.5, **floats), (kernel // 2, kernel // 2)
-    # As priors have it, what is strided is padded beforehand.
-    padding = padding if stride == 1 else (0, 0)
+    bias, margin = torch.full((outputs,), 0.5, **floats), kernel // 2 if padding is None else padding
+    padding = margin, margin
     sums = torch.nn.functional.conv2d(x.to(**floats), weight, bias, stride, padding)
     before = CODE_MAX - torch.arange(sums.numel(), device="cpu").view(sums.shape) % 200 - _zero(signed)
     x, packed = bytes_of(x, signed), _packed(weight, inputs, (stride, stride))
@@ -195,6 +202,7 @@ def _is_exact(inputs: int, outputs: int, kernel: int, side: int, stride: int = 1
         torch.equal(found, sums)
         and torch.equal(coded(None, zero, zero), codes(sums, signed))
         and torch.equal(coded(bytes_of(before, signed), zero, zero), codes(before + sums, signed))
+        and torch.equal(coded(None, zero, SIGNED_ZERO) + zero - SIGNED_ZERO, codes(sums, signed=True))
         and torch.equal(coded(bytes_of(moved, True), SIGNED_ZERO, zero), codes(moved + sums, signed))
     )
 

@@ -132,9 +132,12 @@ def codes(x: Tensor, signed: bool = False) -> Tensor:
     return _Codes.apply(x, lowest, lowest + CODE_MAX)
 
 
-def codes_(x: Tensor) -> Tensor:
+def codes_(x: Tensor, signed: bool = False) -> Tensor:
     """`codes`, written over `x` where no gradient is wanted."""
-    return codes(x) if torch.is_grad_enabled() else x.clamp_(0, CODE_MAX).round_()
+    if torch.is_grad_enabled():
+        return codes(x, signed)
+    lowest = -SIGNED_ZERO if signed else 0
+    return x.clamp_(lowest, lowest + CODE_MAX).round_()
 
 
 def whole(x: Tensor, unit: float = 1.0) -> Tensor:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from codec.networks.blocks import zero_
 from codec.networks.eight_bit import LARGEST_STEPS, EightBitConv2d
-from codec.networks.exact import CODE_MAX, CODE_UNIT, codes, exact
+from codec.networks.exact import CODE_MAX, CODE_UNIT, codes, exact, integers_of
 from codec.networks.rate import KNOTS
+
+_RATES = 8  # whose weights are kept at once
 
 
 class _Blocks(nn.ModuleList):
@@ -78,14 +80,25 @@ class _ModulatedConv2d(EightBitConv2d):
         each = [self.coded(x[n : n + 1], rounded=self._rounded_at(rate[n : n + 1])) for n in range(len(x))]
         return each[0] if len(each) == 1 else torch.cat(each)
 
-    @torch.no_grad()
+    def rounded(self) -> tuple[Tensor, Tensor | None]:
+        """As EightBitConv2d's; raises UnusableWeightsError for those of any rate, too."""
+        scale, shift = self.modulation.weight.abs().amax((1, 2, 3)).chunk(2)  # a rate is a mean of its knots'
+        weight, bias = self.as_is()
+        for largest in (weight * (1 + scale).view(-1, 1, 1, 1), bias.abs() * (1 + scale) + CODE_UNIT * shift):
+            integers_of(largest)
+        return super().rounded()
+
     def _rounded_at(self, rate: Tensor) -> tuple[Tensor, Tensor]:
         by_rate = self.kept((self.weight, self.bias, self.modulation.weight), dict)
         key = tuple(rate.flatten().tolist())
-        if key not in by_rate:
-            scale, shift = self.modulation(rate).flatten().chunk(2)
-            weight, bias = self.as_is()
-            weight, bias = weight * (1 + scale).view(-1, 1, 1, 1), bias * (1 + scale) + CODE_UNIT * shift
-            by_rate.clear()
-            by_rate[key] = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
-        return by_rate[key]
+        rounded = by_rate.get(key)
+        if rounded is None:
+            with torch.inference_mode(False), torch.no_grad():  # they may be used with a gradient later
+                scale, shift = self.modulation(rate.clone()).flatten().chunk(2)
+                weight, bias = self.as_is()
+                weight, bias = weight * (1 + scale).view(-1, 1, 1, 1), bias * (1 + scale) + CODE_UNIT * shift
+                rounded = exact(weight, bias, CODE_MAX, LARGEST_STEPS)
+            if len(by_rate) == _RATES:
+                by_rate.clear()
+            by_rate[key] = rounded
+        return rounded

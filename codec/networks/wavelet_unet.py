@@ -28,8 +28,8 @@ class WaveletUNet(nn.Module):
     pixels are the last convolution's channels, in quarters of the step. The last two of `levels` are the decoded
     details `[B, 3C, H/4, W/4]` and `[B, 3C, H/2, W/2]` in units of the quantiser's `step`, `[B, 1, 1, 1]` or a
     number; `quality` `[B]`, 0–100, sets the scale and shift of every block's features. The last convolution starts
-    at zero. All features are signed codes, and so are companded levels: outside training their convolutions are
-    those of EightBitConv2d, whose sums no machine rounds.
+    at zero. All features are signed codes, and so are companded levels: outside training their convolutions, all
+    but the first, are those of EightBitConv2d, whose sums no machine rounds.
     """
 
     def __init__(self, image_channels: int, widths: Sequence[int] = (32, 64)) -> None:

@@ -23,7 +23,7 @@ from codec.entropy import EntropyBottleneck
 from codec.errors import ArgumentError
 from codec.learned_codec import LearnedCodec
 from codec.networks import ConvBlock, ImageConv2d, MaxPool, Upsample, UpsamplingLayers, quick_layout, zero_
-from codec.networks.coded import Coded, in_floats, seen_by_encoder
+from codec.networks.coded import Coded, as_floats, seen_by_encoder
 
 
 class ConvBaseline(LearnedCodec):
@@ -79,7 +79,7 @@ class ConvBaseline(LearnedCodec):
         h = seen_by_encoder(self, x)
         for layer in layers:
             h = layer(h)
-        return [project(in_floats(h))]
+        return [project(as_floats(h))]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         (y,) = y_hat
@@ -180,7 +180,7 @@ class ConvEnhanced(LearnedCodec):
         features = [self.stem(seen_by_encoder(self, x))]
         for down in self.down:
             features.append(down(features[-1]))
-        return [self.project[str(n)](in_floats(features[n])) for n in self.coded]
+        return [self.project[str(n)](as_floats(features[n])) for n in self.coded]
 
     def g_s(self, y_hat: list[Tensor], quality: Tensor | None = None) -> Tensor:
         """The quantised latent → `x_hat` `[B, C, H, W]`."""

@@ -51,12 +51,34 @@ def test_without_shifts_and_escapes_a_string_is_what_the_coder_writes() -> None:
     assert unbounded.encode(integers, index, tables(), SHIFTS) == coder.encode(integers + REACH, index, tables())
 
 
+def test_plain_bits_and_escapes_go_on_over_chunks() -> None:
+    integers, index = drawn(5 * coder.CHUNK // 2)
+    integers[::1013] *= 1000
+    data = unbounded.encode(integers, index, tables(), SHIFTS)
+    assert torch.equal(unbounded.decode(data, index, tables(), SHIFTS).long(), integers)
+
+
+def test_damaged_strings_give_integers_or_are_refused() -> None:
+    integers, index = drawn(2000)
+    data, random = unbounded.encode(integers, index, tables(), SHIFTS), generator(9)
+    for n in range(300):
+        damaged = bytearray(data if n % 2 else bytes(len(data)))
+        places = torch.randint(len(data), (1 + n % 40,), generator=random).tolist()
+        for place in places:
+            damaged[place] ^= 1 + n % 255
+        try:
+            found = unbounded.decode(bytes(damaged[: len(data) - 7 * (n % 50)]), index, tables(), SHIFTS)
+        except BitstreamError:
+            continue
+        assert found.shape == integers.shape
+
+
 @pytest.mark.parametrize("count", [1, 1000, 3 * coder.CHUNK // 2])
 def test_strings_are_those_of_both_other_coders(count: int) -> None:
     index = torch.randint(0, 2, (count,), generator=generator(3))  # rows without plain bits
     integers = (torch.randn(count, generator=generator(4)) * 2).round().long().clamp(-REACH, REACH)
     found = unbounded.encode(integers, index, tables(), SHIFTS)
-    for which in (coder.NUMPY, coder.torchac_coder()):
+    for which in (coder.NUMPY, coder.default_coder()):
         assert coder.encode(integers + REACH, index, tables(), which) == found
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from codec.networks import Wavelet, WaveletUNet
 from codec.networks.eight_bit import in_floats
+from codec.networks.exact import UnusableWeightsError
 from codec.networks.wavelet_unet import _as_channels, _as_pixels
 
 STEP = 0.2
@@ -71,6 +72,27 @@ def test_bytes_and_floats_give_the_same_in_evaluation(photograph: Tensor) -> Non
             assert torch.equal(net(base, levels, STEP, told), found)
     as_trained = net.train()(base, levels, STEP, told)
     assert float((found - as_trained).square().mean()) < 0.01 * float(as_trained.square().mean())
+
+
+def test_a_gradient_goes_through_after_inference_mode() -> None:
+    net = trained_out_of_zero().eval().requires_grad_(False)
+    base, levels = levels_of(0.5 + 0.2 * noise(1, 3, 32, 32))
+    with torch.inference_mode():
+        found = net(base, levels, STEP, torch.tensor([50.0]))
+    again = net(base.requires_grad_(), levels, STEP, torch.tensor([50.0]))
+    torch.testing.assert_close(again.detach(), found.clone())
+    again.sum().backward()
+    assert bool(base.grad.any())
+
+
+def test_weights_that_some_rate_makes_too_large_are_refused() -> None:
+    net = trained_out_of_zero().eval()
+    block = net.middle[0].first
+    block.rounded()
+    with torch.no_grad():
+        block.modulation.weight[0, -1] = 1e8
+    with pytest.raises(UnusableWeightsError):
+        block.rounded()
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
