@@ -38,7 +38,7 @@ def test_files_are_those_of_each_image(learned: LearnedCodec, batch: list[Tensor
 
 def test_equal_sizes_are_analysed_at_once(batch: list[Tensor]) -> None:
     codec, seen = make_codec("conv_enhanced"), []
-    codec.stem.register_forward_pre_hook(lambda _, told: seen.append(len(told[0])))
+    codec.project["3"].register_forward_pre_hook(lambda _, told: seen.append(len(told[0])))
     codec.encode_batch(batch)
     assert sorted(seen) == [1, 1, 3]
     assert list(codec.together(batch)) == [[0, 1, 3], [2], [4]]
