@@ -20,9 +20,6 @@ def side_by_side(workers: int) -> Iterator[None]:
         return
     import torch
 
-    from codec.entropy.coder import default_coder
-
-    default_coder()  # may compile, for which it turns standard output away
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))
     try:

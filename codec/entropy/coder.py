@@ -27,6 +27,7 @@ from codec.entropy import numpy_coder
 from codec.entropy.tables import PRECISION
 
 CHUNK = 1 << 17
+_ONE_AT_A_TIME = threading.Lock()
 _LENGTH = struct.Struct(">I")
 
 
@@ -47,6 +48,7 @@ NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
 def torchac_coder() -> Coder:
     """torchac; the first import in an environment compiles it. Raises what that raises without a compiler."""
     with (
+        _ONE_AT_A_TIME,  # what follows changes the process's outputs and environment
         _narrated_briefly("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
         _built_by_this_environment(),
     ):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.errors import ConfigError
+from codec.errors import ConfigError, UserError
 from codec.networks.kept import Kept
 from codec.networks.modes import quick_layout
 
@@ -28,7 +28,7 @@ WEIGHT_STEPS = 1 << 20
 _LARGEST_WEIGHT = 1 << 20
 
 
-class UnusableWeightsError(ValueError):
+class UnusableWeightsError(UserError, ValueError):
     """Weights that no file can be coded with, as where a training went wrong."""
 
 

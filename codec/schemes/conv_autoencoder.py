@@ -85,7 +85,7 @@ class ConvBaseline(LearnedCodec):
         (y,) = y_hat
         if self.shortcut is None:
             return self.decoder(quick_layout(self.bottleneck.with_step(y, quality)))
-        decoded = self.decoder(self.shortcut.seen(self, y, quality))
+        decoded = self.decoder(self.shortcut.seen(self, y, quality)).float()
         return self.shortcut.synthesis(y) + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def by_transform(self, y_hat: list[Tensor]) -> Tensor | None:
@@ -194,7 +194,7 @@ class ConvEnhanced(LearnedCodec):
         image = self.shortcut.synthesis(y)
         for n, tensors in enumerate(beside):
             tensors.append(self.shortcut.seen_beside(self, image, 2**n))
-        decoded = self._up(self.shortcut.seen(self, y, quality), beside)
+        decoded = self._up(self.shortcut.seen(self, y, quality), beside).float()
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def _up(self, h: Tensor | Coded, beside: list[list[Tensor | Coded]]) -> Tensor:

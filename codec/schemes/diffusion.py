@@ -218,7 +218,7 @@ class DiffusionAutoencoder(LearnedCodec):
             y = self.schedule.q_sample(y, t, torch.randn_like(y))
         reach = None if skips or self.shortcut is None else _NORMALISED_REACH
         decoded = self.decoder(seen_by_decoder(self, self.bottleneck.with_step(y, quality), reach), skips)
-        return base + self.share * decoded
+        return base + self.share * decoded.float()
 
     def by_transform(self, y_hats: list[Tensor]) -> Tensor | None:
         if isinstance(self.shortcut, Wavelet):

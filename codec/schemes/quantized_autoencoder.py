@@ -138,7 +138,7 @@ class QuantizedAutoencoder(LearnedCodec):
             return 0.5 + self._up(quick_layout(self.bottleneck.with_step(y, quality)))  # around mid-grey
         image = self.shortcut.synthesis(y)
         seen = self.shortcut.seen(self, y, quality)
-        decoded = self._up(seen, image if self.encoder_name == "none" else None)
+        decoded = self._up(seen, image if self.encoder_name == "none" else None).float()
         return image + self.shortcut.image_share(self.bottleneck, quality) * decoded
 
     def _up(self, h: Tensor | Coded, image: Tensor | None = None) -> Tensor:

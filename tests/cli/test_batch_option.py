@@ -76,7 +76,8 @@ def test_where_a_batch_fails_each_fails_or_not_by_itself(capsys: pytest.CaptureF
     assert (status, out) == (1, "")
     *lines, last = err.splitlines()
     assert [line.split(":")[1] for line in lines] == [f" in/{n}.png" for n in ("0", "1", "1b", "2", "3")]
-    assert sum("the latent holds nan" in line for line in lines) == 4
+    # By bytes the weights are refused, by floats what they give.
+    assert sum("the latent holds nan" in line or "they are not usable" in line for line in lines) == 4
     assert last == "codec: 5 of 5 files failed"
 
 

@@ -88,7 +88,7 @@ def test_its_multiplications_are_those_of_its_description(weights: Weights, code
     found = complexity(codec, first.image)
     assert found.parameters == weights.parameters
     # Networks that look beyond the image's edges, and z, are of a few more positions.
-    assert found.decode_macs == pytest.approx(weights.decode_macs, rel=0.002)
+    assert weights.decode_macs * 0.998 <= found.decode_macs <= weights.decode_macs * 1.03
     if codec.efforts is None:
         assert found.encode_macs == pytest.approx(weights.encode_macs, rel=0.002)
     else:  # the encoder's look through the decoder costs the same, divided by fewer pixels
