@@ -7,6 +7,7 @@ length in bytes, 4 bytes big-endian; most images need one chunk and pay nothing.
 
 import functools
 import hashlib
+import logging
 import os
 import struct
 import sys
@@ -47,6 +48,8 @@ NUMPY = Coder(numpy_coder.encode, numpy_coder.decode)
 @functools.cache
 def torchac_coder() -> Coder:
     """torchac; the first import in an environment compiles it. Raises what that raises without a compiler."""
+    # That there is a CUDA compiler but no GPU is nothing to a coder.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     with (
         _ONE_AT_A_TIME,  # what follows changes the process's outputs and environment
         _narrated_briefly("compiling torchac's arithmetic coder, once in this environment (about 20 s) ..."),
