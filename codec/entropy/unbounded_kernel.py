@@ -9,7 +9,7 @@ import numpy as np
 
 from codec.entropy.compiled import compiled, inlined
 
-LIMIT = 1 << 30
+LIMIT = 1 << 30  # as codec.entropy.unbounded has it
 ENDED, TOO_LARGE = -1, -2
 
 _ALL, _HALF, _QUARTER = (1 << 32) - 1, 1 << 31, 1 << 30
