@@ -5,7 +5,7 @@ from pathlib import Path
 
 from codec.checks import check_fraction
 from codec.data.image_list import SUFFIXES, list_images, printable
-from codec.data.source import SourceError, check_folder, hold_out
+from codec.data.source import SourceError, check_folder, hold_out, named
 from codec.errors import number_of
 
 
@@ -34,7 +34,7 @@ class FolderSource:
         images = _images("root", self.root)
         if not self.test_fraction:
             return images
-        kept, held = hold_out(images, self.test_fraction, self.seed)
+        kept, held = hold_out(named(images), self.test_fraction, self.seed)
         chosen = kept if split == "train" else held
         if not chosen:
             there = number_of(len(images), "image")

@@ -1,6 +1,6 @@
 """ImageDataModule: training crops, validation images and test images, each from a source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from codec.data.dataset import (
     distributed_rank,
 )
 from codec.data.image_file import ImageFileError
-from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads, relative_names
+from codec.data.several import named_images
+from codec.data.source import ImageSource, SourceError, hold_out, map_in_threads
 from codec.errors import ArgumentError, ConfigError, number_of
 
 Result = TypeVar("Result")
@@ -133,8 +134,8 @@ class ImageDataModule(LightningDataModule):
         if self.train_set is None and (stage in ("fit", "validate") or (stage is None and self.sources["train"])):
             self._setup_fit(unreadable)
         if self.test_set is None and (stage in ("test", "predict") or (stage is None and self.sources["test"])):
-            paths = self._paths("test", "test")[: self.limit]
-            self.test_set = self._whole_images("test", paths, unreadable)
+            names = self._images("test", "test")
+            self.test_set = self._whole_images("test", list(names)[: self.limit], names, unreadable)
         if unreadable:
             listing = "\n  ".join(map(str, unreadable))
             rank_zero_warn(f"left out, as unreadable: {number_of(len(unreadable), 'file')}\n  {listing}")
@@ -170,11 +171,13 @@ class ImageDataModule(LightningDataModule):
         return DataLoader(images, batch_size=None, sampler=indices, num_workers=self.num_workers)
 
     def _setup_fit(self, unreadable: list[ImageFileError]) -> None:
-        paths = self._paths("train", "train")
+        names = self._images("train", "train")
         # Headers only: a training set may be large. What else is wrong with a file is found when it is decoded.
-        sizes = _readable("train", paths, self.reader.size, unreadable)
+        sizes = _readable("train", list(names), self.reader.size, unreadable)
         if self.sources["val"] is None:
-            train_paths, val_paths = hold_out(list(sizes), self.val_fraction, self.split_seed)
+            train_paths, val_paths = hold_out(
+                {path: names[path] for path in sizes}, self.val_fraction, self.split_seed
+            )
             if not train_paths or not val_paths:
                 raise ConfigError(
                     "data.val_fraction",
@@ -183,7 +186,8 @@ class ImageDataModule(LightningDataModule):
                     f"to train and {len(val_paths)} to validate on: each needs one: change it or set data.val",
                 )
         else:
-            train_paths, val_paths = list(sizes), self._paths("val", "test")
+            names = self._images("val", "test")
+            train_paths, val_paths = list(sizes), list(names)
         train_paths, val_paths = train_paths[: self.limit], val_paths[: self.limit]
         _check_crop("crop_size", self.crop_size, {path: sizes[path] for path in train_paths})
         shapes = {sizes[path] for path in train_paths}
@@ -199,7 +203,7 @@ class ImageDataModule(LightningDataModule):
         if self.cache:
             decoded = _readable("train", train_paths, self.reader.read, unreadable)
             train_paths, images = list(decoded), list(decoded.values())
-        self.val_set = self._whole_images("val", val_paths, unreadable)
+        self.val_set = self._whole_images("val", val_paths, names, unreadable)
         self.train_set = TrainingCrops(
             train_paths,
             self.reader,
@@ -212,13 +216,14 @@ class ImageDataModule(LightningDataModule):
             None if self.codings is None else KeptCodings(self.coding, self.codings, self.codings_folder),
         )
 
-    def _whole_images(self, role: str, paths: list[Path], unreadable: list[ImageFileError]) -> WholeImages:
+    def _whole_images(
+        self, role: str, paths: list[Path], names: Mapping[Path, str], unreadable: list[ImageFileError]
+    ) -> WholeImages:
         # Decoded once even if not kept, so that no file spoils a validation or a test that is under way.
         decode = self.reader.read if self.cache else lambda path: self.reader.read(path).shape[1:]
         decoded = _readable(role, paths, decode, unreadable)
         sizes = {path: tuple(image.shape[1:]) if self.cache else image for path, image in decoded.items()}
         _check_crop("eval_crop", self.eval_crop, sizes)
-        names = dict(zip(paths, relative_names(paths), strict=True))
         return WholeImages(
             list(decoded),
             [names[path] for path in decoded],
@@ -227,14 +232,14 @@ class ImageDataModule(LightningDataModule):
             list(decoded.values()) if self.cache else None,
         )
 
-    def _paths(self, role: str, split: str) -> list[Path]:
+    def _images(self, role: str, split: str) -> dict[Path, str]:
         source = self.sources[role]
         if source is None:
             raise ConfigError(f"data.{role}", None, f"this data has no {role} images: choose another data=...")
-        paths = _named(role, lambda: source.images(split))
-        if not paths:
+        images = _named(role, lambda: named_images(source, split))
+        if not images:
             raise ConfigError(f"data.{role}", f"its source gives no {split} image")
-        return paths
+        return images
 
     def _check_overlap(self) -> None:
         if self.train_set is None or self.test_set is None:

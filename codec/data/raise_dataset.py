@@ -22,6 +22,7 @@ from codec.data.source import (
     check_folder,
     hold_out,
     map_in_threads,
+    named,
     shuffled,
 )
 from codec.errors import ArgumentError, number_of
@@ -100,7 +101,7 @@ class RaiseSource:
             )
         if not self.test_fraction:
             return paths
-        return hold_out(paths, self.test_fraction, self.seed)[split == "test"]
+        return hold_out(named(paths), self.test_fraction, self.seed)[split == "test"]
 
     def _rows(self) -> list[dict[str, str]]:
         """The chosen rows of the list, in its order."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from codec.data.source import ImageSource, SourceError
+from codec.data.source import ImageSource, SourceError, named
 from codec.errors import ArgumentError
 
 Result = TypeVar("Result")
@@ -22,13 +22,23 @@ class SeveralSources:
         self._each(lambda source: source.prepare())
 
     def images(self, split: str) -> list[Path]:
-        return [path for paths in self._each(lambda source: source.images(split)) for path in paths]
+        return list(self.named_images(split))
 
-    def _each(self, function: Callable[[ImageSource], Result]) -> list[Result]:
-        results = []
+    def named_images(self, split: str) -> dict[Path, str]:
+        """The images and their names: that of their source, and what they are called in it."""
+        each = self._each(lambda source: named(source.images(split)))
+        return {path: f"{source}/{name}" for source, names in each.items() for path, name in names.items()}
+
+    def _each(self, function: Callable[[ImageSource], Result]) -> dict[str, Result]:
+        results = {}
         for name, source in self.sources.items():
             try:
-                results.append(function(source))
+                results[name] = function(source)
             except SourceError as error:
                 raise error.below(f"sources.{name}") from error
         return results
+
+
+def named_images(source: ImageSource, split: str) -> dict[Path, str]:
+    """What `source.images` gives, and the images' names, which do not depend on where their folders lie."""
+    return source.named_images(split) if isinstance(source, SeveralSources) else named(source.images(split))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -48,15 +48,19 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
 
 
-def hold_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Splits `paths` into (kept, held out), the second of round(fraction · N) images, each in the given order.
+def hold_out(names: Mapping[Path, str], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """Splits named paths into (kept, held out), the second of round(fraction · N) images, each in the given order.
 
-    Which ones is a function of the seed and the paths relative to their common folder.
+    Which ones is a function of the seed and the names.
     """
-    by_name = dict(zip(relative_names(paths), paths, strict=True))
-    held = set(shuffled(by_name, seed)[: round(fraction * len(by_name))])
-    kept = [path for name, path in by_name.items() if name not in held]
-    return kept, [path for name, path in by_name.items() if name in held]
+    held = set(shuffled(names.values(), seed)[: round(fraction * len(names))])
+    kept = [path for path, name in names.items() if name not in held]
+    return kept, [path for path, name in names.items() if name in held]
+
+
+def named(paths: Sequence[Path]) -> dict[Path, str]:
+    """Each path, in this order, and its name of `relative_names`."""
+    return dict(zip(paths, relative_names(paths), strict=True))
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:

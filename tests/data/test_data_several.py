@@ -8,12 +8,13 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from codec.data.folder import FolderSource
+from codec.data.module import ImageDataModule
 from codec.data.several import SeveralSources
 from codec.data.source import SourceError, relative_names
 
 
 def folder(path: Path, count: int) -> Path:
-    path.mkdir()
+    path.mkdir(parents=True)
     for n in range(count):
         Image.new("RGB", (16, 16)).save(path / f"{n}.png")
     return path
@@ -35,6 +36,20 @@ def test_one_may_have_a_relative_root_and_one_an_absolute(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path / "here")
     paths = [folder(Path("../a"), 2) / "0.png", folder(tmp_path / "b", 2) / "0.png"]
     assert relative_names(paths) == ["a/0.png", "b/0.png"]
+
+
+def test_what_is_held_out_does_not_depend_on_where_each_lies(tmp_path: Path) -> None:
+    held = []
+    for mine, theirs in (("a/mine", "a/theirs"), ("mine", "far/away/pictures")):
+        roots = {"b": folder(tmp_path / mine, 20), "a": folder(tmp_path / theirs, 20)}
+        several = SeveralSources({name: FolderSource(root) for name, root in roots.items()})
+        data = ImageDataModule(train=several, test=None, val_fraction=0.3, crop_size=16)
+        data.setup("fit")
+        held.append(data.val_set.names)
+        assert [roots[name.split("/")[0]] for name in data.val_set.names] == [p.parent for p in data.val_set.paths]
+    assert len(held[0]) == 12
+    assert held[0] == held[1]
+    assert {name.split("/")[0] for name in held[0]} == {"a", "b"}
 
 
 def test_a_fault_names_the_source(tmp_path: Path) -> None:

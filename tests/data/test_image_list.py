@@ -10,7 +10,7 @@ import torch
 from codec.data.folder import FolderSource
 from codec.data.image_file import ImageFileError, read_image, write_image
 from codec.data.image_list import list_images, printable
-from codec.data.source import SourceError, hold_out, relative_names
+from codec.data.source import SourceError, hold_out, named, relative_names
 
 
 def touch(folder, *names):
@@ -105,7 +105,7 @@ def test_names_that_are_not_utf_8_are_listed_read_split_and_shown(latin):
         name: int(read_image(path).max()) for name, path in zip(names, paths, strict=True) if "x" not in name[:2]
     }
     assert levels == {r"caf\xe9.png": 10, r"caf\xe8.png": 20, "plain.png": 30}
-    kept, held = hold_out(paths, 0.5, seed=0)
+    kept, held = hold_out(named(paths), 0.5, seed=0)
     assert sorted(kept + held) == sorted(paths)
     assert len(FolderSource(str(latin), test_fraction=0.5).images("test")) == 2
 
