@@ -18,6 +18,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from codec import pillow_plugin  # noqa: F401 - Pillow knows our files from here on
-from codec.api import decode, load, models, open, register
+from codec.api import Codec, CodedImage, decode, load, models, open, register
 
-__all__ = ["decode", "load", "models", "open", "register"]
+__all__ = ["Codec", "CodedImage", "decode", "load", "models", "open", "register"]

@@ -1,12 +1,13 @@
 """Codecs from configs and from checkpoints, which may come from strangers: nothing in them is executed.
 
 A checkpoint is read with `weights_only=True` or is a safetensors file, and its model config may name only classes
-of this package that are codecs or neural network modules.
+that are codecs or neural network modules, of this package or of modules that the environment names.
 """
 
 import functools
 import importlib
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -37,13 +38,16 @@ from codec.pretrained import Weights, choose
 
 # Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
 _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
+# Beside them, modules or packages of the user's own, a comma between two.
+_OWN_MODULES = "QUINTET_MODULES"
 _LONGEST_REASON = 300  # characters
 
 
 def build_codec(model_config: dict[str, Any]) -> ImageCodec:
     """The codec a resolved model config describes (plain containers, `_target_` and arguments).
 
-    Raises CheckpointError if a `_target_` is not a codec or module class of the package `codec`.
+    Raises CheckpointError if a `_target_` is not a codec or module class of the package `codec`, or of a module
+    that the environment variable QUINTET_MODULES names.
     """
     _check_targets(model_config)
     codec = _built(model_config)
@@ -230,21 +234,24 @@ def _check_targets(node: Any) -> None:
 
 def _check_target(target: Any) -> None:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    own = tuple(f"{module.strip()}." for module in os.environ.get(_OWN_MODULES, "").split(",") if module.strip())
     found = None
-    if f"{module}.".startswith(_OF_MODELS):
+    if f"{module}.".startswith(_OF_MODELS + own):
         try:
             found = getattr(importlib.import_module(module), name, None)
-        except ImportError:
-            found = None
+        except ImportError as error:
+            if f"{module}.".startswith(own):
+                raise CheckpointError(f"_target_={target!r}: {error} (PYTHONPATH names its folder)") from error
         if found is None:
             raise CheckpointError(f"_target_={target!r}: this program has no such class")
     if not (
         isinstance(found, type)
         and issubclass(found, nn.Module | ImageCodec)
-        and found.__module__.startswith("codec.")
+        and f"{found.__module__}.".startswith(("codec.", *own))
     ):
         raise CheckpointError(
-            f"_target_={target!r}: only codecs and neural modules of the package codec are allowed"
+            f"_target_={target!r}: only codecs and neural modules of the package codec are allowed, "
+            f"and of modules of your own that {_OWN_MODULES} names"
         )
 
 

@@ -14,7 +14,7 @@ from codec.checks import check_names
 from codec.data.image_file import NamedImage
 from codec.entropy import EntropyBottleneck
 from codec.entropy.tables import CodingTables
-from codec.errors import ArgumentError, did_you_mean
+from codec.errors import ArgumentError, ConfigError, did_you_mean
 from codec.losses import RateDistortionLoss
 from codec.measure import Row, measure, warm_up
 from codec.metrics import image_quality, mean_of_rows
@@ -107,6 +107,8 @@ class RateDistortionModule(LightningModule):
         return self
 
     def configure_optimizers(self) -> dict[str, Any]:
+        if self._optimizer is None:
+            raise ConfigError("a codec learns after prepare_training(loss, optimizer): call it before Trainer.fit")
         priors = [p for module in self.modules() if isinstance(module, CodingTables) for p in module.parameters()]
         others = [p for p in self.parameters() if not any(p is prior for prior in priors)]
         optimizer = self._optimizer([{"params": others}, {"params": priors}])

@@ -7,7 +7,7 @@ from pathlib import Path
 from codec.training.results import read_results
 from experiments.points import POINTS, Point, curves_of, read_points
 from experiments.published import DATASET, IMAGES, read_published
-from experiments.run_folders import find_runs
+from experiments.run_folders import find_runs, warn_of_other_images
 
 Curves = dict[str, list[Point]]
 
@@ -67,18 +67,19 @@ def read_chosen(options: argparse.Namespace) -> tuple[Curves, Curves]:
 def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
     """`NAME=FOLDER,FOLDER…` → `{NAME: results}`, each curve's results by rising bpp.
 
-    Raises ValueError where a folder holds no results.json, or two curves have one name.
+    Says so where they are not of the same images. Raises ValueError where a folder holds no results.json, or two
+    curves have one name.
     """
-    curves = {}
+    folders: dict[str, list[Path]] = {}
     for text in texts:
         name, _, patterns = text.rpartition("=")
-        if not name or name in curves:
+        if not name or name in folders:
             raise ValueError(f"{text}: every curve has a name of its own; give NAME=runs/a,runs/b")
-        points = curves[name] = []
-        for pattern in patterns.split(","):
-            try:
-                points += [read_results(folder / "results.json") for folder in find_runs(pattern)]
-            except ValueError as error:
-                raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
-        points.sort(key=lambda point: point["bpp"])
-    return curves
+        try:
+            folders[name] = [folder for pattern in patterns.split(",") for folder in find_runs(pattern)]
+        except ValueError as error:
+            raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
+    if folders:
+        warn_of_other_images(folders, "points")
+    points = {name: [read_results(folder / "results.json") for folder in of] for name, of in folders.items()}
+    return {name: sorted(of, key=lambda point: point["bpp"]) for name, of in points.items()}

@@ -1,7 +1,9 @@
 """Run folders as a command line names them."""
 
+import csv
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from codec.run_names import paths_called, without_hash
@@ -24,3 +26,30 @@ def named(folders: Iterable[Path]) -> dict[str, Path]:
     short = {folder: without_hash(folder.resolve().name) for folder in folders}
     counts = Counter(short.values())
     return {short[folder] if counts[short[folder]] == 1 else str(folder): folder for folder in folders}
+
+
+def image_rows(folder: Path) -> list[dict[str, str]]:
+    """What a finished run's folder holds of each image, as texts."""
+    with (folder / "per_image.csv").open(encoding="utf-8", newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def warn_of_other_images(runs: Mapping[str, Sequence[Path]], compared: str) -> None:
+    """Says which of `runs`, finished ones by name, are not of the first one's images: `compared` do not compare.
+
+    Images are told apart by name; where a folder does not tell them, nothing is said of it.
+    """
+    images = {name: {_image_names(folder) for folder in of} - {None} for name, of in runs.items()}
+    (first, wanted), *others = images.items()
+    if len(wanted) > 1:
+        print(f"{first} is of different images: its {compared} do not compare", file=sys.stderr)
+    for name, found in others:
+        if found and wanted and found != wanted:
+            said = f"{name} and {first} are not of the same images"
+            print(f"{said}: their {compared} do not compare", file=sys.stderr)
+
+
+def _image_names(folder: Path) -> frozenset[str] | None:
+    if not (folder / "per_image.csv").is_file():
+        return None
+    return frozenset(row["name"] for row in image_rows(folder))

@@ -149,6 +149,29 @@ def test_a_sixth_scheme_costs_the_two_files_of_its_page(checkout: Path) -> None:
     assert re.search(r"\d{2,} passed", done.stdout)
 
 
+def test_a_scheme_outside_the_package_is_trained_and_codes_as_its_page_says(checkout: Path) -> None:
+    page = ROOT / "docs/how-to/scheme.md"
+    (code,), (config,) = blocks(page, "python"), blocks(page, "yaml")
+    lines = re.search(r"^export (.*)\npython (train.py .*)\ncodec (compress .*)", page.read_text(), re.MULTILINE)
+    names, train, compress = (shlex.split(line) for line in lines.groups())
+    told = dict(name.split("=") for name in names)
+    told["PYTHONPATH"] += f":{checkout}"
+    for path, text in (("tiny.py", code), ("conf/model/tiny.yaml", config.replace("codec.schemes.", ""))):
+        (checkout / "mine" / path).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / "mine" / path).write_text(text)
+    train += ["name=tiny_bsd300", "data.limit=3", "strategy=cpu", *shlex.split(QUICK)]
+    for missing, fault in (("PYTHONPATH", "PYTHONPATH names"), ("QUINTET_MODULES", "QUINTET_MODULES names")):
+        less = {**told, missing: str(checkout) if missing == "PYTHONPATH" else ""}
+        refused = run_python(*train, cwd=checkout, check=False, **less)
+        assert refused.returncode == 2
+        assert re.fullmatch(r"error: .*\n", refused.stderr)
+        assert fault in refused.stderr
+    run_python(*train, cwd=checkout, **told)
+    for arguments in (compress, ["decompress", "photo.qnt", "a.png", "--checkpoint", "runs/tiny_bsd300"]):
+        run_python("-m", "codec.cli", *arguments, cwd=checkout, **told)
+    assert (checkout / "a.png").is_file()
+
+
 def test_a_fifth_prior_costs_the_two_files_of_its_page(checkout: Path) -> None:
     page = ROOT / "docs/how-to/prior.md"
     (code,), (config,) = blocks(page, "python"), blocks(page, "yaml")

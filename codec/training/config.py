@@ -20,6 +20,8 @@ from codec.training.faults import USER_ERRORS, cause_of, faults_in, lines_of
 if TYPE_CHECKING:
     from codec.image_codec import ImageCodec
 
+NOT_FOUND = "there is no such thing to import: PYTHONPATH names the folders of modules of your own"
+
 
 class Builder:
     """Instantiates parts of a config one after the other and collects what is wrong with each.
@@ -160,7 +162,7 @@ def _located(key: str, target: Any) -> Any:
     except pydoc.ErrorDuringImport as error:
         raise ConfigError(f"{key}._target_", target, f"importing it fails: {error.value}") from error
     if found is None:
-        raise ConfigError(f"{key}._target_", target, "there is no such thing to import")
+        raise ConfigError(f"{key}._target_", target, NOT_FOUND)
     return found
 
 

@@ -33,7 +33,7 @@ from codec.data.folder import FolderSource
 from codec.data.source import FETCH, SourceError, check_folder
 from codec.errors import ArgumentError, ConfigError, UserError
 from codec.further_metrics import check_metrics
-from codec.training.config import Builder
+from codec.training.config import NOT_FOUND, Builder
 from codec.training.wandb_names import asked_wandb_mode
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")  # priors compute in float32
@@ -282,7 +282,7 @@ def _not_installed(node: DictConfig, prefix: str = "") -> Iterator[UserError]:
         if isinstance(value, DictConfig):
             yield from _not_installed(value, f"{prefix}{name}.")
         elif name == "_target_" and isinstance(value, str) and find_spec(value.partition(".")[0]) is None:
-            yield ConfigError(f"{prefix}_target_", value, "there is no such thing to import")
+            yield ConfigError(f"{prefix}_target_", value, NOT_FOUND)
 
 
 def _unless_alike(value: Any, default: Any) -> str | None:

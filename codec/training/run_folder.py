@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from codec.checkpoint_files import find_checkpoint
 from codec.errors import CheckpointError, ConfigError
-from codec.pretrained import choose, stem
+from codec.pretrained import choose
 from codec.training.provenance import write_provenance
 from codec.training.results import read_results
 from codec.training.run_state import RunState, lock
@@ -197,11 +197,20 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
             raise error.below("pretrained") from error
     with open_dict(config):
         config.data = _data_of_evaluation(config)
-        if named != ["model"]:
-            measured_on = HydraConfig.get().runtime.choices.get("data") or "its_own_test_images"
-            measured = Path(config.run).stem if config.run is not None else stem(config.pretrained, config.quality)
-            config.name = config.name or f"{measured}_on_{measured_on}"
+        config.name = config.name or _name_of_evaluation(config)
     return RunFolder.of(config)
+
+
+def _name_of_evaluation(config: DictConfig) -> str:
+    """What is measured, at which rate where that was asked for, and on what."""
+    model, quality = config.get("model"), config.quality
+    if model is not None:
+        measured, quality = "_".join(choices("model")) or model._target_.rpartition(".")[2], model.get("quality")
+    else:
+        measured = Path(config.run).stem if config.run is not None else config.pretrained
+    rates = {"q": quality, "ratio": None if model is None else model.get("ratio"), "bpp": config.target_bpp}
+    at = "".join(f"-{kind}{rate}" for kind, rate in rates.items() if rate is not None)
+    return f"{measured}{at}_on_{'_'.join(choices('data')) or 'its_own_test_images'}"
 
 
 def choices(*groups: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Quality over bpp of measured codecs, as a figure and an SVG beside it.
 
-python -m experiments.plots.curves JPEG='runs/jpeg_q*' ours=runs/a,runs/b --out docs/curves.png
+python -m experiments.plots.curves JPEG='runs/jpeg-q*' ours=runs/a,runs/b --out docs/curves.png
 python -m experiments.plots.curves --data kodak --codecs jpeg,webp,diffusion_wavelet --out docs/kodak.png
 python -m experiments.plots.curves --data kodak --published vtm,elic2022 --log --out docs/kodak.png
 """

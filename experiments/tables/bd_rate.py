@@ -1,6 +1,6 @@
 """How much rate a codec saves at equal quality, and how much quality it wins at equal rate: BD-rate and BD-PSNR.
 
-  python -m experiments.tables.bd_rate JPEG='runs/jpeg_q*' ours=runs/a,runs/b,runs/c,runs/d
+  python -m experiments.tables.bd_rate JPEG='runs/jpeg-q*' ours=runs/a,runs/b,runs/c,runs/d
   python -m experiments.tables.bd_rate --data kodak --anchor jpeg --codecs jpeg,webp,avif --out docs/bd_rate.md
   python -m experiments.tables.bd_rate --data kodak --anchor jpeg --published vtm,elic2022 --quality ms_ssim_db
 

@@ -1,6 +1,6 @@
 """The means of finished evaluations as a table, and their images' values joined in one CSV.
 
-  python -m experiments.tables.means runs/jpeg_q50_kodak runs/mine_on_kodak
+  python -m experiments.tables.means runs/jpeg-q50_on_kodak runs/mine_on_kodak
   python -m experiments.tables.means 'runs/*_on_kodak' --out docs/kodak.md
 
 The first prints the table in Markdown; with --out x.md it goes there, the same as x.csv, and the images' values to
@@ -9,12 +9,11 @@ x_per_image.csv: a line for every image and codec.
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from codec.training.results import COLUMNS, read_results, shown
-from experiments.run_folders import find_runs, named
+from experiments.run_folders import find_runs, image_rows, named, warn_of_other_images
 
 Means = dict[str, dict[str, float]]
 
@@ -46,7 +45,7 @@ def write_means(runs: dict[str, Path], out: Path) -> list[Path]:
     rows = [
         {"image": row.pop("name"), "codec": codec, **row}
         for codec, folder in runs.items()
-        for row in _images(folder)
+        for row in image_rows(folder)
     ]
     _write_csv(joined, sorted(rows, key=lambda row: row["image"]))  # stable: codecs stay in their order
     return [out, table, joined]
@@ -70,20 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = named(folder for run in options.runs for folder in find_runs(run))
     except ValueError as error:
         parser.error(f"{error}: give the folders of finished runs of train.py or evaluate.py")
-    images = {codec: {row["name"] for row in _images(folder)} for codec, folder in runs.items()}
-    first, *others = images
-    for codec in others:
-        if images[codec] != images[first]:
-            print(f"{codec} and {first} are not of the same images: their means do not compare", file=sys.stderr)
+    warn_of_other_images({codec: [folder] for codec, folder in runs.items()}, "means")
     if options.out:
         print(*write_means(runs, options.out), sep="\n")
     else:
         print(markdown({codec: read_results(folder / "results.json") for codec, folder in runs.items()}))
-
-
-def _images(folder: Path) -> list[dict[str, str]]:
-    with (folder / "per_image.csv").open(encoding="utf-8", newline="") as rows:
-        return list(csv.DictReader(rows))
 
 
 def _write_csv(file: Path, rows: list[dict]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from codec.checkpoint import save_weights
 from codec.data.image_file import read_image, write_image
 from codec.training.results import write_results
+from experiments.curve_options import read_curves
 from experiments.plots import losses, over_epochs, pictures
 from experiments.plots.comparison import coded, difference
 from experiments.plots.losses import Logged, read_losses
@@ -150,6 +151,19 @@ def test_loss_curves_are_drawn_of_several_runs(tmp_path: Path, monkeypatch, caps
     assert "no metrics/version_*/metrics.csv in runs/c" in refused(losses, ["runs/c", "--out", "z.png"], capsys)
     assert "empty has logged no loss yet" in refused(losses, ["runs/empty", "--out", "z.png"], capsys)
     assert "zero has losses of 0" in refused(losses, ["runs/zero", "--log", "--out", "z.png"], capsys)
+
+
+def test_curves_of_other_images_are_told(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, images in (("a", "xy"), ("b", "xy"), ("c", "xz"), ("d", "xy")):
+        rows = [{"name": image, "bpp": 0.5, "mse": 0.001, "psnr": 30.0} for image in images]
+        write_results(tmp_path / "runs" / folder, rows, {})
+    assert list(read_curves(["A=runs/a,runs/b", "D=runs/d"])) == ["A", "D"]
+    assert capsys.readouterr().err == ""
+    read_curves(["A=runs/a,runs/b", "C=runs/c", "D=runs/d"])
+    assert capsys.readouterr().err == "C and A are not of the same images: their points do not compare\n"
+    read_curves(["A=runs/a,runs/c"])
+    assert capsys.readouterr().err == "A is of different images: its points do not compare\n"
 
 
 def test_means_are_written_with_every_image_of_every_codec(tmp_path: Path, monkeypatch, capsys) -> None:

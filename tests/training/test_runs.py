@@ -13,10 +13,11 @@ from conftest import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from codec.run_names import without_hash
 from codec.training import provenance
 from codec.training.config import ConfigError
 from codec.training.provenance import commit
-from codec.training.run_folder import RunFolder, choices
+from codec.training.run_folder import RunFolder, choices, folder_of
 
 
 def folder(*overrides: str, name: str = "a", config_name: str = "train") -> Path:
@@ -130,6 +131,24 @@ def test_an_evaluation_is_not_moved_by_what_it_keeps() -> None:
 def test_without_a_name_the_choices_are_the_name(hydra_job) -> None:
     hydra_job(model="conv_baseline", data="samples", quantization="6bit", loss="mse", experiment=None)
     assert folder(name="null").name.startswith("conv_baseline_samples_6bit_mse-")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["model=jpeg", "model.quality=20", "data=samples"], "jpeg-q20_on_samples"),
+        (["model=jpeg2000", "data=samples"], "jpeg2000-ratio24_on_samples"),
+        (["model=png", "data=samples"], "png_on_samples"),
+        (["pretrained=diffusion_wavelet", "quality=30.5", "data=samples"], "diffusion_wavelet-q30.5_on_samples"),
+        (["pretrained=conv_baseline", "data=samples"], "conv_baseline_on_samples"),
+        (["run=runs/mine-01234567", "target_bpp=0.5", "data=samples"], "mine-01234567-bpp0.5_on_samples"),
+    ],
+)
+def test_an_evaluation_s_name_tells_the_rate_that_was_asked_for(
+    overrides: list[str], name: str, hydra_job: Callable[..., None]
+) -> None:
+    hydra_job(**dict(option.split("=") for option in overrides if option.startswith(("model=", "data="))))
+    assert without_hash(folder_of(composed("evaluate", overrides)).path.name) == name
 
 
 @pytest.mark.parametrize("name", ["a b", "../a", "a/b", "'ä/'", "'a\nb'", "'a;b'", "'*'", "'a\\b'"])

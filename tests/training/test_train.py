@@ -155,7 +155,7 @@ def test_evaluate_gives_the_metrics_that_train_gave(trained: Path) -> None:
 
 def test_evaluate_measures_a_standard_codec(tmp_path: Path) -> None:
     run_python(EVALUATE, "model=jpeg", "model.quality=50", "data=samples", cwd=tmp_path)
-    results = json.loads((folder_of(tmp_path / "runs", "jpeg_samples") / "results.json").read_text())
+    results = json.loads((folder_of(tmp_path / "runs", "jpeg-q50_on_samples") / "results.json").read_text())
     assert results["images"] == 3
     assert results["psnr"] > 25
 
