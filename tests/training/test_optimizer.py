@@ -14,6 +14,7 @@ from lightning import Trainer
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader
 
+from codec.errors import ConfigError
 from codec.learned_codec import LearnedCodec
 from codec.losses import RateDistortionLoss
 from codec.training.progress import Bar, Lines, progress
@@ -89,3 +90,9 @@ def batches() -> DataLoader:
 def quiet() -> dict:
     names = ("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary")
     return {"max_epochs": 1, "log_every_n_steps": 1, **dict.fromkeys(names, False)}
+
+
+def test_a_codec_that_was_not_prepared_says_so_in_a_line() -> None:
+    codec = make_codec("conv_baseline")
+    with pytest.raises(ConfigError, match=r"prepare_training\(loss, optimizer\): call it before Trainer\.fit$"):
+        codec.configure_optimizers()
