@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from codec.pretrained import Weights, choose
 
 # Where codecs and their parts are: of what a stranger names, no other module is so much as imported.
 _OF_MODELS = ("codec.schemes.", "codec.entropy.", "codec.networks.", "codec.baselines.")
-# Beside them, modules or packages of the user's own, a comma between two.
+# Beside them, modules of the user's own, a comma between two.
 _OWN_MODULES = "QUINTET_MODULES"
 _LONGEST_REASON = 300  # characters
 
@@ -234,25 +235,36 @@ def _check_targets(node: Any) -> None:
 
 def _check_target(target: Any) -> None:
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    own = tuple(f"{module.strip()}." for module in os.environ.get(_OWN_MODULES, "").split(",") if module.strip())
+    own = [module.strip() for module in os.environ.get(_OWN_MODULES, "").split(",")]
     found = None
-    if f"{module}.".startswith(_OF_MODELS + own):
-        try:
+    if module and module in own:
+        found = _of_own(target, module, name)
+    elif f"{module}.".startswith(_OF_MODELS):
+        with suppress(ImportError):
             found = getattr(importlib.import_module(module), name, None)
-        except ImportError as error:
-            if f"{module}.".startswith(own):
-                raise CheckpointError(f"_target_={target!r}: {error} (PYTHONPATH names its folder)") from error
         if found is None:
             raise CheckpointError(f"_target_={target!r}: this program has no such class")
     if not (
         isinstance(found, type)
         and issubclass(found, nn.Module | ImageCodec)
-        and f"{found.__module__}.".startswith(("codec.", *own))
+        and f"{found.__module__}.".startswith(("codec.", f"{module}."))
     ):
         raise CheckpointError(
             f"_target_={target!r}: only codecs and neural modules of the package codec are allowed, "
             f"and of modules of your own that {_OWN_MODULES} names"
         )
+
+
+def _of_own(target: str, module: str, name: str) -> Any:
+    """What of a module of the user's own has this name."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        hint = ": PYTHONPATH names the folder that it lies in" if missing else ""
+        raise CheckpointError(f"_target_={target!r}: {error}{hint}") from error
+    except Exception as error:  # whatever the user's code raises
+        raise CheckpointError(f"_target_={target!r}: importing it fails: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

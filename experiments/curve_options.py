@@ -71,15 +71,15 @@ def read_curves(texts: Sequence[str]) -> dict[str, list[Point]]:
     curves have one name.
     """
     folders: dict[str, list[Path]] = {}
+    read: dict[str, list[Point]] = {}
     for text in texts:
         name, _, patterns = text.rpartition("=")
         if not name or name in folders:
             raise ValueError(f"{text}: every curve has a name of its own; give NAME=runs/a,runs/b")
         try:
             folders[name] = [folder for pattern in patterns.split(",") for folder in find_runs(pattern)]
+            read[name] = [read_results(folder / "results.json") for folder in folders[name]]
         except ValueError as error:
             raise ValueError(f"{text}: {error}; give NAME=runs/a,runs/b") from error
-    if folders:
-        warn_of_other_images(folders, "points")
-    points = {name: [read_results(folder / "results.json") for folder in of] for name, of in folders.items()}
-    return {name: sorted(of, key=lambda point: point["bpp"]) for name, of in points.items()}
+    warn_of_other_images(folders, "points")
+    return {name: sorted(points, key=lambda point: point["bpp"]) for name, points in read.items()}

@@ -35,16 +35,18 @@ def image_rows(folder: Path) -> list[dict[str, str]]:
 
 
 def warn_of_other_images(runs: Mapping[str, Sequence[Path]], compared: str) -> None:
-    """Says which of `runs`, finished ones by name, are not of the first one's images: `compared` do not compare.
+    """Says which of `runs`, finished ones by name, are not of the same images: their `compared` do not compare.
 
     Images are told apart by name; where a folder does not tell them, nothing is said of it.
     """
     images = {name: {_image_names(folder) for folder in of} - {None} for name, of in runs.items()}
-    (first, wanted), *others = images.items()
-    if len(wanted) > 1:
-        print(f"{first} is of different images: its {compared} do not compare", file=sys.stderr)
-    for name, found in others:
-        if found and wanted and found != wanted:
+    first = None
+    for name, found in images.items():
+        if len(found) > 1:
+            print(f"{name} is of different images: its {compared} do not compare", file=sys.stderr)
+        elif found and first is None:
+            first = name
+        elif found and found != images[first]:
             said = f"{name} and {first} are not of the same images"
             print(f"{said}: their {compared} do not compare", file=sys.stderr)
 

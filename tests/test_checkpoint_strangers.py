@@ -307,3 +307,28 @@ def test_a_foreign_target_in_a_safetensors_file_is_not_called(codec, path, tmp_p
     save_file(codec.state_dict(), path, metadata={"model_config": json.dumps(evil)})
     refusal(path)
     assert not witness.exists()
+
+
+def test_of_own_modules_only_those_named_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (
+        ("mine/__init__.py", "from torch.nn import Identity\nfrom mine.parts import Part"),
+        ("mine/parts.py", "from torch import nn\nclass Part(nn.Identity): pass"),
+        ("mine/other.py", "raise SystemExit('imported')"),
+        ("broken.py", "1 / 0"),
+        ("needs.py", "import not_installed"),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("QUINTET_MODULES", "mine, broken,needs,nowhere")
+    assert type(build_codec({"_target_": "mine.Part"})).__name__ == "Part"
+    for target, fault in (
+        ("mine.other.Thing", "only codecs and neural modules"),
+        ("mine.Identity", "only codecs and neural modules"),
+        ("mine.Nothing", "importing it fails: AttributeError: module 'mine' has no attribute 'Nothing'"),
+        ("broken.Thing", "importing it fails: ZeroDivisionError: division by zero$"),
+        ("needs.Thing", "No module named 'not_installed'$"),
+        ("nowhere.Thing", "No module named 'nowhere': PYTHONPATH names"),
+    ):
+        with pytest.raises(CheckpointError, match=fault):
+            build_codec({"_target_": target})

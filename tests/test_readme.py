@@ -159,7 +159,7 @@ def test_a_scheme_outside_the_package_is_trained_and_codes_as_its_page_says(chec
     for path, text in (("tiny.py", code), ("conf/model/tiny.yaml", config.replace("codec.schemes.", ""))):
         (checkout / "mine" / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / "mine" / path).write_text(text)
-    train += ["name=tiny_bsd300", "data.limit=3", "strategy=cpu", *shlex.split(QUICK)]
+    train += ["data.limit=3", "strategy=cpu", *shlex.split(QUICK)]
     for missing, fault in (("PYTHONPATH", "PYTHONPATH names"), ("QUINTET_MODULES", "QUINTET_MODULES names")):
         less = {**told, missing: str(checkout) if missing == "PYTHONPATH" else ""}
         refused = run_python(*train, cwd=checkout, check=False, **less)
@@ -167,7 +167,7 @@ def test_a_scheme_outside_the_package_is_trained_and_codes_as_its_page_says(chec
         assert re.fullmatch(r"error: .*\n", refused.stderr)
         assert fault in refused.stderr
     run_python(*train, cwd=checkout, **told)
-    for arguments in (compress, ["decompress", "photo.qnt", "a.png", "--checkpoint", "runs/tiny_bsd300"]):
+    for arguments in (compress, ["decompress", "photo.qnt", "a.png", "--checkpoint", "runs/tiny"]):
         run_python("-m", "codec.cli", *arguments, cwd=checkout, **told)
     assert (checkout / "a.png").is_file()
 

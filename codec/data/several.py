@@ -1,5 +1,6 @@
 """Several sources as one: their training images together, their test images together."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -25,9 +26,16 @@ class SeveralSources:
         return list(self.named_images(split))
 
     def named_images(self, split: str) -> dict[Path, str]:
-        """The images and their names: that of their source, and what they are called in it."""
-        each = self._each(lambda source: named(source.images(split)))
-        return {path: f"{source}/{name}" for source, names in each.items() for path, name in names.items()}
+        """The images and their names: that of their source, and what they are called in it.
+
+        One that two sources give is the first one's.
+        """
+        each = self._each(lambda source: named_images(source, split))
+        images: dict[str, tuple[Path, str]] = {}
+        for source, names in each.items():
+            for path, name in names.items():
+                images.setdefault(os.path.normpath(path.absolute()), (path, f"{source}/{name}"))
+        return dict(images.values())
 
     def _each(self, function: Callable[[ImageSource], Result]) -> dict[str, Result]:
         results = {}

@@ -186,7 +186,7 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
         raise ConfigError(
             f"{given} named: name one of them, run=runs/NAME, pretrained=NAME, or model=jpeg and the like"
         )
-    if named == ["model"] and config.model._target_.startswith("codec.schemes."):
+    if named == ["model"] and not config.model._target_.startswith("codec.baselines."):
         raise ConfigError("model", "a learned codec is measured once it is trained: name its run, run=runs/NAME")
     if config.pretrained is not None:
         try:  # now, or a wrong name would be told only after what follows from it
@@ -202,14 +202,20 @@ def evaluation_folder(config: DictConfig) -> RunFolder:
 
 
 def _name_of_evaluation(config: DictConfig) -> str:
-    """What is measured, at which rate where that was asked for, and on what."""
-    model, quality = config.get("model"), config.quality
+    """What is measured, at which rate where that is one of several, and on what."""
+    model, quality, ratio = config.get("model"), config.quality, None
     if model is not None:
-        measured, quality = "_".join(choices("model")) or model._target_.rpartition(".")[2], model.get("quality")
+        measured = "_".join(choices("model")) or model._target_.rpartition(".")[2]
+        # A lossless codec's quality is how hard it tries.
+        quality, ratio = (None, None) if model.get("lossless") else (model.get("quality"), model.get("ratio"))
+    elif config.run is not None:
+        run = Path(config.run)
+        measured = run.stem if run.suffix in (".ckpt", ".safetensors") else run.name
     else:
-        measured = Path(config.run).stem if config.run is not None else config.pretrained
-    rates = {"q": quality, "ratio": None if model is None else model.get("ratio"), "bpp": config.target_bpp}
-    at = "".join(f"-{kind}{rate}" for kind, rate in rates.items() if rate is not None)
+        measured = config.pretrained
+    rates = {"q": quality, "ratio": ratio} if config.target_bpp is None else {"bpp": config.target_bpp}
+    # What is no number is refused by who checks it.
+    at = "".join(f"-{kind}{rate}" for kind, rate in rates.items() if type(rate) in (int, float))
     return f"{measured}{at}_on_{'_'.join(choices('data')) or 'its_own_test_images'}"
 
 

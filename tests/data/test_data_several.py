@@ -52,6 +52,17 @@ def test_what_is_held_out_does_not_depend_on_where_each_lies(tmp_path: Path) -> 
     assert {name.split("/")[0] for name in held[0]} == {"a", "b"}
 
 
+def test_an_image_of_two_sources_is_the_first_one_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = folder(tmp_path / "a", 4)
+    inner = SeveralSources({"again": FolderSource("a"), "b": FolderSource(folder(tmp_path / "b", 1))})
+    several = SeveralSources({"first": FolderSource(root), "others": inner})
+    assert list(several.named_images("train").values()) == [
+        *(f"first/{n}.png" for n in range(4)),
+        "others/b/0.png",
+    ]
+
+
 def test_a_fault_names_the_source(tmp_path: Path) -> None:
     several = SeveralSources({"mine": FolderSource(tmp_path / "nowhere")})
     with pytest.raises(SourceError, match=r"^sources\.mine\.root=.*nowhere: no such folder"):

@@ -142,6 +142,9 @@ def test_without_a_name_the_choices_are_the_name(hydra_job) -> None:
         (["pretrained=diffusion_wavelet", "quality=30.5", "data=samples"], "diffusion_wavelet-q30.5_on_samples"),
         (["pretrained=conv_baseline", "data=samples"], "conv_baseline_on_samples"),
         (["run=runs/mine-01234567", "target_bpp=0.5", "data=samples"], "mine-01234567-bpp0.5_on_samples"),
+        (["run=runs/lr0.01-01234567", "data=samples"], "lr0.01-01234567_on_samples"),
+        (["model=jpeg", "target_bpp=0.5", "data=samples"], "jpeg-bpp0.5_on_samples"),
+        (["model=webp_lossless", "data=samples"], "webp_lossless_on_samples"),
     ],
 )
 def test_an_evaluation_s_name_tells_the_rate_that_was_asked_for(
