@@ -124,6 +124,6 @@ def test_wrong_arguments_are_named(arguments: tuple, said: str) -> None:
 
 def test_composing_leaves_no_trace_of_hydra() -> None:
     with composed("evaluate", ["model=jpeg", "data=samples"]) as config:
-        assert evaluation_folder(config).path.name.startswith("jpeg_samples")
+        assert evaluation_folder(config).path.name.startswith("jpeg-q50_on_samples")
     with composed("evaluate", ["model=png", "data=samples"]) as config:
-        assert evaluation_folder(config).path.name.startswith("png_samples")
+        assert evaluation_folder(config).path.name.startswith("png_on_samples")

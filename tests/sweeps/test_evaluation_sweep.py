@@ -33,8 +33,8 @@ def test_the_jobs_that_cannot_have_their_device_fail_and_the_others_are_measured
     assert [job.error for job in swept.record.jobs] == [fault, None, fault, None]
     log = Path(swept.record.jobs[2].log).relative_to(swept.folder)
     assert f"job 2 failed: {fault}; log: {log}" in swept.process.stdout.splitlines()
-    for run, name in ((swept.jpeg, "jpeg"), (swept.png, "png")):
-        assert run.name.startswith(f"{name}_samples-")
+    for run, name in ((swept.jpeg, "jpeg-q50"), (swept.png, "png")):
+        assert run.name.startswith(f"{name}_on_samples-")
         assert json.loads((run / "results.json").read_text())["images"] == 2
         assert RunState.read(run).state == "done"
     assert {path.name for path in swept.folder.iterdir()} == {"runs", "home"}  # neither multirun/ nor .hydra/

@@ -92,7 +92,7 @@ def test_an_evaluation_outlives_w_and_b(tmp_path: Path) -> None:
     said = [line for line in process.stderr.splitlines() if "W&B" in line]
     assert said == ["W&B: left out from here on, ConnectionResetError: Connection lost; CSV and results go on"]
     assert "Traceback" not in process.stderr
-    run = folder_of(tmp_path / "runs", "jpeg_samples")
+    run = folder_of(tmp_path / "runs", "jpeg-q50_on_samples")
     assert json.loads((run / "results.json").read_text())["images"] == 2
     with (run / "metrics/version_0/metrics.csv").open() as file:
         assert float(next(csv.DictReader(file))["test/psnr"]) > 20
